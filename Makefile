@@ -1,0 +1,83 @@
+# `make run` and `make test` set everything up first; both do nothing twice.
+
+PYTHON ?= python3
+UV := 0.13.8
+MLFLOW_PORT ?= 5000
+PREFECT_PORT ?= 4200
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export DO_NOT_TRACK := true
+# Bytecode is worth 10 s per run here, whatever the caller's shell says.
+unexport PYTHONDONTWRITEBYTECODE PYTHONPATH VIRTUAL_ENV
+
+.PHONY: help setup data run test lint table tune bench mlflow prefect clean
+
+help:
+	@sed -n 's/^## //p' Makefile
+
+## make run       set up, then run the pipeline on the handwritten digits
+run: setup
+	@python -m flows.pipeline
+
+## make test      set up, then run linters, type checks, the import law and all tests
+test: setup lint
+	@pytest -n 2 --dist loadfile
+
+lint: setup
+	@ruff check .
+	@ruff format --check .
+	@mypy
+	@lint-imports --no-logo
+
+## make table     repeat the pipeline over training seeds; writes docs/results-digits.md
+table: setup
+	@python -m flows.sweep table
+
+## make tune      choose the learning rates of the baselines; writes docs/tuning-digits.md
+tune: setup
+	@python -m flows.sweep tune
+
+## make bench     what a stage costs before it computes; writes docs/startup.md
+bench: setup
+	@python -m benchmarks.startup
+
+## make mlflow    MLflow's page on 127.0.0.1:5000
+mlflow: setup
+	@echo "http://127.0.0.1:$(MLFLOW_PORT)/#/experiments/1/runs?workflowType=machine_learning"
+	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --host 127.0.0.1 --port $(MLFLOW_PORT) \
+	  --workers 1 --backend-store-uri sqlite:///$(CURDIR)/mlflow/mlflow.db \
+	  --artifacts-destination $(CURDIR)/mlflow/artifacts
+
+## make prefect   Prefect's server and page on 127.0.0.1:4200
+prefect: setup
+	@PREFECT_SERVER_API_PORT=$(PREFECT_PORT) prefect server start --host 127.0.0.1 --port $(PREFECT_PORT)
+
+## make data      write data/ where it is missing, and check it against data.dvc
+data: .venv/installed
+	@python -m tasks data
+
+## make setup     .venv, both databases and data/, nothing else
+setup: .venv/installed .prefect/ready mlflow/mlflow.db data/digits
+
+.venv/installed: requirements.lock pyproject.toml Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "imu needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	@echo "setting up .venv (about 6 GB, a minute or two)"
+	@$(PYTHON) -m venv .venv
+	@python -m pip install -q --disable-pip-version-check uv==$(UV)
+	@uv pip sync -q --compile-bytecode requirements.lock
+	@uv pip install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+.prefect/ready: .venv/installed
+	@prefect server database upgrade -y > /dev/null
+	@touch $@
+
+mlflow/mlflow.db: | .venv/installed
+	@python -m tasks store
+
+data/digits: | .venv/installed
+	@python -m tasks data
+
+## make clean     remove results and databases; data/, DVC's cache and .venv stay
+clean:
+	rm -rf runs .prefect mlflow/mlflow.db mlflow/artifacts .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,126 @@
+"""Child processes of a flow: their lines are passed on, and none outlives the flow."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from time import monotonic, sleep
+
+GRACE = 5.0  # seconds between SIGTERM and SIGKILL
+
+
+class ChildError(RuntimeError):
+    """A child process failed; the message ends with its last lines."""
+
+
+class Children:
+    """All running children of one flow. ``end_all`` ends them with everything they started."""
+
+    def __init__(self, root: Path, environment: dict[str, str]):
+        self.root = root
+        self.environment = {**os.environ, **environment, "PYTHONUNBUFFERED": "1"}
+        self._running: set[subprocess.Popen[str]] = set()
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def run(self, arguments: list[str], line: Callable[[str], None]) -> list[str]:
+        """Run ``python -m tasks`` with ``arguments``, handing every line to ``line``.
+
+        The child leads a session of its own and asks the kernel for SIGTERM when its parent dies
+        (``tasks.__main__``), so no kill of the flow leaves a writer behind. Returns all lines;
+        raises ChildError when the exit status is not 0.
+        """
+        with self._lock:
+            if self._closed:
+                raise ChildError("the flow is being stopped")
+            child = subprocess.Popen(
+                [sys.executable, "-m", "tasks", *arguments],
+                cwd=self.root,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
+            self._running.add(child)
+        lines = []
+        try:
+            assert child.stdout is not None
+            for text in child.stdout:
+                lines.append(text.rstrip())
+                line(lines[-1])
+            status = child.wait()
+        except BaseException:
+            end([child])
+            raise
+        finally:
+            with self._lock:
+                self._running.discard(child)
+        if status:
+            raise ChildError(reason(lines) or f"{' '.join(arguments)} ended with status {status}")
+        return lines
+
+    def end_all(self) -> None:
+        """End every child; none is started any more."""
+        with self._lock:
+            self._closed = True
+            running = list(self._running)
+        end(running)
+
+
+def reason(lines: list[str]) -> str:
+    """Why a child failed: what its stage said last of a failure, else its last lines."""
+    said = [text for text in lines if text and not text.startswith("ERROR: failed to reproduce")]
+    for number in range(len(said) - 1, -1, -1):
+        if " failed: " in said[number] or said[number].startswith("not logged: "):
+            return "\n".join(said[number:])
+    return "\n".join(said[-5:])
+
+
+def end(children: list[subprocess.Popen[str]]) -> None:
+    """SIGTERM to the sessions of the children, SIGKILL to those that stay."""
+    for child in children:
+        _signal(child, signal.SIGTERM)
+    deadline = monotonic() + GRACE
+    while any(child.poll() is None for child in children) and monotonic() < deadline:
+        sleep(0.05)
+    for child in children:
+        _signal(child, signal.SIGKILL)
+        child.wait()
+
+
+def _signal(child: subprocess.Popen[str], number: int) -> None:
+    with suppress(ProcessLookupError):  # ended in the meantime
+        os.killpg(child.pid, number)
+
+
+@contextmanager
+def warm(root: Path) -> Iterator[dict[str, str]]:
+    """A process that starts stages warm (``tasks.warm``); the environment that points to it.
+
+    Its socket lies in a private folder of its own. If it ever ends, stages start cold.
+    """
+    with tempfile.TemporaryDirectory(prefix="imu-") as folder:
+        address = f"{folder}/warm"
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(address)
+            listener.listen()  # from here on callers queue, long before the server is ready
+            process = subprocess.Popen(
+                [sys.executable, "-m", "tasks.warm", str(listener.fileno())],
+                cwd=root,
+                pass_fds=[listener.fileno()],
+                start_new_session=True,
+                text=True,
+            )
+        try:
+            yield {"IMU_WARM": address}
+        finally:
+            end([process])

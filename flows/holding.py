@@ -1,0 +1,65 @@
+"""One pipeline run at a time in a workspace."""
+
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import filelock
+import psutil
+
+MARK = "IMU_RUN"  # in the environment of every process that a run starts
+
+
+class WorkspaceBusyError(RuntimeError):
+    """Another pipeline run uses the workspace."""
+
+
+@contextmanager
+def only_run(root: Path) -> Iterator[None]:
+    """Hold the workspace; raises WorkspaceBusyError, naming the holder, when it is taken.
+
+    A run that was killed cannot end what outlives it, such as Prefect's temporary server: the
+    next holder does. The same process may hold the workspace more than once.
+    """
+    path = root / ".dvc" / "tmp" / "pipeline.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    holder = path.with_suffix(".json")
+    lock = filelock.FileLock(path, timeout=0, thread_local=False, is_singleton=True)
+    first = not lock.is_locked
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        who = json.loads(holder.read_text())["process"] if holder.is_file() else "unknown"
+        raise WorkspaceBusyError(
+            f"another pipeline run (process {who}) uses {root}: wait for it, or stop it; "
+            "nothing was changed"
+        ) from None
+    try:
+        if first:
+            if holder.is_file():
+                end_leftovers(json.loads(holder.read_text())["mark"])
+            os.environ[MARK] = uuid.uuid4().hex
+            holder.write_text(json.dumps({"process": os.getpid(), "mark": os.environ[MARK]}))
+        yield
+    finally:
+        lock.release()
+        if first:
+            holder.unlink(missing_ok=True)
+            del os.environ[MARK]
+
+
+def end_leftovers(mark: str) -> None:
+    """End every process of an earlier run, known by its mark."""
+    left = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK) == mark:
+                process.terminate()
+                left.append(process)
+        except (psutil.Error, OSError):
+            continue  # another user's, or gone
+    for process in psutil.wait_procs(left, timeout=5)[1]:
+        process.kill()

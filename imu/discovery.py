@@ -1,0 +1,18 @@
+"""Data sets, networks, methods and metrics are found by the name of their file."""
+
+import importlib
+import pkgutil
+from types import ModuleType
+
+
+def names(package: str) -> tuple[str, ...]:
+    """Names of the public modules in ``package``, sorted."""
+    found = pkgutil.iter_modules(importlib.import_module(package).__path__)
+    return tuple(sorted(m.name for m in found if not m.name.startswith("_")))
+
+
+def load(package: str, name: str) -> ModuleType:
+    """Import ``package.name``; a ``ValueError`` lists the choices when there is no such file."""
+    if name not in names(package):
+        raise ValueError(f"{package} has no {name!r}: choose from {', '.join(names(package))}")
+    return importlib.import_module(f"{package}.{name}")

@@ -1,0 +1,39 @@
+"""Mask the logits of the forgotten classes: the trivial baseline of class-wise unlearning.
+
+The head's rows of the forgotten classes become 0 and their biases −1e4, so that softmax gives
+these classes exactly 0 in float32. Nothing else moves: the features still tell the class.
+Where no class is forgotten whole there is nothing to mask and the model stays the original.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from imu.models import features_and_logits, head
+from imu.unlearn import ForgetSet, Step, measured
+
+NEEDS = frozenset({"forget"})
+MASKED_LOGIT = -1e4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    pass
+
+
+def unlearn(
+    model: nn.Module, config: Config, generator: torch.Generator, *, forget: ForgetSet
+) -> Iterator[Step]:
+    """Yields the original model and, when a class is forgotten whole, the masked one."""
+    yield measured(0, features_and_logits(model, forget.images)[1], forget.labels)
+    if forget.classes:
+        layer = head(model)
+        rows = list(forget.classes)
+        if layer.bias is None:
+            raise ValueError("logit_mask needs a head with a bias")
+        with torch.no_grad():
+            layer.weight[rows] = 0.0
+            layer.bias[rows] = MASKED_LOGIT
+        yield measured(1, features_and_logits(model, forget.images)[1], forget.labels)

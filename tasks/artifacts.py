@@ -1,0 +1,123 @@
+"""Stage outputs on disk: safetensors, parquet, CSV and JSON, each written all or not at all."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
+
+
+class ArtifactError(RuntimeError):
+    """A file that a stage reads is missing, truncated or of the wrong kind."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside ``path`` that takes its name when the block ends without error.
+
+    The content is flushed to disk before the rename, so a kill or a power cut leaves either the
+    old file or the new one. What a kill leaves behind is hidden (``.name.*``) and removed by the
+    next write of the same file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{path.name}.*"):
+        left.unlink(missing_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """JSON with sorted keys is avoided: the order of a table's columns is kept."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    _require(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ArtifactError(_damaged(path, error)) from error
+
+
+def write_table(path: Path, table: "pd.DataFrame") -> None:
+    """CSV or parquet, by the suffix of ``path``."""
+    with replacing(path) as temporary:
+        if path.suffix == ".parquet":
+            table.to_parquet(temporary, index=False)
+        else:
+            table.to_csv(temporary, index=False)
+
+
+def read_table(path: Path, **types: str) -> "pd.DataFrame":
+    """A CSV or parquet table; ``types`` fixes the type of CSV columns."""
+    import pandas as pd
+
+    _require(path)
+    try:
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+        return pd.read_csv(path, dtype=types or None)
+    except (ValueError, OSError) as error:
+        raise ArtifactError(_damaged(path, error)) from error
+
+
+def write_tensors(path: Path, tensors: dict[str, "Tensor"], about: dict[str, Any]) -> None:
+    """safetensors, with ``about`` as JSON in its header.
+
+    The header has one key: with several, safetensors writes them in changing order.
+    """
+    from safetensors.torch import save_file
+
+    content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with replacing(path) as temporary:
+        save_file(content, temporary, metadata={"about": json.dumps(about)})
+
+
+def read_tensors(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
+    """Tensors and ``about`` of a file from ``write_tensors``; nothing is unpickled."""
+    from safetensors import SafetensorError, safe_open
+
+    _require(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {})["about"])
+            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        raise ArtifactError(_damaged(path, error)) from error
+
+
+def _require(path: Path) -> None:
+    if not path.is_file():
+        raise ArtifactError(f"{path} is missing: restore it with `dvc checkout` or `dvc repro`")
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    return (
+        f"{path} is truncated or damaged ({type(error).__name__}: {error}): "
+        "delete it and restore it with `dvc checkout` or `dvc repro`"
+    )

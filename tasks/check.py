@@ -1,0 +1,39 @@
+"""Every parameter at once, before anything runs."""
+
+from imu import discovery, influence, splitting, training
+from tasks import params, retrain, unlearn
+from tasks.params import ParameterError
+from tasks.workspace import Runtime, Workspace
+
+SECTIONS = {
+    "seed": int,
+    "snapshots": int,
+    "runtime": Runtime,
+    "split": splitting.Config,
+    "train": training.Config,
+    "influence": influence.Config,
+}
+
+
+def everything(workspace: Workspace) -> None:
+    """Check all of ``params.yaml``. Raises ParameterError at the first fault."""
+    root = workspace.root
+    known = {*SECTIONS, "network", "retrain", "unlearn"}
+    if unknown := sorted(params.read(root).keys() - known):
+        raise ParameterError(
+            f"{params.FILE}: unknown section {unknown[0]}; known are {', '.join(sorted(known))}"
+        )
+    for name, config in SECTIONS.items():
+        params.load(root, name, config)
+    network = discovery.load("imu.models", params.section(root, "network.name"))
+    params.load(root, "network", network.Config, without=("name",))
+    for item in params.section(root, "retrain"):
+        params.load(root, f"retrain.{item}", retrain.Config)
+    for item in params.section(root, "unlearn"):
+        if not item.isidentifier() or item in params.section(root, "retrain"):
+            raise ParameterError(
+                f"{params.FILE}: unlearn.{item}: a name must consist of letters, digits and "
+                "underscores, and not stand in retrain as well"
+            )
+        unlearn.configured(workspace, item)
+    print("parameters are valid")

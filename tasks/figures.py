@@ -1,0 +1,246 @@
+"""The figures of the report, as PNG bytes that depend on nothing but the numbers given.
+
+White background, Okabe-Ito colours, one message each; matplotlib is imported when it is drawn.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BLACK, SKY, GREEN, BLUE, VERMILION = "#000000", "#56B4E9", "#009E73", "#0072B2", "#D55E00"
+BAND = "#CFE8F7"  # the noise floor
+SETS = {"forget": (VERMILION, "-"), "retain": (BLUE, "-"), "test": (GREEN, "--")}
+LINEAR_TO = 0.1  # points; beyond, the axis of a distance is logarithmic
+DECADES = (0, 0.1, 1, 10, 100)
+
+
+class Distance(NamedTuple):
+    """One metric: how far every model is from the reference, and how far the floor is."""
+
+    metric: str
+    unit: str  # "points", or "" for a value in [0, 1]
+    of_models: dict[str, float]
+    of_floor: float | None  # the largest of the floor's models
+
+
+def distances(found: Sequence[Distance], baselines: Sequence[str]) -> bytes:
+    """Distance to the reference per metric: a dot per model, the noise floor as a band."""
+    models = list(found[0].of_models)
+    columns = min(4, len(found))
+    rows = -(-len(found) // columns)
+    with _figure(10, rows * (1.25 + 0.26 * len(models))) as (figure, png):
+        grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
+        for axes, distance in zip(grid.flat, found, strict=False):
+            _distance(axes, distance, baselines)
+        for axes in grid.flat[len(found) :]:
+            axes.set_axis_off()
+        grid[0, 0].set_yticks(range(len(models)), models)
+        grid[0, 0].set_ylim(len(models) - 0.4, -0.6)
+        handles = [
+            _mark("o", BLUE, BLUE, "method"),
+            _mark("o", "white", BLACK, "baseline"),
+            *([_patch(BAND, "noise floor: retrained, other seed")] if _has_floor(found) else []),
+        ]
+        figure.legend(handles=handles, loc="outside upper left", ncols=3, frameon=False)
+    return png.getvalue()
+
+
+def _has_floor(found: Sequence[Distance]) -> bool:
+    return any(distance.of_floor is not None for distance in found)
+
+
+def _distance(axes: "Axes", distance: Distance, baselines: Sequence[str]) -> None:
+    points = distance.unit == "points"
+    largest = max([*distance.of_models.values(), distance.of_floor or 0.0, 1e-9])
+    if points:
+        axes.set_xscale("symlog", linthresh=LINEAR_TO)
+        axes.set_xticks(DECADES, [f"{tick:g}" for tick in DECADES])
+        axes.minorticks_off()
+        axes.set_xlim(-0.03, 250)
+    else:
+        axes.set_xlim(-0.04 * largest, 1.35 * largest)
+        axes.locator_params(axis="x", nbins=4)
+    title = distance.metric
+    if distance.of_floor is not None:
+        axes.axvspan(axes.get_xlim()[0], distance.of_floor, color=BAND, zorder=0)
+        axes.axvline(distance.of_floor, color=SKY, linewidth=1.5, zorder=1)
+        title += f" (floor {_short(distance.of_floor, distance.unit)})"
+    for place, (model, value) in enumerate(distance.of_models.items()):
+        face = "white" if model in baselines else BLUE
+        edge = BLACK if model in baselines else BLUE
+        axes.plot(value, place, "o", color=face, markeredgecolor=edge, markersize=6, zorder=3)
+        left = value > (10 if points else 0.75 * largest)
+        axes.annotate(
+            _short(value, distance.unit),
+            (value, place),
+            xytext=(-7 if left else 7, 0),
+            textcoords="offset points",
+            ha="right" if left else "left",
+            va="center",
+            fontsize=8,
+        )
+    axes.set_title(title, loc="left", fontsize=10)
+    unit = f", {distance.unit}" if distance.unit else ""
+    axes.set_xlabel(f"distance to reference{unit}")
+    axes.grid(axis="both", color="#E6E6E6", linewidth=0.6)
+
+
+def influences(table: pd.DataFrame) -> bytes:
+    """Histogram of the influence scores; the selected ones in colour."""
+    from matplotlib.ticker import MaxNLocator
+
+    scores = table["influence"].to_numpy()
+    width, ticks = _asinh(scores)
+    bounds = np.arcsinh(np.array([scores.min(), scores.max()]) / width)
+    edges = width * np.sinh(np.linspace(bounds[0] - 1e-6, bounds[1] + 1e-6, 31))
+    chosen = table["selected"].to_numpy(dtype=bool)
+    with _figure(8, 3) as (figure, png):
+        axes = figure.subplots()
+        axes.hist(
+            [scores[chosen], scores[~chosen]],
+            bins=list(edges),
+            stacked=True,
+            color=[BLUE, "#BBBBBB"],
+            label=[f"selected: {chosen.sum()}", f"left out: {(~chosen).sum()}"],
+        )
+        axes.set_xscale("asinh", linear_width=width)
+        axes.set_xticks(ticks, [_minus(f"{tick:g}") for tick in ticks])
+        axes.minorticks_off()
+        axes.axvline(0, color=BLACK, linewidth=0.8, linestyle=":")
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel(f"influence (linear to ±{width:g}, logarithmic beyond)")
+        axes.set_ylabel("forget images")
+        axes.grid(axis="y", color="#E6E6E6", linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.legend(frameon=False)
+    return png.getvalue()
+
+
+def _asinh(scores: np.ndarray) -> tuple[float, list[float]]:
+    """Width of the linear part, and labelled ticks: 0 and powers of ten within the data."""
+    sizes = np.abs(scores[scores != 0])
+    if len(sizes) == 0:
+        return 1.0, [0.0]
+    top = int(np.ceil(np.log10(sizes.max())))
+    low = max(int(np.floor(np.log10(np.quantile(sizes, 0.1)))), top - 6)
+    powers = [10.0**k for k in range(low, top + 1)]
+    ticks = [-p for p in reversed(powers) if -p >= scores.min()]
+    return powers[0], [*ticks, 0.0, *(p for p in powers if p <= scores.max())]
+
+
+def samples(rows: Sequence[tuple[str, pd.DataFrame, np.ndarray]], scale: float) -> bytes:
+    """Rows of images, each with its title and a table of class name, influence and loss.
+
+    The arrays are images as stored, (n, channels, height, width), in [0, scale].
+    """
+    columns = max(len(table) for _, table, _ in rows)
+    with _figure(max(1.25 * columns, 4), 2.05 * len(rows)) as (figure, png):
+        parts = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
+        for part, (title, table, images) in zip(parts, rows, strict=True):
+            part.suptitle(title, x=0.01, ha="left", fontsize=10)
+            grid = part.subplots(1, columns, squeeze=False)[0]
+            for axes in grid:
+                axes.set_axis_off()
+            for axes, row, image in zip(grid, table.itertuples(), images, strict=False):
+                pixels = np.clip(image.transpose(1, 2, 0) / scale, 0, 1)  # (h, w, channels)
+                axes.imshow(
+                    pixels[:, :, 0] if pixels.shape[2] == 1 else pixels,
+                    cmap="gray",
+                    vmin=0,
+                    vmax=1,
+                    interpolation="nearest",
+                )
+                score = _minus(f"{row.influence:.2g}")
+                axes.set_title(f"{row.name}\ninfluence {score}\nloss {row.loss:.2g}", fontsize=8)
+    return png.getvalue()
+
+
+def courses(tables: dict[str, pd.DataFrame], aims: dict[str, list[float]]) -> bytes:
+    """Accuracy by step, a panel per model; triangles mark the reference (first of the aims),
+    bands reach from it to the models of the floor.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    columns = 2 if len(tables) in (2, 4) else min(3, len(tables))
+    rows = -(-len(tables) // columns)
+    with _figure(max(3.6 * columns, 5), 0.6 + 2.3 * rows) as (figure, png):
+        grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
+        for axes, (model, table) in zip(grid.flat, tables.items(), strict=False):
+            for name, (colour, style) in SETS.items():
+                axes.axhspan(min(aims[name]), max(aims[name]), color=colour, alpha=0.3, zorder=1)
+                axes.plot(
+                    1.02,
+                    aims[name][0],
+                    marker="<",
+                    color=colour,
+                    transform=axes.get_yaxis_transform(),
+                    clip_on=False,
+                )
+                axes.plot(table["step"], table[name], color=colour, linestyle=style, marker=".")
+            axes.set_title(model, loc="left", fontsize=10)
+            axes.set_xlabel("step")
+            axes.set_ylim(-4, 104)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.grid(axis="both", color="#E6E6E6", linewidth=0.6)
+        for axes in grid[:, 0]:
+            axes.set_ylabel("accuracy, %")
+        for axes in grid.flat[len(tables) :]:
+            axes.set_axis_off()
+        handles = [_line(colour, style, name) for name, (colour, style) in SETS.items()]
+        handles.append(_mark("<", "#999999", "#999999", "reference (retrained)"))
+        figure.legend(handles=handles, loc="outside upper left", ncols=5, frameon=False)
+    return png.getvalue()
+
+
+@contextmanager
+def _figure(width: float, height: float) -> Iterator[tuple["Figure", BytesIO]]:
+    """A figure of ``width`` × ``height`` inches, and the PNG it becomes when the block ends."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # a user's own settings must not change the bytes
+        matplotlib.rcParams |= {
+            "font.size": 9,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+        }
+        figure, png = Figure(figsize=(width, height), dpi=144, layout="constrained"), BytesIO()
+        FigureCanvasAgg(figure)
+        yield figure, png
+        figure.savefig(png, format="png", facecolor="white", metadata={"Software": None})
+
+
+def _minus(number: str) -> str:
+    return number.replace("-", "−")
+
+
+def _short(value: float, unit: str) -> str:
+    return f"{value:.2f}" if unit == "points" else f"{value:.3f}"
+
+
+def _mark(marker: str, face: str, edge: str, label: str) -> Any:
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], marker=marker, color="none", mfc=face, mec=edge, label=label)
+
+
+def _line(colour: str, style: Any, label: str) -> Any:
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], color=colour, linestyle=style, marker=".", label=label)
+
+
+def _patch(colour: str, label: str) -> Any:
+    from matplotlib.patches import Patch
+
+    return Patch(facecolor=colour, label=label)

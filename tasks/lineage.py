@@ -1,0 +1,128 @@
+"""Keys that join DVC, MLflow and git.
+
+The key of a stage is the SHA-256 of what DVC records about its making: command, content hashes of
+its dependencies, parameter values. Two stages with the same key have the same outputs, whether
+they were computed, restored from a cache, or made on another machine.
+"""
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ruamel.yaml import YAML
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+
+
+def current_key(root: Path, name: str) -> str:
+    """Key of the stage ``name`` (such as "unlearn@imu") as its dependencies lie on disk now."""
+    from dvc.stage.utils import split_params_deps
+
+    with locked(root) as repo:
+        stage = repo.stage.load_one(name=name)
+        for dependency in stage.deps:
+            dependency.save()
+        parameters, files = split_params_deps(stage)
+        return _key(
+            stage.cmd,
+            {file.def_path: file.hash_info.value for file in files},
+            {source.def_path: source.hash_info.value for source in parameters},
+        )
+
+
+def locked_keys(root: Path) -> dict[str, str]:
+    """Key of every stage that ``dvc.lock`` records; {} when there is no lock yet."""
+    lock = root / "dvc.lock"
+    if not lock.is_file():
+        return {}
+    with locked(root):
+        stages = YAML(typ="safe").load(lock.read_text())["stages"]
+    return {
+        name: _key(
+            stage["cmd"],
+            {file["path"]: file["md5"] for file in stage.get("deps", [])},
+            stage.get("params", {}),
+        )
+        for name, stage in stages.items()
+    }
+
+
+def pipeline_key(keys: dict[str, str]) -> str:
+    """One key for a whole pipeline: equal if and only if the keys of all its stages are."""
+    return hashlib.sha256(json.dumps(keys, sort_keys=True).encode()).hexdigest()
+
+
+def commands(root: Path) -> dict[str, tuple[str, str | None]]:
+    """Name in ``dvc.yaml`` -> (stage, item) of its ``python -m tasks STAGE [ITEM]``."""
+    from dvc.stage import PipelineStage
+
+    with locked(root) as repo:
+        found = {}
+        for stage in repo.index.stages:
+            words = stage.cmd.split() if isinstance(stage, PipelineStage) else []
+            if words[:3] == ["python", "-m", "tasks"]:
+                found[stage.name] = (words[3], words[4] if len(words) > 4 else None)
+        return found
+
+
+def stage_graph(root: Path) -> dict[str, set[str]]:
+    """Every stage of ``dvc.yaml`` with the stages it depends on directly, in a runnable order."""
+    import networkx
+    from dvc.stage import PipelineStage
+
+    with locked(root) as repo:
+        graph = repo.index.graph
+        return {
+            stage.name: {
+                needed.name
+                for needed in graph.successors(stage)
+                if isinstance(needed, PipelineStage)
+            }
+            for stage in networkx.lexicographical_topological_sort(
+                graph.reverse(), key=lambda stage: stage.addressing
+            )
+            if isinstance(stage, PipelineStage)
+        }
+
+
+def changed_stages(root: Path) -> set[str]:
+    """Stages whose own command, dependencies, parameters or outputs differ from ``dvc.lock``."""
+
+    with locked(root) as repo:
+        return {name.rsplit(":", 1)[-1] for name in repo.status()}
+
+
+def git_tags(root: Path) -> dict[str, str]:
+    """Commit and whether tracked files differ from it; {} outside a git repository."""
+
+    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True)
+
+    commit = git("rev-parse", "HEAD")
+    if commit.returncode:
+        return {}
+    # dvc.lock is written by the run itself and would make every run dirty.
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock")
+    return {
+        "git.commit": commit.stdout.strip(),
+        "git.dirty": str(bool(changed.stdout.strip())).lower(),
+    }
+
+
+@contextmanager
+def locked(root: Path) -> Iterator["Repo"]:
+    """The DVC repository, held: DVC rewrites ``dvc.lock`` in place, so a reader waits its turn."""
+    from dvc.repo import Repo, lock_repo
+
+    with Repo(str(root), _wait_for_lock=True) as repo, lock_repo(repo):
+        yield repo
+
+
+def _key(command: Any, files: dict[str, Any], parameters: dict[str, Any]) -> str:
+    content = {"cmd": command, "deps": files, "params": parameters}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

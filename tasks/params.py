@@ -1,0 +1,86 @@
+"""``params.yaml``, the only source of parameters, read into typed and checked dataclasses."""
+
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as validated
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+FILE = "params.yaml"
+T = TypeVar("T")
+
+
+class ParameterError(ValueError):
+    """A parameter is unknown, missing, of the wrong type or out of range."""
+
+
+def read(root: Path) -> dict[str, Any]:
+    """All of ``params.yaml``, parsed as DVC parses it (YAML 1.2)."""
+    if not (root / FILE).is_file():
+        raise ParameterError(f"there is no {FILE} in {root}: run this in the repository's folder")
+    try:
+        content = YAML(typ="safe").load((root / FILE).read_text(encoding="utf-8"))
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ParameterError(f"{FILE} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ParameterError(f"{FILE} must be a mapping of sections, got {content!r}")
+    return content
+
+
+def section(root: Path, name: str) -> Any:
+    """One section; ``name`` is a dotted path such as ``unlearn.imu``."""
+    content: Any = read(root)
+    for depth, part in enumerate(parts := name.split(".")):
+        if not isinstance(content, dict) or part not in content:
+            where = ".".join(parts[:depth]) or FILE
+            choices = ", ".join(map(str, content)) if isinstance(content, dict) else "nothing"
+            raise ParameterError(f"{FILE}: {where} has no {part!r}, only {choices}")
+        content = content[part]
+    return content
+
+
+def load(root: Path, name: str, config: type[T], *, without: tuple[str, ...] = ()) -> T:
+    """The section ``name`` as a ``config``; keys in ``without`` belong to somebody else.
+
+    Unknown keys, wrong types (no conversion: "1" is not 1) and values out of range raise
+    ParameterError, naming the parameter, the value and what is allowed.
+    """
+    content = section(root, name)
+    if isinstance(content, dict):
+        content = {key: value for key, value in content.items() if key not in without}
+    return parse(content, name, config)
+
+
+def parse(content: Any, name: str, config: type[T]) -> T:
+    """Check ``content`` against the dataclass (or plain type) ``config``."""
+    try:
+        return _adapter(config).validate_json(json.dumps(content), strict=True)
+    except TypeError as error:
+        raise ParameterError(f"{FILE}: {name}: {error}") from error
+    except ValidationError as error:
+        raise ParameterError("\n".join(_explain(e, name, config) for e in error.errors())) from None
+
+
+def _adapter(config: Any) -> TypeAdapter[Any]:
+    if hasattr(config, "__dataclass_fields__"):
+        config = validated(
+            config, frozen=True, config=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+        )
+    return TypeAdapter(config)
+
+
+def _explain(error: Any, name: str, config: Any) -> str:
+    where = ".".join([name, *(str(part) for part in error["loc"])])
+    if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        for part in error["loc"][:-1]:
+            config = config.__dataclass_fields__[part].type
+        known = ", ".join(config.__dataclass_fields__) or "no parameters"
+        return f"{FILE}: unknown parameter {where}; known here: {known}"
+    if error["type"] == "missing":
+        return f"{FILE}: {where} is missing"
+    message = error["msg"].removeprefix("Value error, ")
+    got = "" if error["type"] == "value_error" else f", got {error['input']!r}"
+    return f"{FILE}: {where}: {message}{got}"

@@ -1,0 +1,30 @@
+"""Retrain from scratch on the retain set: the reference, and other seeds for the noise floor."""
+
+from dataclasses import dataclass
+
+from tasks import params, train
+from tasks.record import Record
+from tasks.workspace import Workspace
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    seed_offset: int  # added to the seed of the original model; 0 gives the reference
+
+    def __post_init__(self) -> None:
+        if self.seed_offset < 0:
+            raise ValueError(f"seed_offset must be >= 0, got {self.seed_offset}")
+
+
+def run(workspace: Workspace, item: str) -> float:
+    return train.fit(workspace, "retain", workspace.runs / "retrain" / item, _seed(workspace, item))
+
+
+def record(workspace: Workspace, item: str) -> Record:
+    return train.fitted(
+        workspace, "retain", workspace.runs / "retrain" / item, _seed(workspace, item)
+    )
+
+
+def _seed(workspace: Workspace, item: str) -> int:
+    return workspace.seed + params.load(workspace.root, f"retrain.{item}", Config).seed_offset

@@ -1,0 +1,67 @@
+"""Divide the data set, and the training set into what is forgotten and what is retained."""
+
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+
+from imu import splitting
+from tasks import artifacts, params
+from tasks.record import Record
+from tasks.workspace import Workspace, digest
+
+
+def run(workspace: Workspace, item: None) -> float | None:
+    config = params.load(workspace.root, "split", splitting.Config)
+    data = workspace.dataset()
+    samples = pd.DataFrame(
+        {
+            "id": data.ids,
+            "index": np.arange(len(data.labels)),
+            "label": data.labels,
+            "sha256": [digest(data, row) for row in range(len(data.labels))],
+        }
+    )
+    requested = None
+    if config.scenario == "ids":
+        requested = artifacts.read_table(workspace.root / config.by_ids.file, id="str")
+    sets, whole = splitting.select(
+        splitting.split(samples, config), config, data.classes, requested
+    )
+    for name, rows in sets.items():
+        artifacts.write_table(workspace.manifest(name), rows)
+        print(f"{name}: {len(rows)} samples")
+    artifacts.write_json(
+        workspace.request,
+        {
+            "dataset": config.dataset,
+            "scenario": config.scenario,
+            "forget": _described(config),
+            "forget_classes": whole,
+            "classes": data.classes,
+        },
+    )
+    return None
+
+
+def record(workspace: Workspace, item: None) -> Record:
+    config = params.load(workspace.root, "split", splitting.Config)
+    manifests = {
+        name: workspace.manifest(name)
+        for name in ("train", "forget", "retain", "validation", "test")
+    }
+    return Record(
+        params={"split": asdict(config)},
+        metrics={f"n_{name}": float(len(workspace.read_manifest(name))) for name in manifests},
+        files={"split": [*manifests.values(), workspace.request]},
+        manifests=manifests,
+    )
+
+
+def _described(config: splitting.Config) -> str:
+    if config.scenario == "class":
+        return "class " + ", ".join(config.by_class.classes)
+    if config.scenario == "fraction":
+        kind = "stratified" if config.by_fraction.stratified else "random"
+        return f"{kind} {100 * config.by_fraction.fraction:g} %"
+    return f"ids in {config.by_ids.file}"

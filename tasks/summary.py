@@ -1,0 +1,120 @@
+"""The run of a whole pipeline in MLflow: begun, completed with what was restored, summed up."""
+
+import platform
+import socket
+from importlib.metadata import version
+from typing import Any
+
+from tasks import artifacts, lineage, params, times
+from tasks.stages import module_of, run_tags, token
+from tasks.tracking import Tracker
+from tasks.workspace import Workspace
+
+PACKAGES = ("torch", "numpy", "pandas", "scikit-learn", "prefect", "mlflow", "dvc")
+
+
+def opened(workspace: Workspace) -> dict[str, str]:
+    """Begin the pipeline run that IMU_PARENT names; where its page is in the MLflow UI.
+
+    Evaluations of entries that are gone are removed first, before anything depends on them.
+    """
+    from tasks import report
+
+    report.prune(workspace)
+    tracker = Tracker(workspace)
+    return _page(tracker, tracker.parent(token()[0], run_tags(workspace)))
+
+
+def closed(workspace: Workspace, status: str) -> dict[str, Any]:
+    """End the pipeline run that IMU_PARENT names as FINISHED, FAILED or KILLED."""
+    tracker = Tracker(workspace)
+    if status == "FINISHED":
+        page = _page(tracker, complete(workspace, tracker, token()[0]))
+        keys = lineage.locked_keys(workspace.root)
+        return {**page, "results": results(workspace, tracker, keys)}
+    parent = tracker.parent(token()[0], run_tags(workspace))
+    tracker.end(parent, status)
+    return _page(tracker, parent)
+
+
+def complete(
+    workspace: Workspace, tracker: Tracker, of: str, *, made: dict[str, str] | None = None
+) -> str:
+    """Close the pipeline run ``of`` as finished; restored stages appear in it with their results.
+
+    made: keys of stages that are computed but not in ``dvc.lock`` yet. Returns the parent's id.
+    """
+    keys = lineage.locked_keys(workspace.root) | (made or {})
+    commands = lineage.commands(workspace.root)
+    parent = tracker.parent(of, run_tags(workspace))
+    for name in tracker.missing(parent, [name for name in commands if name in keys]):
+        stage, item = commands[name]
+        original = tracker.computed(keys[name])
+        tags = {"restored": "true"} | ({"restored.from": original.info.run_id} if original else {})
+        extra, more = times.of_stage(workspace, tracker, name, item, keys)
+        tracker.finish(
+            tracker.begin(parent, of, name, run_tags(workspace) | tags),
+            module_of(stage).record(workspace, item),
+            key=keys[name],
+            extra=extra,
+            tags=more,
+            files=original is None,
+        )
+    tracker.summarise(
+        parent,
+        results(workspace, tracker, keys),
+        {"dvc.pipeline_key": lineage.pipeline_key({n: keys[n] for n in commands if n in keys})}
+        | {"host": socket.gethostname(), "platform": platform.platform()}
+        | {f"version.{package}": version(package) for package in PACKAGES}
+        | {"mlflow.note.content": _note(workspace, tracker, parent)},
+        {"": [workspace.root / "dvc.lock"] if made is None else []},
+    )
+    tracker.end(parent, "FINISHED")
+    return parent
+
+
+def results(workspace: Workspace, tracker: Tracker, keys: dict[str, str]) -> dict[str, float]:
+    """Every evaluation that ``params.yaml`` names and that lies on disk, by "item/metric".
+
+    RTE_time is added where the seconds of all stages behind it are known.
+    """
+    found: dict[str, float] = {}
+    for section in ("retrain", "unlearn"):
+        for item in params.section(workspace.root, section):
+            path = workspace.evaluation(item) / "metrics.json"
+            if path.is_file():
+                found |= {f"{item}/{k}": v for k, v in artifacts.read_json(path).items()}
+                if section == "unlearn":
+                    known = times.rte_time(workspace, tracker, item, keys)[0]
+                    found |= {f"{item}/{k}": v for k, v in known.items()}
+    return found
+
+
+def shown(workspace: Workspace) -> str:
+    """The table of results as text, with the times that this store knows."""
+    from tasks import findings, report
+
+    table = report.table(workspace)
+    known = results(workspace, Tracker(workspace), lineage.locked_keys(workspace.root))
+    table[findings.TIME] = [known.get(f"{model}/{findings.TIME}") for model in table["model"]]
+    return report.text(table)
+
+
+def _note(workspace: Workspace, tracker: Tracker, parent: str) -> str:
+    """What the run's page says first: the table, and where the models stand side by side."""
+    from tasks import report
+
+    return (
+        f"[Compare all models]({tracker.comparison(parent)}). Read them beside *floor* (retrained "
+        "with another seed), *nothing* and *logit_mask*: output metrics can be passed by a mask."
+        f"\n\n```\n{report.text(report.table(workspace))}\n```"
+    )
+
+
+def _page(tracker: Tracker, run: str) -> dict[str, str]:
+    return {
+        "run": run,
+        "link": tracker.link(run),
+        "comparison": tracker.comparison(run),
+        "uri": tracker.uri,
+    }

@@ -1,0 +1,167 @@
+"""A warm start for stages: one process imports the heavy libraries once and forks per stage.
+
+Importing torch, MLflow and scikit-learn takes 4–6 s of CPU, most of the time of a small stage.
+``python -m tasks.warm DESCRIPTOR`` imports them, then forks a child for every ``python -m tasks``
+that calls the socket named in IMU_WARM. The child takes over the caller's arguments, environment,
+folder and standard streams, imports this project's code fresh, and its exit status is handed
+back. Only third-party libraries are preloaded, so an edited stage is never stale; nothing else
+differs from a cold start. DVC is unaware of it.
+
+Ends of life: a signal to the caller reaches the child; when the caller dies the child gets
+SIGTERM; when the server dies so do its children, and the server dies with the flow.
+"""
+
+import gc
+import importlib
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+import threading
+
+CALLER = "IMU_CALLER"  # process that a forked child works for: its place among the processes
+PRELOADED = (
+    "torch",
+    "torch.optim.sgd",
+    "torch.optim.lr_scheduler",
+    "numpy",
+    "pandas",
+    "pyarrow.parquet",
+    "safetensors.torch",
+    "sklearn.model_selection",
+    "sklearn.svm",
+    "mlflow",
+    "mlflow.models",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "dvc.repo",
+    "dvc.stage",
+    "matplotlib.figure",
+    "matplotlib.backends.backend_agg",
+    "jinja2",
+    "psutil",
+    "pydantic.dataclasses",
+    "ruamel.yaml",
+)
+
+
+def call(arguments: list[str], address: str) -> int | None:
+    """Have the server run ``python -m tasks`` with ``arguments``; returns its exit status.
+
+    None when no server listens at ``address``.
+    """
+    with socket.socket(socket.AF_UNIX) as connection:
+        try:
+            connection.connect(address)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return None
+        environment = {**os.environ, CALLER: str(os.getpid())}
+        request = {"arguments": arguments, "cwd": os.getcwd(), "environment": environment}
+        content = json.dumps(request).encode()
+        socket.send_fds(connection, [len(content).to_bytes(8, "big")], [0, 1, 2])
+        connection.sendall(content)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: connection.sendall(b"t"))
+        status = connection.recv(8)
+    if not status:
+        print("the process that runs stages ended before this one", file=sys.stderr)
+        return 1
+    return int(status)
+
+
+def serve(listener: socket.socket) -> None:
+    """Fork a child for every caller of ``listener`` until this process is ended."""
+    for name in PRELOADED:
+        importlib.import_module(name)
+    if threading.active_count() != 1:
+        raise RuntimeError(f"a preloaded library started threads: {threading.enumerate()}")
+    gc.freeze()
+    ready = selectors.DefaultSelector()
+    ready.register(listener, selectors.EVENT_READ)
+    children: dict[int, socket.socket] = {}
+    while True:
+        for key, _ in ready.select():
+            if key.fileobj is listener:
+                connection, _ = listener.accept()
+                child = _fork(connection, listener)
+                if child:
+                    children[child] = connection
+                    ready.register(connection, selectors.EVENT_READ, ("caller", child))
+                    ready.register(os.pidfd_open(child), selectors.EVENT_READ, ("child", child))
+                continue
+            kind, child = key.data
+            if kind == "caller":
+                # A byte means that the caller got a signal, none that it is gone.
+                if not children[child].recv(1):
+                    ready.unregister(children[child])
+                os.kill(child, signal.SIGTERM)
+            else:
+                ready.unregister(key.fileobj)
+                os.close(key.fd)
+                connection = children.pop(child)
+                _reply(connection, os.waitpid(child, 0)[1])
+                if connection in ready.get_map():
+                    ready.unregister(connection)
+                connection.close()
+
+
+def _fork(connection: socket.socket, listener: socket.socket) -> int:
+    """Pid of the child in the server; the child itself never returns."""
+    try:
+        length, descriptors, _, _ = socket.recv_fds(connection, 8, 3)
+        content = b""
+        while len(content) < int.from_bytes(length, "big"):
+            content += connection.recv(1 << 16)
+    except OSError:
+        connection.close()
+        return 0
+    child = os.fork()
+    if child:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        return child
+    status = 1
+    try:
+        listener.close()
+        connection.close()
+        for target, descriptor in enumerate(descriptors):
+            os.dup2(descriptor, target)
+        status = _run(json.loads(content))
+    except SystemExit as stop:
+        status = stop.code if isinstance(stop.code, int) else 1
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _run(request: dict[str, object]) -> int:
+    os.chdir(str(request["cwd"]))
+    os.environ.clear()
+    os.environ.update({str(k): str(v) for k, v in dict(request["environment"]).items()})  # type: ignore[call-overload]
+    sys.path[0] = str(request["cwd"])
+    for name in [name for name in sys.modules if name.split(".")[0] in ("imu", "tasks")]:
+        del sys.modules[name]
+    arguments = [str(part) for part in request["arguments"]]  # type: ignore[attr-defined]
+    sys.argv = ["tasks", *arguments]
+    return int(importlib.import_module("tasks.__main__").main(arguments, forked=True))
+
+
+def _reply(connection: socket.socket, status: int) -> None:
+    try:
+        code = os.waitstatus_to_exitcode(status)
+        connection.sendall(str(128 - code if code < 0 else code).encode())
+    except OSError:
+        pass  # the caller is gone; nobody is left to tell
+
+
+if __name__ == "__main__":
+    from tasks.__main__ import end_with_parent
+
+    end_with_parent()
+    serve(socket.socket(fileno=int(sys.argv[1])))

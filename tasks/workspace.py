@@ -1,0 +1,159 @@
+"""Where everything lies, and what several stages read the same way."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Literal
+
+from imu import discovery
+from tasks import artifacts, params
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+    from torch import nn
+
+    from imu.datasets import LabelledImages
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    device: Literal["cpu", "cuda"] = "cpu"
+    threads: int = 1  # CPU threads of a stage; another number may change the last bits
+
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise ValueError(f"threads must be >= 1, got {self.threads}")
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A folder with ``params.yaml``, ``dvc.yaml``, ``data/`` and ``runs/``."""
+
+    root: Path
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    def manifest(self, name: str) -> Path:
+        return self.runs / "split" / f"{name}.csv"
+
+    @property
+    def request(self) -> Path:
+        return self.runs / "split" / "request.json"
+
+    def model(self, producer: str) -> Path:
+        """``producer`` is "train", "retrain/<item>" or "unlearn/<item>"."""
+        return self.runs / producer / "model.safetensors"
+
+    @property
+    def influence(self) -> Path:
+        return self.runs / "influence" / "influence.parquet"
+
+    def evaluation(self, item: str) -> Path:
+        return self.runs / "evaluate" / item
+
+    @property
+    def seed(self) -> int:
+        return params.load(self.root, "seed", int)
+
+    def dataset(self) -> "LabelledImages":
+        name = params.section(self.root, "split.dataset")
+        return discovery.load("imu.datasets", name).load(self.root / "data" / name)
+
+    def read_manifest(self, name: str) -> "pd.DataFrame":
+        return artifacts.read_table(self.manifest(name), id="str", sha256="str")
+
+    def rows(self, name: str, data: "LabelledImages") -> list[int]:
+        """Rows of ``data`` that the manifest ``name`` lists, and no others.
+
+        Raises ArtifactError when a sample is not the one that was split (its SHA-256 differs).
+        """
+        manifest = self.read_manifest(name)
+        rows = manifest["index"].tolist()
+        for row, expected in zip(rows, manifest["sha256"], strict=True):
+            if digest(data, row) != expected:
+                raise artifacts.ArtifactError(
+                    f"sample {row} of data/ is not the one listed in {self.manifest(name)}: "
+                    "the data changed after the split; run `dvc repro split`"
+                )
+        return rows
+
+    def read_request(self) -> dict[str, Any]:
+        return artifacts.read_json(self.request)
+
+    def device(self) -> "torch.device":
+        """The device of ``params.yaml``; threads and deterministic algorithms are set as well."""
+        import torch
+
+        runtime = params.load(self.root, "runtime", Runtime)
+        if runtime.device == "cuda":
+            if not torch.cuda.is_available():
+                raise params.ParameterError(
+                    f"{params.FILE}: runtime.device is 'cuda', but torch finds no GPU here"
+                )
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.set_num_threads(runtime.threads)
+        # Same switch as use_deterministic_algorithms, which imports the compiler first (2 s).
+        torch.set_deterministic_debug_mode("error")
+        return torch.device(runtime.device)
+
+    def new_model(self, data: "LabelledImages", seed: int) -> tuple["nn.Module", dict[str, Any]]:
+        """A network initialised from ``seed``, and the description ``load_model`` needs."""
+        import torch
+
+        name = params.section(self.root, "network.name")
+        module = discovery.load("imu.models", name)
+        config = params.load(self.root, "network", module.Config, without=("name",))
+        about = {
+            "network": name,
+            "config": asdict(config),
+            "image": list(data.images.shape[1:]),
+            "pixels": {"scale": data.scale, "mean": data.mean, "std": data.std},
+            "classes": list(data.classes),
+        }
+        torch.manual_seed(seed)
+        return module.build(config, data.images.shape[1], len(data.classes)), about
+
+
+def load_model(path: Path) -> tuple["nn.Module", dict[str, Any]]:
+    """The network stored at ``path``, and its description. Raises ArtifactError."""
+    tensors, about = artifacts.read_tensors(path)
+    try:
+        module = discovery.load("imu.models", about["network"])
+        model = module.build(
+            module.Config(**about["config"]), about["image"][0], len(about["classes"])
+        )
+        model.load_state_dict(tensors)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise artifacts.ArtifactError(
+            f"{path} does not hold the network it names: {error}"
+        ) from error
+    return model, about
+
+
+def digest(data: "LabelledImages", row: int) -> str:
+    """SHA-256 of one sample: the bytes of its image."""
+    return hashlib.sha256(data.images[row].tobytes()).hexdigest()
+
+
+class Stopwatch:
+    """Seconds spent inside its ``with`` blocks; waits for the GPU where there is one."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        begin = perf_counter()
+        yield
+        import torch
+
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+        self.seconds += perf_counter() - begin

@@ -1,0 +1,160 @@
+"""Every wrong input ends a stage with one clear message, and no traceback."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import change, make_workspace, run
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace whose original model is trained; tests put back what they change."""
+    root = make_workspace(tmp_path_factory.mktemp("bad") / "workspace")
+    for stage in ("split", "train"):
+        run("python", "-m", "tasks", stage, cwd=root)
+    return root
+
+
+def failing(root: Path, *stage: str) -> str:
+    done = run("python", "-m", "tasks", *stage, cwd=root, check=False)
+    assert done.returncode == 1, done.stdout
+    assert "Traceback" not in done.stdout
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("changes", "stage", "message"),
+    [
+        ({"split": {"tset": 0.2}}, "split", "unknown parameter split.tset; known here: dataset"),
+        ({"split": {"test": "0.2"}}, "split", "split.test: Input should be a valid number"),
+        ({"split": {"test": 1.5}}, "split", "test must be in (0, 1), got 1.5"),
+        ({"split": {"dataset": "mnist"}}, "split", "no 'mnist': choose from digits"),
+        ({"split": {"by_class": {"classes": ["x"]}}}, "split", "unknown class 'x', choose from 0"),
+        ({"train": {"learning_rate": 1e30}}, "train", "training loss is nan in epoch 1, step"),
+        ({"runtime": {"device": "tpu"}}, "train", "device: Input should be 'cpu' or 'cuda'"),
+        ({"unlearn": {"imu": {"stpe": 1}}}, "unlearn imu", "unknown parameter unlearn.imu.stpe"),
+        ({"unlearn": {"imu": {"method": "x"}}}, "unlearn imu", "has no 'x': choose from gradient"),
+        ({}, "unlearn other", "no item 'other' of the stage unlearn: choose from nothing"),
+        ({}, "unlearn", "no item '' of the stage unlearn: choose from nothing, logit_mask"),
+        ({}, "trian", "there is no stage 'trian'"),
+    ],
+)
+def test_wrong_parameters(shared: Path, changes: dict[str, Any], stage: str, message: str) -> None:
+    before = (shared / "params.yaml").read_text()
+    try:
+        change(shared, changes)
+        assert message in failing(shared, *stage.split())
+    finally:
+        (shared / "params.yaml").write_text(before)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"trian": {"epochs": 1}}, "unknown section trian; known are influence, network, retrain"),
+        ({"unlearn": {"imu": {"method": "imuu"}}}, "imu.unlearn has no 'imuu': choose from"),
+        ({"unlearn": {"floor": {"method": "imu"}}}, "unlearn.floor: a name must"),
+        ({"unlearn": {"a-b": {"method": "imu"}}}, "unlearn.a-b: a name must"),
+        ({"retrain": {"floor": {"seed_offset": -1}}}, "seed_offset must be >= 0, got -1"),
+        ({"network": {"width": 0}}, "width must be >= 1, got 0"),
+        ({"influence": {"damping": 0}}, "damping must be > 0, got 0"),
+        ({"seed": "x"}, "seed: Input should be a valid integer, got 'x'"),
+    ],
+)
+def test_all_parameters_are_checked_before_anything_runs(
+    shared: Path, changes: dict[str, Any], message: str
+) -> None:
+    before = (shared / "params.yaml").read_text()
+    assert run("python", "-m", "tasks", "check", cwd=shared).stdout == "parameters are valid\n"
+    try:
+        change(shared, changes)
+        assert message in failing(shared, "check")
+    finally:
+        (shared / "params.yaml").write_text(before)
+
+
+@pytest.mark.parametrize(
+    ("request_file", "message"),
+    [
+        ("id\ndigits-9999\n", "1 of 1 ids are not in the data set, the first is 'digits-9999'"),
+        ("id\ndigits-0001\ndigits-0001\n", "names 'digits-0001' more than once"),
+        ("id\n", "names no id"),
+        ("name\nx\n", "has no column 'id'"),
+        ("id\n" + "".join(f"digits-{i:04d}\n" for i in range(1797)), "whole training set"),
+        (None, "missing"),
+    ],
+)
+def test_wrong_erasure_requests(shared: Path, request_file: str | None, message: str) -> None:
+    before = (shared / "params.yaml").read_text()
+    path = shared / "requests" / "test.csv"
+    try:
+        if request_file is not None:
+            path.write_text(request_file)
+        change(shared, {"split": {"scenario": "ids", "by_ids": {"file": "requests/test.csv"}}})
+        # Without the file DVC could not tell the name of the stage.
+        name = "split"
+        assert message in failing(shared, name)
+    finally:
+        (shared / "params.yaml").write_text(before)
+        path.unlink(missing_ok=True)
+
+
+def test_data_that_differ_from_the_pointer(shared: Path) -> None:
+    labels = shared / "data" / "digits" / "labels.npy"
+    before = labels.read_bytes()
+    try:
+        labels.chmod(0o644)
+        labels.write_bytes(before[:-1] + b"\1")
+        assert "data/ differs from what data.dvc records" in failing(shared, "data")
+        assert "is not the published data set: SHA-256 is" in failing(shared, "split")
+        labels.unlink()
+        assert "labels.npy is missing: run `make data` or `dvc pull`" in failing(shared, "split")
+    finally:
+        labels.write_bytes(before)
+    run("python", "-m", "tasks", "data", cwd=shared)
+
+
+def test_data_that_dvc_took_for_new_are_refused_and_can_be_restored(shared: Path) -> None:
+    labels = shared / "data" / "digits" / "labels.npy"
+    before = labels.read_bytes()
+    labels.chmod(0o644)
+    labels.write_bytes(before[:-1] + b"\1")
+    assert run("dvc", "repro", "split", cwd=shared, check=False).returncode != 0
+    message = failing(shared, "data")
+    remedy = "git checkout data.dvc && dvc checkout -f data.dvc"
+    assert f"restore it with `{remedy}`" in message
+    run("bash", "-c", remedy, cwd=shared)
+    assert labels.read_bytes() == before
+    # The failed stage's old outputs are gone; the other tests work on them.
+    for call in ("data", "split"):
+        run("python", "-m", "tasks", call, cwd=shared)
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "no safetensors"])
+def test_a_damaged_checkpoint(shared: Path, damage: str) -> None:
+    model = shared / "runs" / "train" / "model.safetensors"
+    before = model.read_bytes()
+    try:
+        if damage == "missing":
+            model.unlink()
+        else:
+            model.write_bytes(before[: len(before) // 2] if damage == "truncated" else b"x" * 99)
+        message = failing(shared, "influence")
+        assert "model.safetensors is" in message
+        assert "`dvc checkout` or `dvc repro`" in message
+    finally:
+        model.write_bytes(before)
+
+
+def test_data_that_changed_after_the_split(shared: Path) -> None:
+    manifest = shared / "runs" / "split" / "train.csv"
+    before = manifest.read_text()
+    try:
+        lines = before.splitlines()
+        lines[1] = lines[1][:-4] + "0000"
+        manifest.write_text("\n".join(lines) + "\n")
+        assert "the data changed after the split" in failing(shared, "train")
+    finally:
+        manifest.write_text(before)

@@ -1,0 +1,113 @@
+"""dvc.yaml against the code: what a stage imports is what DVC watches."""
+
+import importlib.util
+import sys
+from functools import cache
+from pathlib import Path
+
+import grimp
+import mlflow
+import pytest
+from ruamel.yaml import YAML
+
+from flows.pipeline import _weights
+from tasks import lineage
+from tests.conftest import REPOSITORY, run
+
+# Parameters are watched by value, records and times do not shape outputs.
+NOT_OUTPUT = {"tasks", "tasks.params", "tasks.record", "imu"}
+
+
+@cache
+def modules() -> grimp.ImportGraph:
+    return grimp.build_graph("imu", "tasks", cache_dir=None)
+
+
+def watched(root: Path) -> dict[str, tuple[str, list[str]]]:
+    """Stage name -> module, and the paths that its dependencies name."""
+    from dvc.repo import Repo
+
+    with Repo(str(root)) as repo:
+        return {
+            stage.addressing: (
+                f"tasks.{stage.cmd.split()[3]}",
+                [dependency.def_path for dependency in stage.deps],
+            )
+            for stage in repo.index.stages
+            if stage.cmd
+        }
+
+
+@pytest.mark.parametrize("name", sorted(watched(REPOSITORY)))
+def test_a_stage_depends_on_all_code_that_it_imports(name: str) -> None:
+    module, paths = watched(REPOSITORY)[name]
+    needed = {module} | modules().find_upstream_modules(module)
+    for imported in needed - NOT_OUTPUT:
+        spec = importlib.util.find_spec(imported)
+        assert spec is not None
+        assert spec.origin is not None
+        path = Path(spec.origin).relative_to(REPOSITORY)
+        covered = any(path == Path(p) or Path(p) in path.parents for p in paths)
+        assert covered, f"{name} imports {path}, which dvc.yaml does not list for it"
+
+
+def test_every_method_of_params_yaml_is_a_stage_and_an_evaluation() -> None:
+    from tasks import params
+
+    stages = watched(REPOSITORY)
+    for item in params.section(REPOSITORY, "unlearn"):
+        assert {f"unlearn@{item}", f"evaluate@{item}"} <= stages.keys()
+
+
+def test_unlearning_depends_on_no_retain_data() -> None:
+    for name, (_, paths) in watched(REPOSITORY).items():
+        if name.startswith("unlearn@"):
+            assert not any("retain" in path or path == "runs/split" for path in paths)
+
+
+def test_the_graph_runs_every_stage_after_those_it_needs() -> None:
+    graph = lineage.stage_graph(REPOSITORY)
+    seen: set[str] = set()
+    for name, needed in graph.items():
+        assert needed <= seen
+        seen.add(name)
+    assert "train" in graph["influence"]
+    assert {"unlearn@imu", "retrain@reference"} <= graph["evaluate@imu"]
+
+
+def test_training_goes_first_and_the_report_last() -> None:
+    weight = _weights(lineage.stage_graph(REPOSITORY))
+    assert weight["split"] > weight["train"] > weight["retrain@reference"] > weight["retrain@floor"]
+    assert min(weight, key=lambda name: weight[name]) == "report"
+
+
+def test_the_library_imports_without_the_pipeline() -> None:
+    names = [name for name in modules().modules if name.split(".")[0] == "imu"]
+    blocked = "import sys; sys.modules.update(dict.fromkeys(['prefect', 'mlflow', 'dvc', 'tasks']))"
+    run(sys.executable, "-c", f"{blocked}; import {', '.join(names)}", cwd=REPOSITORY)
+
+
+def test_the_folder_mlflow_does_not_hide_the_library() -> None:
+    assert not list((REPOSITORY / "mlflow").rglob("*.py"))
+    assert mlflow.__file__ is not None
+    assert not Path(mlflow.__file__).is_relative_to(REPOSITORY / "mlflow")
+
+
+def test_the_committed_lock_was_made_from_this_code_and_these_parameters() -> None:
+    """If this fails: `make run`, and commit dvc.lock."""
+    from dvc.stage.utils import split_params_deps
+
+    locked = YAML(typ="safe").load((REPOSITORY / "dvc.lock").read_text())["stages"]
+    with lineage.locked(REPOSITORY) as repo:
+        stages = {stage.name: stage for stage in repo.index.stages if stage.cmd}
+        assert stages.keys() == locked.keys()
+        for name, stage in stages.items():
+            parameters, files = split_params_deps(stage)
+            hashes = {file["path"]: file["md5"] for file in locked[name]["deps"]}
+            for file in files:
+                if not file.def_path.startswith(("data/", "runs/")):
+                    file.save()
+                    assert hashes[file.def_path] == file.hash_info.value, (name, file.def_path)
+            for source in parameters:
+                source.save()
+                assert locked[name]["params"][source.def_path] == source.hash_info.value, name

@@ -1,0 +1,149 @@
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+import pytest
+
+from imu import discovery, influence, splitting, training
+from tasks import params, retrain
+from tasks.workspace import Runtime
+
+ROOT = Path(__file__).parents[1]
+SHIPPED = params.read(ROOT)
+SECTIONS = {
+    "seed": int,
+    "snapshots": int,
+    "runtime": Runtime,
+    "split": splitting.Config,
+    "network": discovery.load("imu.models", SHIPPED["network"]["name"]).Config,
+    "train": training.Config,
+    "influence": influence.Config,
+}
+SECTIONS |= {f"retrain.{item}": retrain.Config for item in SHIPPED["retrain"]}
+SECTIONS |= {
+    f"unlearn.{item}": discovery.load("imu.unlearn", entry["method"]).Config
+    for item, entry in SHIPPED["unlearn"].items()
+}
+CHOICES = {"network": ("name",)} | {f"unlearn.{item}": ("method",) for item in SHIPPED["unlearn"]}
+
+TEXT = """
+seed: 3
+train: {epochs: 2, batch_size: 8, weight_decay: 5e-4}
+split:
+  scenario: fraction
+  by_fraction: {fraction: 0.2}
+unlearn:
+  imu: {method: imu, step: 1}
+"""
+
+
+def root(folder: Path, text: str, old: str = "", new: str = "") -> Path:
+    assert old in text
+    (folder / params.FILE).write_text(text.replace(old, new) if old else text)
+    return folder
+
+
+def stated(content, config, where: str) -> list[str]:
+    """Fields of ``config``, and of what it holds, that ``content`` leaves to a default."""
+    missing = []
+    for field in fields(config):
+        name = f"{where}.{field.name}"
+        if field.name not in content:
+            missing.append(name)
+        elif is_dataclass(field.type):
+            missing += stated(content[field.name], field.type, name)
+    return missing
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_every_shipped_section_loads(name):
+    loaded = params.load(ROOT, name, SECTIONS[name], without=CHOICES.get(name, ()))
+    assert isinstance(loaded, SECTIONS[name])
+
+
+def test_every_shipped_section_is_known_here():
+    assert {name.split(".")[0] for name in SECTIONS} == set(SHIPPED)
+
+
+@pytest.mark.parametrize("name", [name for name in SECTIONS if is_dataclass(SECTIONS[name])])
+def test_no_shipped_section_hides_a_default(name):
+    assert stated(params.section(ROOT, name), SECTIONS[name], name) == []
+
+
+def test_every_method_ships_with_parameters():
+    assert {entry["method"] for entry in SHIPPED["unlearn"].values()} == set(
+        discovery.names("imu.unlearn")
+    )
+
+
+def test_values_arrive_with_their_types(tmp_path):
+    folder = root(tmp_path, TEXT)
+    train = params.load(folder, "train", training.Config)
+    assert (train.epochs, train.batch_size, train.weight_decay) == (2, 8, 0.0005)
+    assert isinstance(train.weight_decay, float)
+    assert params.load(folder, "seed", int) == 3
+    assert params.load(folder, "split", splitting.Config).by_fraction.fraction == 0.2
+    config = discovery.load("imu.unlearn", "imu").Config
+    assert params.load(folder, "unlearn.imu", config, without=("method",)).step == 1.0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "section", "config", "message"),
+    [
+        ("epochs", "epoch", "train", training.Config, r"unknown parameter train\.epoch; .*epochs"),
+        (
+            "fraction: 0.2",
+            "share: 0.2",
+            "split",
+            splitting.Config,
+            r"unknown parameter split\.by_fraction\.share; known here: fraction, stratified, seed",
+        ),
+        ("epochs: 2", "epochs: 2.5", "train", training.Config, r"train\.epochs: .*got 2\.5"),
+        ("epochs: 2", "epochs: '2'", "train", training.Config, r"train\.epochs: .*got '2'"),
+        ("epochs: 2", "epochs: yes", "train", training.Config, r"train\.epochs: .*got 'yes'"),
+        ("epochs: 2", "epochs: true", "train", training.Config, r"train\.epochs: .*got True"),
+        ("epochs: 2", "epochs: null", "train", training.Config, r"train\.epochs: .*got None"),
+        ("epochs: 2", "epochs: 0", "train", training.Config, "train: epochs must be >= 1, got 0"),
+        (
+            "fraction: 0.2",
+            "fraction: 2.0",
+            "split",
+            splitting.Config,
+            r"split\.by_fraction: fraction must be in \(0, 1\), got 2\.0",
+        ),
+        ("scenario: fraction", "scenario: half", "split", splitting.Config, "'class', 'fraction'"),
+        ("5e-4", ".nan", "train", training.Config, r"train\.weight_decay"),
+        ("5e-4", ".inf", "train", training.Config, r"train\.weight_decay"),
+        ("seed: 3", "seed: true", "seed", int, "seed: .*got True"),
+        ("seed: 3", "seed: 2020-01-01", "seed", int, "seed: .*date"),
+        ("{epochs", "[epochs", "train", training.Config, "not valid YAML"),
+        ("seed: 3", "seed: 3\nseed: 4", "seed", int, "not valid YAML.*duplicate key"),
+        (TEXT, "- 1", "seed", int, r"must be a mapping of sections, got \[1\]"),
+        (TEXT, "", "seed", int, "must be a mapping of sections, got None"),
+        (TEXT, "train:", "train", training.Config, "train: .*got None"),
+        ("seed: 3", "", "seed", int, r"params\.yaml has no 'seed', only train, split, unlearn"),
+        ("imu:", "amu:", "unlearn.imu", retrain.Config, "unlearn has no 'imu', only amu"),
+        ("", "", "seed.x", int, "seed has no 'x', only nothing"),
+        ("", "", "retrain.floor", retrain.Config, r"params\.yaml has no 'retrain'"),
+    ],
+)
+def test_a_wrong_parameter_is_named(tmp_path, old, new, section, config, message):
+    folder = root(tmp_path, TEXT, old, new)
+    with pytest.raises(params.ParameterError, match=f"(?s)^params.*{message}"):
+        params.load(folder, section, config)
+
+
+def test_a_parameter_without_default_must_be_given():
+    with pytest.raises(params.ParameterError, match=r"retrain\.floor\.seed_offset is missing"):
+        params.parse({}, "retrain.floor", retrain.Config)
+
+
+def test_every_mistake_of_a_section_is_told():
+    with pytest.raises(params.ParameterError) as caught:
+        params.parse({"epochs": "a", "shift": "b", "speed": 1}, "train", training.Config)
+    assert len(str(caught.value).splitlines()) == 3
+
+
+def test_a_key_of_another_reader_is_left_out_only_when_named(tmp_path):
+    folder, config = root(tmp_path, TEXT), discovery.load("imu.unlearn", "imu").Config
+    with pytest.raises(params.ParameterError, match=r"unknown parameter unlearn\.imu\.method"):
+        params.load(folder, "unlearn.imu", config)

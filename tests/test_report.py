@@ -1,0 +1,342 @@
+"""The report says what the metrics say, in the same bytes every time."""
+
+import json
+import shutil
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from imu import metrics
+from imu.datasets import digits
+from tasks import artifacts, figures, params, report
+from tasks.workspace import Workspace, digest
+
+PARAMETERS = """\
+# <script>alert("parameters")</script>
+seed: 3
+split: {dataset: digits}
+retrain: {floor: {seed_offset: 1000}, reference: {seed_offset: 0}}
+unlearn:
+  ours: {method: imu}
+  nothing: {method: nothing}
+  logit_mask: {method: logit_mask}
+  other: {method: gradient_ascent}
+"""
+FORGET = 20
+VALUES = {  # FA, RA, TFA, TA, MIA, gap, TV, and RTE_work where there was work
+    "reference": (0.0, 100.0, 0.0, 99.5, 98.25, 0.0, 0.0),
+    "floor": (1.25, 99.75, 2.5, 98.75, 97.0, 1.3125, 0.0625),
+    "nothing": (100.0, 99.875, 97.5, 98.5, 1.5, 58.78125, 0.125),
+    "logit_mask": (0.0, 99.875, 0.0, 98.125, 98.25, 0.40625, 0.05, 210.5),
+    "ours": (0.0, 99.875, 0.0, 98.125, 98.25, 0.40625, 0.045, 180.25),
+    "other": (0.0, 92.0, 0.0, 91.0, 12.5, 25.5625, 0.25, 31.75),
+}
+NAMES = ("FA", "RA", "TFA", "TA", "MIA", "gap", "TV", "RTE_work")
+PLACES = dict(zip(NAMES, (2, 2, 2, 2, 2, 2, 4, 1), strict=True))
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace up to and including evaluate, with small made-up results."""
+    workspace = Workspace(tmp_path_factory.mktemp("prepared"))
+    (workspace.root / "params.yaml").write_text(PARAMETERS)
+    digits.write(workspace.root / "data" / "digits")
+    data = workspace.dataset()
+    eights = np.flatnonzero(data.labels == 8)[:FORGET]
+    rows = {"forget": eights, "retain": np.arange(30), "test": np.arange(40, 60)}
+    rows |= {"train": np.concatenate([rows["retain"], eights]), "validation": np.arange(30, 40)}
+    for name, chosen in rows.items():
+        manifest = pd.DataFrame({"id": data.ids[chosen], "index": chosen})
+        manifest["label"] = data.labels[chosen]
+        manifest["sha256"] = [digest(data, row) for row in chosen]
+        artifacts.write_table(workspace.manifest(name), manifest)
+    request = {"dataset": "digits", "forget": "class <8>", "forget_classes": [8]}
+    artifacts.write_json(workspace.request, request | {"classes": list(data.classes)})
+    artifacts.write_json(workspace.runs / "train" / "metrics.json", {"test_accuracy": 98.5})
+    scores = np.linspace(-3, 1, FORGET)
+    influence = pd.DataFrame({"id": data.ids[eights], "label": 8, "loss": np.exp(-scores)})
+    influence = influence.assign(influence=scores, weight=np.abs(scores), selected=scores < 0)
+    artifacts.write_table(workspace.influence, influence)
+    steps = pd.DataFrame({"step": [0, 5, 9], "forget": [100.0, 40, 0], "retain": 99.5})
+    for item, values in VALUES.items():
+        out = workspace.evaluation(item)
+        artifacts.write_json(out / "metrics.json", dict(zip(NAMES, values, strict=False)))
+        artifacts.write_table(out / "trajectory.csv", steps.assign(validation=95.0, test=94.0))
+        predicted = pd.DataFrame({"set": ["forget", "retain", "validation", "test"]})
+        artifacts.write_table(out / "predictions.parquet", predicted.assign(label=1, predicted=1))
+    return workspace.root
+
+
+@pytest.fixture
+def workspace(prepared: Path, tmp_path: Path) -> Workspace:
+    return Workspace(shutil.copytree(prepared, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="module")
+def reported(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    workspace = Workspace(shutil.copytree(prepared, tmp_path_factory.mktemp("reported") / "copy"))
+    report.run(workspace, None)
+    return workspace
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures take most of the time, and a test of words or of refusals needs none."""
+    for name in ("distances", "influences", "samples", "courses"):
+        monkeypatch.setattr(figures, name, lambda *_: b"")
+
+
+class Page(HTMLParser):
+    """Tags, attributes, text and the cells of every table row of a page."""
+
+    def __init__(self, workspace: Workspace):
+        super().__init__()
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.text = ""
+        self.rows: list[list[str]] = []
+        self.inside = False  # a table cell
+        self.source = (workspace.runs / "report" / "report.html").read_text()
+        self.feed(self.source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+            self.inside = True
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside &= tag not in ("td", "th")
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if self.inside:
+            self.rows[-1][-1] += data.strip()
+
+    def row(self, *start: str) -> list[str]:
+        (found,) = [row for row in self.rows if row[: len(start)] == list(start)]
+        return found
+
+
+def outputs(workspace: Workspace) -> dict[str, bytes]:
+    files = (workspace.runs / "report").rglob("*")
+    return {str(f.relative_to(workspace.root)): f.read_bytes() for f in files if f.is_file()}
+
+
+def change(workspace: Workspace, item: str, **values: float | None) -> None:
+    """Set metrics of an evaluation; None removes one."""
+    path = workspace.evaluation(item) / "metrics.json"
+    content = json.loads(path.read_text()) | values
+    path.write_text(json.dumps({k: v for k, v in content.items() if v is not None}))
+
+
+def test_the_bytes_depend_on_the_inputs_alone(reported: Workspace, workspace: Workspace) -> None:
+    import matplotlib
+
+    with matplotlib.rc_context({"font.size": 20, "axes.facecolor": "red"}):
+        report.run(workspace, None)  # in another folder, later, with a user's own style
+    assert outputs(workspace) == outputs(reported)
+    assert all(b"matplotlib" not in content for content in outputs(workspace).values())
+    assert len(outputs(workspace)) == 2 + len(report.FIGURES)
+
+
+def test_the_record_names_every_output(reported: Workspace) -> None:
+    files = [path for paths in report.record(reported, None).files.values() for path in paths]
+    assert {str(path.relative_to(reported.root)) for path in files} == set(outputs(reported))
+
+
+def test_the_page_needs_no_network(reported: Workspace) -> None:
+    page = Page(reported)
+    assert len(page.addresses) == len(report.FIGURES)
+    assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
+    assert not {"link", "script", "iframe", "object"} & set(page.tags)
+    assert "url(" not in page.source
+    assert "@import" not in page.source
+    assert str(reported.root) not in page.source
+
+
+def test_every_number_is_that_of_the_evaluation(reported: Workspace) -> None:
+    page = Page(reported)
+    found = pd.read_csv(reported.runs / "report" / "table.csv").set_index("model")
+    terminal = report.text(report.table(reported))
+    assert list(found.columns) == ["kind", *metrics.about(), "RTE_work"]
+    assert list(found.index) == ["reference", "floor", "nothing", "logit_mask", "ours", "other"]
+    for item, kind in found["kind"].items():
+        measured = json.loads((reported.evaluation(item) / "metrics.json").read_text())
+        assert found.loc[item].drop("kind").dropna().to_dict() == measured
+        printed = [f"{measured[n]:.{PLACES[n]}f}" if n in measured else "" for n in NAMES]
+        assert page.row(item, kind) == [item, kind, *printed]
+        (line,) = [line for line in terminal.splitlines() if line.startswith(f"{item} ")]
+        assert line.split() == [item, kind, *filter(None, printed)]
+    assert max(map(len, terminal.splitlines())) <= 100
+
+
+def test_a_value_that_is_absent_is_empty_not_zero(reported: Workspace) -> None:
+    lines = (reported.runs / "report" / "table.csv").read_text().splitlines()
+    assert next(line for line in lines if line.startswith("nothing,")).endswith(",0.125,")
+
+
+def test_a_tie_and_a_defeat_are_told(reported: Workspace) -> None:
+    text = Page(reported).text
+    assert "in points: ours 0.41, other 25.56." in text
+    assert "floor 1.31; nothing 58.78; logit mask 0.41" in text
+    assert "than the floor, by average gap: ours. Farther: other." in text
+    assert (
+        "Better than the logit mask, by average gap: none. No better, a tie: ours. Worse:" in text
+    )
+    assert "nothing on this page is evidence that features forgot" in " ".join(text.split())
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize(
+    ("gap", "said"),
+    [
+        (0.55, "average gap: none. Worse: ours, other."),
+        (0.40, "average gap: ours. Worse: other."),
+        (0.40625 + 1e-6, "average gap: none. No better, a tie: ours. Worse: other."),
+    ],
+)
+def test_the_mask_is_the_measure(workspace: Workspace, gap: float, said: str) -> None:
+    change(workspace, "ours", gap=gap)
+    report.run(workspace, None)
+    assert f"Better than the logit mask, by {said}" in Page(workspace).text
+
+
+def test_the_figures_get_distances_to_the_reference(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parameters = PARAMETERS.replace("retrain: {", "retrain: {floor2: {seed_offset: 2000}, ")
+    (workspace.root / "params.yaml").write_text(parameters)
+    shutil.copytree(workspace.evaluation("floor"), workspace.evaluation("floor2"))
+    change(workspace, "floor2", MIA=98.0, gap=1.5)
+    found: dict[str, figures.Distance] = {}
+
+    def distances(given: list[figures.Distance], baselines: list[str]) -> bytes:
+        found.update({distance.metric: distance for distance in given})
+        return b""
+
+    monkeypatch.setattr(figures, "distances", distances)
+    report.run(workspace, None)
+    assert list(found) == [n for n in metrics.about() if report.table(workspace)[n].notna().all()]
+    assert list(found["MIA"].of_models) == ["nothing", "logit_mask", "ours", "other"]
+    assert (found["MIA"].of_models["other"], found["MIA"].of_floor) == (85.75, 1.25)
+    assert (found["gap"].of_models["other"], found["gap"].of_floor) == (25.5625, 1.5)
+    assert (found["gap"].unit, found["MIA"].unit, found["TV"].unit) == ("points", "points", "")
+
+
+def test_sample_wise_forgetting_has_no_forgotten_class(workspace: Workspace) -> None:
+    for item in VALUES:
+        change(workspace, item, TFA=None)
+    request = artifacts.read_json(workspace.request) | {"forget_classes": []}
+    artifacts.write_json(workspace.request, request)
+    report.run(workspace, None)
+    page = Page(workspace)
+    assert pd.read_csv(workspace.runs / "report" / "table.csv")["TFA"].isna().all()
+    assert "TFA (%)" not in page.text
+    assert "TFA" not in report.text(report.table(workspace))
+    assert "Better than doing nothing, by average gap: ours, other." in page.text
+
+
+def test_without_floor_and_baselines(workspace: Workspace) -> None:
+    (workspace.root / "params.yaml").write_text(
+        "seed: 0\nsplit: {dataset: digits}\nretrain: {reference: {seed_offset: 0}}\n"
+        "unlearn: {ours: {method: imu}}\n"
+    )
+    report.run(workspace, None)
+    text = Page(workspace).text
+    assert "No noise floor" in text
+    assert "Better than" not in text
+
+
+def test_text_from_outside_is_escaped(reported: Workspace) -> None:
+    page = Page(reported)
+    assert "forget class <8>, seed 3" in page.text
+    assert "class &lt;8&gt;" in page.source
+    assert PARAMETERS.strip() in page.text
+    assert "<script" not in page.source
+
+
+def test_evaluations_of_entries_that_are_gone_are_removed(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(workspace.evaluation("ours"), workspace.evaluation("gone"))
+    report.prune(workspace)
+    said = "removed runs/evaluate/gone: not in params.yaml; DVC's cache still has it\n"
+    assert capsys.readouterr().out == said
+    assert {folder.name for folder in workspace.evaluation("").iterdir()} == set(VALUES)
+    report.prune(workspace)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize(
+    "missing",
+    [
+        "runs/evaluate/other/metrics.json",
+        "runs/evaluate/floor/metrics.json",
+        "runs/evaluate/other/trajectory.csv",
+        "runs/evaluate/floor/predictions.parquet",
+        "runs/influence/influence.parquet",
+        "runs/split/request.json",
+        "runs/split/test.csv",
+        "runs/train/metrics.json",
+        "data/digits/images.npy",
+    ],
+)
+def test_a_missing_input_is_refused(workspace: Workspace, missing: str) -> None:
+    (workspace.root / missing).unlink()
+    with pytest.raises(artifacts.ArtifactError, match=missing):
+        report.run(workspace, None)
+    assert outputs(workspace) == {}
+
+
+def measure_more(workspace: Workspace) -> None:
+    for item in VALUES:
+        change(workspace, item, speed=1.0)
+
+
+def relabel(workspace: Workspace) -> None:
+    table = artifacts.read_table(workspace.influence)
+    artifacts.write_table(workspace.influence, table.assign(id=table["id"] + "x"))
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda w: change(w, "other", MIA=None), "other/metrics.json has the metrics"),
+        (lambda w: change(w, "other", speed=1.0), "other/metrics.json has the metrics"),
+        (measure_more, "reference/metrics.json has the metrics"),
+        (relabel, "lists other samples than the forget set"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_refused(
+    workspace: Workspace, damage: Callable[[Workspace], None], message: str
+) -> None:
+    damage(workspace)
+    with pytest.raises(artifacts.ArtifactError, match=message):
+        report.run(workspace, None)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("reference:", "other:", "retrain has no 'reference'"),
+        ("unlearn:", "unlearn:\nunused:", "unlearn has no entry"),
+        ("floor: {seed_offset: 1000}", "ours: {seed_offset: 1000}", "both in retrain and unlearn"),
+    ],
+)
+def test_parameters_that_cannot_be_reported(
+    workspace: Workspace, old: str, new: str, message: str
+) -> None:
+    (workspace.root / "params.yaml").write_text(PARAMETERS.replace(old, new))
+    with pytest.raises(params.ParameterError, match=message):
+        report.run(workspace, None)
+    assert workspace.evaluation("floor").exists()  # nothing is removed by mistake

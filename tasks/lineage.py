@@ -58,15 +58,15 @@ def pipeline_key(keys: dict[str, str]) -> str:
 
 
 def commands(root: Path) -> dict[str, tuple[str, str | None]]:
-    """Name in ``dvc.yaml`` -> (stage, item) of its ``python -m tasks STAGE [ITEM]``."""
+    """Name in ``dvc.yaml`` -> (stage, item) of its ``exec python -m tasks STAGE [ITEM]``."""
     from dvc.stage import PipelineStage
 
     with locked(root) as repo:
         found = {}
         for stage in repo.index.stages:
             words = stage.cmd.split() if isinstance(stage, PipelineStage) else []
-            if words[:3] == ["python", "-m", "tasks"]:
-                found[stage.name] = (words[3], words[4] if len(words) > 4 else None)
+            if words[:4] == ["exec", "python", "-m", "tasks"]:
+                found[stage.name] = (words[4], words[5] if len(words) > 5 else None)
         return found
 
 

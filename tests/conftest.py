@@ -25,7 +25,7 @@ torch.set_num_threads(1)
 def _settings() -> Iterator[None]:
     """Stages start warm, and no settings of whoever runs the tests reach them."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "IMU_PARENT", "IMU_WARM"):
+        for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "IMU_PARENT", "IMU_WARM", "SHELL"):
             patch.delenv(name, raising=False)
         patch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
         with warm(REPOSITORY) as environment:

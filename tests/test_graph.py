@@ -30,7 +30,7 @@ def watched(root: Path) -> dict[str, tuple[str, list[str]]]:
     with Repo(str(root)) as repo:
         return {
             stage.addressing: (
-                f"tasks.{stage.cmd.split()[3]}",
+                f"tasks.{stage.cmd.split()[4]}",
                 [dependency.def_path for dependency in stage.deps],
             )
             for stage in repo.index.stages

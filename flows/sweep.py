@@ -1,7 +1,7 @@
 """The pipeline over training seeds and scenarios, and the pages in ``docs/`` made from it.
 
     python -m flows.sweep table   seeds 0, 1, 2 -> docs/results-digits.md
-    python -m flows.sweep tune    seeds 100, 101, 102 -> docs/tuning-digits.md
+    python -m flows.sweep tune    seeds 100, 101, 102, other splits -> docs/tuning-digits.md
 
 Each cell is a workspace of its own that shares DVC's cache, so a sweep that was stopped goes on
 where it was: stages that are done are restored, not repeated.
@@ -12,6 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,11 @@ from flows.cells import Cell, prepare
 from flows.children import ChildError, Children, warm
 from flows.holding import WorkspaceBusyError, only_run
 from flows.pipeline import JOBS, run_stages, run_tags
-from tasks import artifacts, params, tables
+from tasks import artifacts, params, tables, unlearn
 
 REPORTED = (0, 1, 2)
-TUNING = (100, 101, 102)
-RATES = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
+TUNING = {100: "1", 101: "3", 102: "5"}  # seed of everything -> class to forget
+SCENARIOS = ("class", "fraction")
 
 
 @flow(name="cell", flow_run_name="{cell.name}")
@@ -68,43 +69,45 @@ def sweep(name: str, cells: list[Cell], root: Path, jobs: int) -> list[dict[str,
     return said
 
 
-def reported_cells() -> list[Cell]:
+def reported_cells(root: Path) -> list[Cell]:
+    """Every method there is, those of ``params.yaml`` as they stand there, on reported seeds."""
+    entries = {**unlearn.entries(), **params.section(root, "unlearn")}
     return [
-        Cell(name=f"{scenario} · seed {seed}", changes={"seed": seed, "split.scenario": scenario})
-        for scenario in ("class", "fraction")
+        Cell(
+            name=f"{scenario} · seed {seed}",
+            changes={"seed": seed, "split.scenario": scenario, "unlearn": entries},
+        )
+        for scenario in SCENARIOS
         for seed in REPORTED
     ]
 
 
-def tuning_grid(root: Path) -> dict[str, dict[str, Any]]:
-    """Candidates for every entry of ``unlearn`` that has a learning rate."""
-    return {
-        f"{name}_{rate:g}".replace(".", "_"): {
-            "tuned": name,
-            "candidate": {"learning_rate": rate},
-            "entry": entry,
-        }
-        for name, entry in params.section(root, "unlearn").items()
-        if "learning_rate" in entry
-        for rate in RATES
-    }
+def tuning_cells() -> list[Cell]:
+    """Other training seeds, splits and forget sets than any that are reported.
 
-
-def tuning_cells(root: Path, grid: dict[str, dict[str, Any]]) -> list[Cell]:
-    entries = params.section(root, "unlearn")
+    The stages run for the baselines alone; ``tasks.tune`` then tries every method in the cell.
+    """
+    entries = unlearn.entries()
     baselines = {name: entries[name] for name in ("nothing", "logit_mask")}
-    candidates = {name: {**g["entry"], **g["candidate"]} for name, g in grid.items()}
     return [
         Cell(
-            name=f"tuning · seed {seed}",
-            changes={"seed": seed, "unlearn": {**baselines, **candidates}},
+            name=f"tuning · {scenario} · seed {seed}",
+            changes={
+                "seed": seed,
+                "split.seed": seed,
+                "split.by_fraction.seed": seed,
+                "split.by_class.classes": [forgotten],
+                "split.scenario": scenario,
+                "unlearn": baselines,
+            },
         )
-        for seed in TUNING
+        for scenario in SCENARIOS
+        for seed, forgotten in TUNING.items()
     ]
 
 
 def table(root: Path, jobs: int) -> None:
-    said = sweep("table", reported_cells(), root, jobs)
+    said = sweep("table", reported_cells(root), root, jobs)
     results = tables.collected({cell["folder"]: cell for cell in said})
     page = tables.results_page(results, "make table")
     target = root / "docs" / f"results-{results['dataset'].iloc[0]}.md"
@@ -116,12 +119,14 @@ def table(root: Path, jobs: int) -> None:
 
 
 def tune(root: Path, jobs: int) -> None:
-    grid = tuning_grid(root)
-    said = sweep("tune", tuning_cells(root, grid), root, jobs)
-    results = tables.collected({cell["folder"]: cell for cell in said})
-    target = root / "docs" / f"tuning-{results['dataset'].iloc[0]}.md"
-    artifacts.write_text(target, tables.tuning_page(results, grid, "make tune"))
-    print(f"best candidates, for params.yaml: {tables.best(results, grid)}\nwritten to {target}")
+    folders = [Path(cell["folder"]) for cell in sweep("tune", tuning_cells(), root, jobs)]
+    with ThreadPoolExecutor(jobs) as pool:  # a cell's candidates are tried in one process
+        list(pool.map(lambda folder: Children(folder, {}).run(["tune"], print), folders))
+    tried = tables.candidates(folders)
+    target = root / "docs" / f"tuning-{params.section(root, 'split.dataset')}.md"
+    artifacts.write_text(target, tables.tuning_page(tried, "make tune"))
+    artifacts.write_table(target.with_suffix(".csv"), tried)
+    print(f"best candidates: {json.dumps(tables.best(tried), indent=1)}\nwritten to {target}")
 
 
 def main() -> None:

@@ -1,7 +1,9 @@
 """Work in floating-point operations: a cost that does not depend on the machine.
 
 Counted are multiply-adds (as 2) of every ``nn.Linear`` and ``nn.Conv2d``, forward, and where
-autograd will need them, the gradients of the layer's weight and input, each as much again.
+autograd will need them, the gradients of the layer's weight and input, each as much again; for a
+derivative along a direction (``torch.func.jvp``) the tangents of both. What ``torch.func.vmap``
+maps over is counted in full. Products outside such layers, as in a closed form, are not counted.
 ``torch.utils.flop_counter`` counts the same but slows small networks down 4 times, which would
 spoil the times measured beside it; a test holds the two against each other.
 """
@@ -10,6 +12,8 @@ from types import TracebackType
 
 import torch
 from torch import Tensor, nn
+from torch._C import _functorch as functorch
+from torch.autograd import forward_ad
 
 
 class FlopCounter:
@@ -33,11 +37,33 @@ class FlopCounter:
     def _count(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if not isinstance(module, nn.Linear | nn.Conv2d):
             return
-        multiply_adds = output.numel() * module.weight[0].numel()
-        passes = 1
-        if torch.is_grad_enabled():
-            passes += int(module.weight.requires_grad) + int(inputs[0].requires_grad)
-        self.total += 2 * multiply_adds * passes
+        multiply_adds = _unwrapped(output).numel() * module.weight[0].numel()
+        operands = (module.weight, inputs[0])
+        # Forward mode multiplies both tangents, those that are 0 included.
+        derivatives = 2 if any(map(_dual, operands)) else sum(map(_tracked, operands))
+        self.total += 2 * multiply_adds * (1 + derivatives)
+
+
+def _unwrapped(tensor: Tensor) -> Tensor:
+    """The tensor below those of ``torch.func``, which hide what is mapped over."""
+    while functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = functorch.get_unwrapped(tensor)
+    return tensor
+
+
+def _dual(tensor: Tensor) -> bool:
+    """Whether ``tensor`` carries a derivative along a direction."""
+    wrapped = functorch.is_gradtrackingtensor(tensor)
+    return wrapped and forward_ad.unpack_dual(tensor).tangent is not None
+
+
+def _tracked(tensor: Tensor) -> bool:
+    """Whether the derivative with respect to ``tensor`` will be computed."""
+    if functorch.is_gradtrackingtensor(tensor):
+        return tensor.requires_grad
+    if functorch.peek_interpreter_stack() is not None:  # torch.func tracks what it wraps alone
+        return False
+    return tensor.requires_grad and torch.is_grad_enabled()
 
 
 def rte(retraining: float, unlearning: float) -> float:

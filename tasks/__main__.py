@@ -7,6 +7,8 @@ python -m tasks data                  write data/ where it is missing, and check
 python -m tasks check                 every parameter, before anything runs
 python -m tasks store                 create MLflow's store and experiment where they are missing
 python -m tasks show                  the table of results
+python -m tasks entries               a line for params.yaml of every method there is
+python -m tasks tune                  every candidate for the methods' parameters
 python -m tasks open | close STATUS   begin or end the run of the whole pipeline in MLflow
 python -m tasks dvc ARGUMENTS         DVC itself, ending with the process that called it
 python -m tasks key                   the pipeline key of dvc.lock, as MLflow's tag has it
@@ -55,6 +57,15 @@ def main(arguments: list[str], *, forked: bool = False) -> int:
                 from tasks import check
 
                 check.everything(workspace)
+            case ["entries"]:
+                from tasks import params, unlearn
+
+                for name, entry in unlearn.entries().items():
+                    print(f"  {params.line({name: entry})}")
+            case ["tune"]:
+                from tasks import tune
+
+                tune.run(workspace)
             case ["store"]:
                 tracking.Tracker(workspace)
             case ["show"]:

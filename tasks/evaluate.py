@@ -6,11 +6,12 @@ import pandas as pd
 import torch
 from torch import nn
 
-from imu import discovery, metrics, training
+from imu import metrics
 from imu.cost import rte
-from imu.models import features_and_logits
+from imu.objective import Objective, Samples, predictions
 from tasks import artifacts, unlearn
 from tasks.record import Record
+from tasks.samples import load_samples
 from tasks.workspace import Workspace, load_model
 
 REFERENCE = "retrain/reference"
@@ -22,10 +23,7 @@ def run(workspace: Workspace, item: str) -> float | None:
     device = workspace.device()
     out = workspace.evaluation(name_of(item))
     data = workspace.dataset()
-    sets = {}
-    for name in SETS:
-        images, labels = training.pixels(data, workspace.rows(name, data), device)
-        sets[name] = (training.normalised(images, data), labels)
+    sets = {name: load_samples(workspace, name, data, device) for name in SETS}
     classes = tuple(workspace.read_request()["forget_classes"])
     model, _ = load_model(workspace.model(item))
     reference, _ = load_model(workspace.model(REFERENCE))
@@ -67,19 +65,14 @@ def name_of(item: str) -> str:
     return item.rsplit("/", 1)[1]
 
 
-def needs_influence(workspace: Workspace, name: str) -> bool:
-    method, _ = unlearn.configured(workspace, name)
-    return "influence" in discovery.load("imu.unlearn", method).NEEDS
-
-
-Sets = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
+Sets = Mapping[str, tuple[Samples, Objective]]
 
 
 def _outputs(model: nn.Module, sets: Sets, classes: tuple[int, ...], seed: int) -> metrics.Outputs:
-    logits = {name: features_and_logits(model, images)[1] for name, (images, _) in sets.items()}
+    logits = {n: predictions(model, task, samples.inputs) for n, (samples, task) in sets.items()}
     return metrics.Outputs(
         probabilities={n: z.double().softmax(1).cpu().numpy() for n, z in logits.items()},
-        labels={name: labels.cpu().numpy() for name, (_, labels) in sets.items()},
+        labels={name: samples.targets.cpu().numpy() for name, (samples, _) in sets.items()},
         forget_classes=classes,
         seed=seed,
     )
@@ -105,9 +98,9 @@ def _trajectory(workspace: Workspace, item: str, sets: Sets, device: torch.devic
         model.load_state_dict(state)
         model.to(device)
         row: dict[str, float] = {"step": step}
-        for name, (images, labels) in sets.items():
-            predicted = features_and_logits(model, images)[1].argmax(1)
-            row[name] = 100 * (predicted == labels).double().mean().item()
+        for name, (samples, objective) in sets.items():
+            right = predictions(model, objective, samples.inputs).argmax(1) == samples.targets
+            row[name] = 100 * right.double().mean().item()
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -121,5 +114,5 @@ def _work(workspace: Workspace, name: str) -> dict[str, float]:
     done = read(f"unlearn/{name}")
     if done["steps"] == 0:
         return {}
-    influence = read("influence")["flops"] if needs_influence(workspace, name) else 0
+    influence = read("influence")["flops"] if unlearn.needs_influence(workspace, name) else 0
     return {"RTE_work": rte(read(REFERENCE)["flops"], done["flops"] + influence)}

@@ -3,13 +3,13 @@
 from dataclasses import asdict
 
 import pandas as pd
-from torch.nn import functional as F
 
-from imu import influence, training
+from imu import influence
 from imu.cost import FlopCounter
-from imu.models import features_and_logits
+from imu.objective import predictions
 from tasks import artifacts, params
 from tasks.record import Record
+from tasks.samples import load_samples
 from tasks.workspace import Stopwatch, Workspace, load_model
 
 
@@ -17,21 +17,24 @@ def run(workspace: Workspace, item: None) -> float:
     device = workspace.device()
     config = params.load(workspace.root, "influence", influence.Config)
     data = workspace.dataset()
-    images, labels = training.pixels(data, workspace.rows("forget", data), device)
+    samples, objective = load_samples(workspace, "forget", data, device)
     model, _ = load_model(workspace.model("train"))
     model.to(device)
     watch, flops = Stopwatch(), FlopCounter()
     with watch.running(), flops:
-        features, logits = features_and_logits(model, training.normalised(images, data))
-        scores = influence.head_influence(features, logits, labels, damping=config.damping).scores
+        scores = influence.influence(model, objective, samples, config)
         weights, selected = influence.ascent_weights(
-            scores, clip_quantile=config.clip_quantile, top_fraction=config.top_fraction
+            scores,
+            score=config.score,
+            clip_quantile=config.clip_quantile,
+            top_fraction=config.top_fraction,
         )
+    losses = objective.losses(predictions(model, objective, samples.inputs), samples.targets)
     table = pd.DataFrame(
         {
             "id": workspace.read_manifest("forget")["id"],
-            "label": labels.cpu().numpy(),
-            "loss": F.cross_entropy(logits, labels, reduction="none").cpu().numpy(),
+            "label": samples.targets.cpu().numpy(),
+            "loss": losses.cpu().numpy(),
             "influence": scores.cpu().numpy(),
             "weight": weights.cpu().numpy(),
             "selected": selected.cpu().numpy(),
@@ -43,11 +46,11 @@ def run(workspace: Workspace, item: None) -> float:
         {
             "samples": len(table),
             "selected": int(table["selected"].sum()),
-            "spearman_with_loss": _spearman(table),
+            "spearman_with_loss": _spearman(table, config.score),
             "flops": flops.total,
         },
     )
-    print(f"{table['selected'].sum()} of {len(table)} forget samples have negative influence")
+    print(f"{table['selected'].sum()} of {len(table)} forget samples are to be ascended")
     return watch.seconds
 
 
@@ -63,7 +66,11 @@ def record(workspace: Workspace, item: None) -> Record:
     )
 
 
-def _spearman(table: pd.DataFrame) -> float | None:
-    """Rank correlation of −influence and loss; undefined where one of them is constant."""
-    value = table["influence"].rank().corr(-table["loss"].rank())
+def _spearman(table: pd.DataFrame, score: str) -> float | None:
+    """Rank correlation of loss and agreement; undefined where one of them is constant.
+
+    Agreement: −influence, or for self-influence, which is never negative, the score itself.
+    """
+    agreement = table["influence"] if score == "self" else -table["influence"]
+    value = agreement.rank().corr(table["loss"].rank())
     return None if pd.isna(value) else float(value)

@@ -1,6 +1,8 @@
 """``params.yaml``, the only source of parameters, read into typed and checked dataclasses."""
 
 import json
+import sys
+from io import StringIO
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -62,6 +64,14 @@ def parse(content: Any, name: str, config: type[T]) -> T:
         raise ParameterError(f"{FILE}: {name}: {error}") from error
     except ValidationError as error:
         raise ParameterError("\n".join(_explain(e, name, config) for e in error.errors())) from None
+
+
+def line(content: dict[str, Any]) -> str:
+    """``content`` as one line for ``params.yaml``."""
+    yaml, text = YAML(), StringIO()
+    yaml.default_flow_style, yaml.width = True, sys.maxsize
+    yaml.dump(content, text)
+    return text.getvalue().strip().removeprefix("{").removesuffix("}")
 
 
 def _adapter(config: Any) -> TypeAdapter[Any]:

@@ -1,5 +1,6 @@
 """One stage: compute, then log. What ``python -m tasks`` does."""
 
+from dataclasses import replace
 from time import perf_counter
 
 from tasks import artifacts, lineage, summary, times
@@ -69,6 +70,8 @@ class _Logging:
 
     def finished(self, stage: str, item: str | None, key: str) -> None:
         record = module_of(stage).record(self.workspace, item)
+        curves = times.curves(self.workspace, self.name, key)
+        record = replace(record, curves={**record.curves, **curves})
         keys = {self.name: key}
         if stage == "evaluate":  # its cost is that of stages before it
             keys = lineage.locked_keys(self.workspace.root) | keys

@@ -3,7 +3,7 @@
 import json
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ COSTS = ("RTE_work", "RTE_time")
 
 
 def collected(cells: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """One row per cell and model: cell, scenario, forget, seed, model, and every metric.
+    """One row per cell and model: scenario, forget, seed, model, what it sees, every metric.
 
     cells: folder -> what ``python -m tasks close`` said of the cell (its results by
     "<model>/<metric>"). Raises ArtifactError when a cell lacks a model that another one has.
@@ -27,6 +27,7 @@ def collected(cells: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     for folder, said in cells.items():
         root = Path(folder)
         request = artifacts.read_json(root / "runs" / "split" / "request.json")
+        entries = params.section(root, "unlearn")
         by_model: dict[str, dict[str, float]] = {}
         for name, value in said["results"].items():
             model, metric = name.split("/", 1)
@@ -39,6 +40,7 @@ def collected(cells: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
                     "forget": request["forget"],
                     "seed": params.section(root, "seed"),
                     "model": model,
+                    "sees": entries[model]["sees"] if model in entries else "retain",
                     **values,
                 }
             )
@@ -73,14 +75,17 @@ def results_page(table: pd.DataFrame, command: str) -> str:
         f"# Results on {table['dataset'].iloc[0]}\n",
         provenance(command),
         "Mean ± sample standard deviation over training seeds "
-        f"{_listed(table['seed'])}; accuracies and MIA in %, gap in points, TV in [0, 1]. "
+        f"{_listed(table['seed'])}; accuracies and MIA in %, gaps in points, TV in [0, 1]. "
         "*reference*: retrained without the forget set. *floor*: retrained with another seed, "
         "one model per training seed. *nothing*: the original model. *logit_mask*: "
-        "the logit of the forgotten class set to −∞, the trivial baseline. The aim of FA, RA, TFA, "
-        "TA and MIA is the reference's value, of gap and TV 0. RTE_work is the work of retraining "
+        "the logit of the forgotten class set to −∞, the trivial baseline. *sees*: the data that a "
+        "method is given besides the original model, the forget set alone or the retain set as "
+        "well. gap_accuracy is the gap without MIA. The aim of FA, RA, TFA, "
+        "TA and MIA is the reference's value, of gaps and TV 0. RTE_work is the work of retraining "
         "divided by that of the method, RTE_time the same in seconds on this machine; "
-        "influence is included, and so are the passes that measure the forget accuracy after each "
-        "step: `imu` needs one pass, as its features are cached. The spread is over training seeds "
+        "influence is included, and so are the passes that measure the forget accuracy on the way; "
+        "`imu` and ascent on the head need one pass, as the head's input is cached. RTE_work "
+        "counts the network's layers, no other products. The spread is over training seeds "
         "alone; split and forget set are the same. Original and reference share their seed, the "
         "floor has another.\n",
         "These metrics look at outputs. A mask on one logit passes them, so they are no evidence "
@@ -91,39 +96,64 @@ def results_page(table: pd.DataFrame, command: str) -> str:
     ]
     for (scenario, forget), rows in table.groupby(["scenario", "forget"], sort=False):
         parts.append(f"## {scenario}: {forget} ({rows['seed'].nunique()} seeds)\n")
-        parts.append(markdown(summary(rows).reset_index()))
+        shown = summary(rows).reset_index()
+        shown.insert(1, "sees", shown["model"].map(rows.groupby("model")["sees"].first()))
+        parts.append(markdown(shown))
         parts.append(_verdicts(rows))
     return "\n".join(parts)
 
 
-def tuning_page(table: pd.DataFrame, grid: Mapping[str, Mapping[str, Any]], command: str) -> str:
-    """How the tuned baselines got their parameters, and what each candidate measured."""
+def candidates(folders: Iterable[Path]) -> pd.DataFrame:
+    """What ``tasks.tune`` found in each cell, one row per cell and candidate."""
+    parts = []
+    for folder in folders:
+        request = artifacts.read_json(folder / "runs" / "split" / "request.json")
+        part = artifacts.read_table(folder / "runs" / "tune" / "candidates.csv", failure="str")
+        part.insert(0, "seed", params.section(folder, "seed"))
+        part.insert(0, "forget", request["forget"])
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
+
+
+def tuning_page(table: pd.DataFrame, command: str) -> str:
+    """How the methods got their parameters, and what each candidate measured."""
+    cells = table[["forget", "seed"]].drop_duplicates()
+    listed = ", ".join(f"{forget} (seed {seed})" for forget, seed in cells.itertuples(index=False))
     parts = [
         "# Choice of parameters\n",
         provenance(command),
-        f"Candidates are judged by the average gap on training seeds {_listed(table['seed'])}, "
-        "which no table of results uses, each against its own retrained reference. The candidate "
-        "with the smallest mean gap is taken. `imu` is not in the list: it is not tuned.\n",
+        f"Cells: {listed}. The seed is that of training, split and request; no page of results "
+        "uses any of these seeds. A candidate is judged by its gap: the mean distance in points to "
+        "its cell's retrained reference over the accuracies on the forget set, the retain set and "
+        "validation images (of forgotten and of other classes apart). Test images are not looked "
+        "at. The candidate with the smallest mean over all cells is taken; one that failed in a "
+        "cell is not. `imu`'s influence parameters are those of `params.yaml`, not searched for.\n",
     ]
-    by_entry = table[table["model"].isin(grid)].assign(
-        tuned=lambda rows: [grid[model]["tuned"] for model in rows["model"]],
-        candidate=lambda rows: [json.dumps(grid[m]["candidate"]) for m in rows["model"]],
-    )
-    for tuned, rows in by_entry.groupby("tuned", sort=False):
-        gaps = rows.groupby("candidate", sort=False)["gap"].agg(["mean", "std", "max"])
-        shown = gaps.map(lambda gap: f"{gap:.2f}").reset_index()
-        shown["taken"] = ["yes" if c == gaps["mean"].idxmin() else "" for c in gaps.index]
-        parts += [f"## {tuned}\n", markdown(shown)]
+    taken = best(table)
+    for entry, rows in table.groupby("entry", sort=False):
+        by_candidate = rows.groupby("candidate", sort=False)
+        shown = by_candidate["gap"].agg(["mean", "std", "max"]).map(lambda gap: f"{gap:.2f}")
+        shown["failed"] = by_candidate["gap"].agg(lambda gaps: int(gaps.isna().sum()))
+        shown["taken"] = [
+            "yes" if json.loads(c) == taken.get(str(entry)) else "" for c in shown.index
+        ]
+        parts += [f"## {entry}\n", markdown(shown.reset_index())]
     return "\n".join(parts)
 
 
-def best(table: pd.DataFrame, grid: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """For each tuned entry the candidate with the smallest mean gap."""
-    mean = table.groupby("model")["gap"].mean()
+def best(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Entry -> the candidate with the smallest mean gap; none that failed in any cell.
+
+    Of equals the first. Raises ArtifactError when every candidate of an entry failed somewhere.
+    """
     found: dict[str, dict[str, Any]] = {}
-    for tuned in dict.fromkeys(entry["tuned"] for entry in grid.values()):
-        names = [name for name, entry in grid.items() if entry["tuned"] == tuned]
-        found[tuned] = grid[str(mean[names].idxmin())]["candidate"]
+    for entry, rows in table.groupby("entry", sort=False):
+        mean = rows.groupby("candidate", sort=False)["gap"].agg(
+            lambda gaps: gaps.mean(skipna=False)
+        )
+        if mean.isna().all():
+            raise artifacts.ArtifactError(f"every candidate of {entry} failed in some cell")
+        found[str(entry)] = json.loads(str(mean.idxmin()))
     return found
 
 

@@ -10,7 +10,16 @@ from tasks.workspace import Workspace
 
 def path(workspace: Workspace, name: str) -> Path:
     """Where the times of a stage are kept, with the key of what it was made from."""
-    return workspace.runs / ".times" / f"{name}.json"
+    return workspace.times / f"{name}.json"
+
+
+def curves(workspace: Workspace, name: str, key: str) -> dict[str, list[tuple[int, float]]]:
+    """Seconds up to each step of the computation behind ``key``; {} where none were kept."""
+    steps = workspace.step_seconds(name)
+    if not steps.is_file() or artifacts.read_json(path(workspace, name))["key"] != key:
+        return {}
+    table = artifacts.read_table(steps)
+    return {"method_seconds": list(zip(table["step"], table["seconds"], strict=True))}
 
 
 def of_stage(
@@ -35,7 +44,7 @@ def rte_time(
 
     Absent where nothing was updated, and with a tag that says so where a time is not known.
     """
-    from tasks.evaluate import needs_influence
+    from tasks.unlearn import needs_influence
 
     made = artifacts.read_json(workspace.runs / "unlearn" / method / "metrics.json")
     if made["steps"] == 0:

@@ -4,13 +4,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
-from torch.nn import functional as F
 
 from imu import training
 from imu.cost import FlopCounter
-from imu.models import features_and_logits
+from imu.objective import mean_cross_entropy, predictions
 from tasks import artifacts, params
 from tasks.record import Record
+from tasks.samples import load_samples
 from tasks.workspace import Stopwatch, Workspace
 
 
@@ -48,11 +48,11 @@ def fit(workspace: Workspace, manifest: str, out: Path, seed: int) -> float:
         )
     scores = {}
     for name in (manifest, "validation", "test"):
-        images, labels = training.pixels(data, workspace.rows(name, data), device)
-        logits = features_and_logits(model, training.normalised(images, data))[1]
+        samples, objective = load_samples(workspace, name, data, device)
+        logits = predictions(model, objective, samples.inputs)
         scores[name] = {
-            "accuracy": 100 * (logits.argmax(1) == labels).double().mean().item(),
-            "loss": F.cross_entropy(logits.double(), labels).item(),
+            "accuracy": 100 * (logits.argmax(1) == samples.targets).double().mean().item(),
+            "loss": mean_cross_entropy(logits.double(), samples.targets).mean().item(),
         }
     artifacts.write_table(out / "curve.csv", pd.DataFrame(epochs))
     artifacts.write_tensors(

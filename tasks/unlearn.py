@@ -1,38 +1,45 @@
 """Unlearn with one method. It sees the original model and what it declares in ``NEEDS``."""
 
 import copy
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from imu import discovery, training
+from imu import discovery
 from imu import unlearn as methods
 from imu.cost import FlopCounter
+from imu.objective import Samples
 from tasks import artifacts, params
 from tasks.record import Record
+from tasks.samples import load_samples
 from tasks.workspace import Stopwatch, Workspace, load_model
 
 
 def run(workspace: Workspace, item: str) -> float:
     device = workspace.device()
-    method, config = configured(workspace, item)
+    entry = configured(workspace, item)
     out = workspace.runs / "unlearn" / item
+    data = workspace.dataset()
+    forget, objective = load_samples(workspace, "forget", data, device)
     original, about = load_model(workspace.model("train"))
     original.to(device)
     model = copy.deepcopy(original)
-    available = {
-        "forget": lambda: _forget_set(workspace, about["unseen"]["accuracy"], device),
-        "influence": lambda: _influence(workspace, device),
-    }
+    sets = {"forget": forget}
+    if entry.sees == "retain":
+        sets["retain"] = load_samples(workspace, "retain", data, device)[0]
+    given = available(workspace, sets, about["unseen"]["accuracy"], device)
     watch, flops = Stopwatch(), FlopCounter()
     trajectory = Trajectory(original.state_dict(), params.load(workspace.root, "snapshots", int))
     steps: list[methods.Step] = []
-    progress = methods.run(method, model, config, seed=workspace.seed, available=available)
+    progress = methods.run(
+        entry.method, model, objective, entry.config, seed=workspace.seed, available=given
+    )
     while True:
         with watch.running(), flops:
             step = next(progress, None)
@@ -43,7 +50,9 @@ def run(workspace: Workspace, item: str) -> float:
         print(
             f"step {step.step}: forget loss {step.loss:.4f}, forget accuracy {step.accuracy:.2f} %"
         )
-    artifacts.write_table(out / "curve.csv", pd.DataFrame(steps))
+    curve = pd.DataFrame(steps)
+    artifacts.write_table(out / "curve.csv", curve.drop(columns="seconds"))
+    artifacts.write_table(workspace.step_seconds(f"unlearn@{item}"), curve[["step", "seconds"]])
     artifacts.write_tensors(out / "trajectory.safetensors", *trajectory.stored())
     artifacts.write_tensors(out / "model.safetensors", model.state_dict(), about)
     artifacts.write_json(
@@ -59,12 +68,11 @@ def run(workspace: Workspace, item: str) -> float:
 
 
 def record(workspace: Workspace, item: str) -> Record:
-    method, config = configured(workspace, item)
+    entry = configured(workspace, item)
     out = workspace.runs / "unlearn" / item
     curve = artifacts.read_table(out / "curve.csv")
-    needs = discovery.load("imu.unlearn", method).NEEDS
     return Record(
-        params={"unlearn": {"method": method, "needs": sorted(needs), **asdict(config)}},
+        params={"unlearn": {"method": entry.method, "sees": entry.sees, **asdict(entry.config)}},
         metrics=artifacts.read_json(out / "metrics.json"),
         curves={
             f"forget_{name}": list(zip(curve["step"].tolist(), curve[name].tolist(), strict=True))
@@ -76,23 +84,71 @@ def record(workspace: Workspace, item: str) -> Record:
     )
 
 
-def configured(workspace: Workspace, item: str) -> tuple[str, Any]:
-    """Method and checked configuration of ``unlearn.<item>`` in ``params.yaml``."""
+class Entry(NamedTuple):
+    """One entry of ``unlearn`` in ``params.yaml``."""
+
+    method: str  # a file in imu/unlearn
+    sees: str  # "forget": the forget set alone; "retain": the retain set as well
+    config: Any  # the method's Config
+
+
+def configured(workspace: Workspace, item: str) -> Entry:
+    """The entry ``unlearn.<item>``, checked.
+
+    Raises ParameterError when ``sees`` is not what the method needs: the graph gives a stage no
+    more data than its entry states.
+    """
     where = f"unlearn.{item}"
     method = params.parse(params.section(workspace.root, f"{where}.method"), f"{where}.method", str)
-    config = discovery.load("imu.unlearn", method).Config
-    return method, params.load(workspace.root, where, config, without=("method",))
+    sees = params.parse(params.section(workspace.root, f"{where}.sees"), f"{where}.sees", str)
+    module = discovery.load("imu.unlearn", method)
+    needed = "retain" if "retain" in module.NEEDS else "forget"
+    if sees != needed:
+        raise params.ParameterError(
+            f"{params.FILE}: {where}.sees must be {needed!r} for the method {method}, got {sees!r}"
+        )
+    config = params.load(workspace.root, where, module.Config, without=("method", "sees"))
+    return Entry(method, sees, config)
+
+
+def available(
+    workspace: Workspace, sets: Mapping[str, Samples], unseen_accuracy: float, device: torch.device
+) -> dict[str, Callable[[], Any]]:
+    """How a method comes to what it may need; the retain set only if ``sets`` has it.
+
+    unseen_accuracy: %, of the original model on data it had not seen.
+    """
+    given: dict[str, Callable[[], Any]] = {
+        "forget": lambda: _forget_set(workspace, sets["forget"], unseen_accuracy),
+        "influence": lambda: _influence(workspace, device),
+    }
+    if "retain" in sets:
+        given["retain"] = lambda: sets["retain"]
+    return given
+
+
+def entries() -> dict[str, dict[str, Any]]:
+    """What ``unlearn`` in ``params.yaml`` would be with every method and variant there is."""
+    found = {}
+    for method in methods.names():
+        needs = discovery.load("imu.unlearn", method).NEEDS
+        sees = "retain" if "retain" in needs else "forget"
+        for name, config in methods.variants(method).items():
+            found[name] = {"method": method, "sees": sees, **asdict(config)}
+    return found
+
+
+def needs_influence(workspace: Workspace, item: str) -> bool:
+    method = configured(workspace, item).method
+    return "influence" in discovery.load("imu.unlearn", method).NEEDS
 
 
 def _forget_set(
-    workspace: Workspace, unseen_accuracy: float, device: torch.device
+    workspace: Workspace, samples: Samples, unseen_accuracy: float
 ) -> methods.ForgetSet:
-    data = workspace.dataset()
-    images, labels = training.pixels(data, workspace.rows("forget", data), device)
-    classes, n = tuple(workspace.read_request()["forget_classes"]), len(labels)
+    classes, n = tuple(workspace.read_request()["forget_classes"]), len(samples)
     return methods.ForgetSet(
-        images=training.normalised(images, data),
-        labels=labels,
+        samples=samples,
         classes=classes,
         # A multiple of 1/n: of few samples none must be broken to get below the target.
         target_accuracy=0.0 if classes else 100 * ceil(unseen_accuracy * n / 100) / n,

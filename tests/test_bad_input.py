@@ -35,7 +35,17 @@ def failing(root: Path, *stage: str) -> str:
         ({"train": {"learning_rate": 1e30}}, "train", "training loss is nan in epoch 1, step"),
         ({"runtime": {"device": "tpu"}}, "train", "device: Input should be 'cpu' or 'cuda'"),
         ({"unlearn": {"imu": {"stpe": 1}}}, "unlearn imu", "unknown parameter unlearn.imu.stpe"),
-        ({"unlearn": {"imu": {"method": "x"}}}, "unlearn imu", "has no 'x': choose from gradient"),
+        ({"unlearn": {"imu": {"method": "x"}}}, "unlearn imu", "has no 'x': choose from amun"),
+        (
+            {"unlearn": {"imu": {"sees": "retain"}}},
+            "unlearn imu",
+            "unlearn.imu.sees must be 'forget' for the method imu, got 'retain'",
+        ),
+        (
+            {"unlearn": {"fine_tune": {"sees": "forget"}}},
+            "unlearn fine_tune",
+            "unlearn.fine_tune.sees must be 'retain' for the method fine_tune, got 'forget'",
+        ),
         ({}, "unlearn other", "no item 'other' of the stage unlearn: choose from nothing"),
         ({}, "unlearn", "no item '' of the stage unlearn: choose from nothing, logit_mask"),
         ({}, "trian", "there is no stage 'trian'"),

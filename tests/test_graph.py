@@ -59,10 +59,18 @@ def test_every_method_of_params_yaml_is_a_stage_and_an_evaluation() -> None:
         assert {f"unlearn@{item}", f"evaluate@{item}"} <= stages.keys()
 
 
-def test_unlearning_depends_on_no_retain_data() -> None:
+def test_unlearning_depends_on_retain_data_only_where_the_method_declares_it() -> None:
+    from imu import discovery
+    from tasks import params
+
+    entries = params.section(REPOSITORY, "unlearn")
     for name, (_, paths) in watched(REPOSITORY).items():
         if name.startswith("unlearn@"):
-            assert not any("retain" in path or path == "runs/split" for path in paths)
+            needs = discovery.load("imu.unlearn", entries[name[8:]]["method"]).NEEDS
+            manifests = {Path(p).stem for p in paths if p.startswith("runs/split/")}
+            expected = {"forget", "request"} | ({"retain"} if "retain" in needs else set())
+            assert manifests == expected, name
+            assert "runs/split" not in paths
 
 
 def test_the_graph_runs_every_stage_after_those_it_needs() -> None:

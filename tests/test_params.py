@@ -1,10 +1,12 @@
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from imu import discovery, influence, splitting, training
-from tasks import params, retrain
+from imu import unlearn as methods
+from tasks import params, retrain, tables, tune, unlearn
 from tasks.workspace import Runtime
 
 ROOT = Path(__file__).parents[1]
@@ -23,7 +25,9 @@ SECTIONS |= {
     f"unlearn.{item}": discovery.load("imu.unlearn", entry["method"]).Config
     for item, entry in SHIPPED["unlearn"].items()
 }
-CHOICES = {"network": ("name",)} | {f"unlearn.{item}": ("method",) for item in SHIPPED["unlearn"]}
+CHOICES = {"network": ("name",)} | {
+    f"unlearn.{item}": ("method", "sees") for item in SHIPPED["unlearn"]
+}
 
 TEXT = """
 seed: 3
@@ -69,10 +73,21 @@ def test_no_shipped_section_hides_a_default(name):
     assert stated(params.section(ROOT, name), SECTIONS[name], name) == []
 
 
-def test_every_method_ships_with_parameters():
-    assert {entry["method"] for entry in SHIPPED["unlearn"].values()} == set(
-        discovery.names("imu.unlearn")
-    )
+def test_shipped_entries_are_the_methods_own_defaults():
+    known = unlearn.entries()
+    assert {known[item]["method"] for item in known} == set(discovery.names("imu.unlearn"))
+    assert {item: known[item] for item in SHIPPED["unlearn"]} == SHIPPED["unlearn"]
+
+
+def test_the_defaults_are_what_the_search_found():
+    """If this fails: `make tune`, and put what it prints into the methods' Config."""
+    found = tables.best(pd.read_csv(ROOT / "docs" / "tuning-digits.csv"))
+    chosen = {
+        entry: config == methods.variants(method)[entry]
+        for entry, method, candidate, config in tune.candidates()
+        if candidate == found[entry]
+    }
+    assert chosen == dict.fromkeys(found, True)
 
 
 def test_values_arrive_with_their_types(tmp_path):

@@ -11,7 +11,7 @@ from tests.conftest import REPOSITORY, make_workspace, run
 # The sweep of `make table`, on two cells.
 TWO_CELLS = """
 from flows import sweep
-sweep.reported_cells = lambda: [
+sweep.reported_cells = lambda root: [
     sweep.Cell(name=f"seed {seed}", changes={"seed": seed, "split.scenario": "fraction"})
     for seed in (0, 1)
 ]
@@ -28,7 +28,7 @@ def test_a_cell_has_changed_parameters_and_the_rest_as_it_is(workspace: Path) ->
     assert params.read(folder) == expected
     assert prepare(workspace, cell) == folder
     assert prepare(workspace, Cell(name="x", changes={"seed": 8})) != folder
-    code = "imu/influence.py"
+    code = "imu/objective.py"
     assert (folder / code).read_bytes() == (workspace / code).read_bytes()
 
 

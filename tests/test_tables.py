@@ -19,6 +19,7 @@ def results(gaps: dict[str, list[float]], scenario: str = "class") -> pd.DataFra
                 "forget": "class 8",
                 "seed": seed,
                 "model": model,
+                "sees": "forget",
                 "gap": gap,
                 "RTE_work": math.nan if model == "nothing" else 2.0,
             }
@@ -46,17 +47,45 @@ def test_wins_losses_and_ties_are_counted_seed_by_seed() -> None:
     assert "`imu` has a smaller gap than nothing in 3 of 3, floor in 1 of 3 (1 ties) seeds" in page
 
 
+def tried(gaps: dict[str, list[float]]) -> pd.DataFrame:
+    """One row per candidate of ``m`` and cell."""
+    return pd.DataFrame(
+        [
+            {"forget": "class 1", "seed": seed, "entry": "m", "candidate": candidate, "gap": gap}
+            for candidate, values in gaps.items()
+            for seed, gap in enumerate(values)
+        ]
+    )
+
+
 def test_the_candidate_with_the_smallest_mean_gap_is_taken() -> None:
-    grid = {
-        "m_1": {"tuned": "m", "candidate": {"learning_rate": 0.1}},
-        "m_2": {"tuned": "m", "candidate": {"learning_rate": 0.2}},
-    }
-    table = results({"m_1": [1.0, 9.0], "m_2": [4.0, 4.0]})
-    assert tables.best(table, grid) == {"m": {"learning_rate": 0.2}}
-    lines = tables.tuning_page(table, grid, "make tune").splitlines()
+    table = tried({'{"a": 1}': [1.0, 9.0], '{"a": 2}': [4.0, 4.0], '{"a": 3}': [0.0, math.nan]})
+    assert tables.best(table) == {"m": {"a": 2}}
+    lines = tables.tuning_page(table, "make tune").splitlines()
     assert [line for line in lines if line.endswith("yes |")] == [
-        '| {"learning_rate": 0.2} | 4.00 | 0.00 | 4.00 | yes |'
+        '| {"a": 2} | 4.00 | 0.00 | 4.00 | 0 | yes |'
     ]
+    assert '| {"a": 3} | 0.00 | nan | 0.00 | 1 |  |' in lines
+
+
+def test_a_method_of_which_every_candidate_failed_has_no_best() -> None:
+    with pytest.raises(ArtifactError, match="every candidate of m failed"):
+        tables.best(tried({'{"a": 1}': [1.0, math.nan]}))
+
+
+def test_candidates_of_all_cells_are_collected(tmp_path: Path) -> None:
+    for seed, text in ((7, "m,{},1.5,"), (8, 'm,{},,"a loss is nan, they say"')):
+        root = tmp_path / str(seed)
+        for part in ("split", "tune"):
+            (root / "runs" / part).mkdir(parents=True)
+        (root / "params.yaml").write_text(f"seed: {seed}\n")
+        (root / "runs" / "split" / "request.json").write_text('{"forget": "class 1"}')
+        lines = f"entry,candidate,gap,failure\n{text}\n"
+        (root / "runs" / "tune" / "candidates.csv").write_text(lines)
+    found = tables.candidates([tmp_path / "7", tmp_path / "8"])
+    assert found["seed"].tolist() == [7, 8]
+    assert found["gap"].isna().tolist() == [False, True]
+    assert found["failure"][1] == "a loss is nan, they say"
 
 
 def test_cells_become_rows_and_a_missing_model_is_an_error(tmp_path: Path) -> None:
@@ -64,12 +93,16 @@ def test_cells_become_rows_and_a_missing_model_is_an_error(tmp_path: Path) -> No
     for seed in (0, 1):
         folder = tmp_path / str(seed)
         (folder / "runs" / "split").mkdir(parents=True)
-        (folder / "params.yaml").write_text(f"seed: {seed}\n")
+        (folder / "params.yaml").write_text(f"seed: {seed}\nunlearn: {{imu: {{sees: forget}}}}\n")
         (folder / "runs" / "split" / "request.json").write_text(
             json.dumps({"dataset": "digits", "scenario": "class", "forget": "class 8"})
         )
         cells[str(folder)] = {"results": {"imu/gap": 1.0 + seed, "floor/gap": 0.5}}
     found = tables.collected(cells)
+    assert set(zip(found["model"], found["sees"], strict=True)) == {
+        ("imu", "forget"),
+        ("floor", "retain"),
+    }
     assert found.set_index(["model", "seed"])["gap"].to_dict() == {
         ("imu", 0): 1.0,
         ("floor", 0): 0.5,

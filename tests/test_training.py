@@ -9,11 +9,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from imu import discovery, training
 from imu.cost import FlopCounter, rte
 from imu.datasets import LabelledImages
-from imu.models import features_and_logits, head, head_name, only_head_trains, resnet_small
+from imu.models import head, head_name, only_trains, resnet_small, trainable
+from imu.objective import Classification, features_and_logits, predictions
 from tests import oracles
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")
+TASK = Classification()  # inputs are normalised already
 CONFIG = training.Config(epochs=1, batch_size=16, learning_rate=0.1, warmup=0.3, shift=0)
 
 
@@ -90,7 +92,7 @@ def test_a_separable_problem_is_learned():
     assert [epoch.epoch for epoch in epochs] == list(range(1, 13))
     assert epochs[-1].loss < epochs[0].loss / 2
     images, labels = training.pixels(data, list(range(60, 80)), CPU)
-    logits = features_and_logits(model, training.normalised(images, data))[1]
+    logits = predictions(model, TASK, training.normalised(images, data))
     assert (logits.argmax(1) == labels).double().mean() >= 0.9
 
 
@@ -146,7 +148,7 @@ def test_counted_operations_equal_those_of_torch(which):
         elif which == "backward":
             model(images).sum().backward()
         else:
-            with only_head_trains(model):
+            with only_trains(model, head(model).parameters()):
                 model(images).sum().backward()
 
     with FlopCounterMode(display=False) as judge:
@@ -170,13 +172,17 @@ def test_features_are_the_input_of_the_head(name):
     model = module.build(module.Config(), 3, 5).double()
     images = torch.randn(7, 3, 8, 8, dtype=torch.float64)
     model(images)  # moves the BatchNorm statistics away from 0 and 1
-    features, logits = features_and_logits(model, images, batch_size=3)
+    task = Classification(mean=0.3, std=2.0)
+    features, logits = features_and_logits(model, task, images, batch_size=3)
     assert logits.shape == (7, 5)
     assert not logits.requires_grad
     model.eval()
     # 1e-12: batches of another size may add up in another order.
-    torch.testing.assert_close(logits, model(images), rtol=0, atol=1e-12)
+    expected = model((images - 0.3) / 2.0)
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-12)
     torch.testing.assert_close(logits, head(model)(features), rtol=0, atol=1e-12)
+    assert torch.equal(predictions(model, task, images, batch_size=3), logits)
+    assert not head(model)._forward_pre_hooks
 
 
 @pytest.mark.parametrize("mode", ["training", "evaluation", "training with BatchNorm frozen"])
@@ -186,7 +192,7 @@ def test_features_leave_every_layer_in_its_mode(mode):
     if "frozen" in mode:
         model.stem[1].eval()
     before = {name: module.training for name, module in model.named_modules()}
-    features_and_logits(model, torch.randn(2, 1, 8, 8))
+    features_and_logits(model, TASK, torch.randn(2, 1, 8, 8))
     assert {name: module.training for name, module in model.named_modules()} == before
 
 
@@ -196,12 +202,20 @@ def test_the_head_is_the_last_linear_layer():
     assert head(model) is model[2]
 
 
-def test_only_the_head_trains_inside_the_block():
+@pytest.mark.parametrize("fails", [False, True])
+def test_only_the_given_parameters_train_inside_the_block(fails):
     model = small()
     model.stem[0].weight.requires_grad_(False)  # was frozen before: stays so
     before = {name: p.requires_grad for name, p in model.named_parameters()}
-    with only_head_trains(model):
-        inside = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert "stem.0.weight" not in trainable(model)
+    assert len(trainable(model)) == len(before) - 1
+    try:
+        with only_trains(model, head(model).parameters()):
+            inside = set(trainable(model))
+            if fails:
+                raise InterruptedError
+    except InterruptedError:
+        pass
     assert inside == {"head.weight", "head.bias"}
     assert {name: p.requires_grad for name, p in model.named_parameters()} == before
 

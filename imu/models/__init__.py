@@ -1,10 +1,9 @@
 """One network per file; a file offers ``Config`` and ``build(config, channels, classes)``."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 
 def head_name(model: nn.Module) -> str:
@@ -25,32 +24,23 @@ def head(model: nn.Module) -> nn.Linear:
     return module
 
 
-@torch.no_grad()
-def features_and_logits(
-    model: nn.Module, images: Tensor, batch_size: int = 512
-) -> tuple[Tensor, Tensor]:
-    """One pass in evaluation mode: the head's input (n, d) and its output (n, classes).
-
-    The training mode of the network is put back afterwards.
-    """
-    seen: list[Tensor] = []
-    hook = head(model).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Inside, every module is in evaluation mode; afterwards each is as it was."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        logits = [model(batch) for batch in images.split(batch_size)]
+        yield
     finally:
-        hook.remove()
         for module, training in modes:
             module.training = training
-    return torch.cat(seen), torch.cat(logits)  # (n, d), (n, classes)
 
 
 @contextmanager
-def only_head_trains(model: nn.Module) -> Iterator[None]:
-    """Inside, no gradient is computed for any parameter outside the head."""
-    of_head = set(head(model).parameters())
-    frozen = [p for p in model.parameters() if p.requires_grad and p not in of_head]
+def only_trains(model: nn.Module, parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Inside, no gradient is computed for any parameter of ``model`` but the given ones."""
+    trained = set(parameters)
+    frozen = [p for p in model.parameters() if p.requires_grad and p not in trained]
     for parameter in frozen:
         parameter.requires_grad_(False)
     try:
@@ -58,3 +48,8 @@ def only_head_trains(model: nn.Module) -> Iterator[None]:
     finally:
         for parameter in frozen:
             parameter.requires_grad_(True)
+
+
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that may move, by name: those that require a gradient."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}

@@ -1,56 +1,72 @@
 """One unlearning method per file.
 
 A file offers
-    ``NEEDS``: what the method may see, a subset of {"forget", "influence"};
+    ``NEEDS``: what the method may see, a subset of {"forget", "influence", "retain"};
     ``Config``: a frozen dataclass;
-    ``unlearn(model, config, generator, **given)``: changes ``model`` in place and yields a
-    ``Step`` before the first and after every update. ``given`` holds exactly what ``NEEDS`` names.
+    ``unlearn(model, objective, config, generator, **given)``: changes ``model`` in place and
+    yields a ``Step`` before the first update, then at its own pace, at least once per epoch.
+    ``given`` holds exactly what ``NEEDS`` names;
+and may offer
+    ``SEARCH``: parameter -> candidates, from which ``make tune`` chose the defaults;
+    ``VARIANTS``: name -> Config, where the tables show more than the defaults.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from math import isfinite
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from imu import discovery
+from imu.objective import IGNORED, Objective, Samples, mean_over_positions
 
 
 @dataclass(frozen=True, kw_only=True)
 class ForgetSet:
     """All that a forget-only method is given besides the original model.
 
-    images: (n, channels, height, width), normalised. labels: (n,).
     classes: the classes to be forgotten whole; empty for sample-wise forgetting.
-    target_accuracy: %, where ascent stops: 0 for whole classes, else the accuracy that the
+    target_accuracy: %, where forgetting stops: 0 for whole classes, else the accuracy that the
     original model had on data it had not seen (a number kept with the model).
+
+    Raises ValueError when there is no sample, or none with anything to predict.
     """
 
-    images: Tensor
-    labels: Tensor
+    samples: Samples
     classes: tuple[int, ...]
     target_accuracy: float
 
     def __post_init__(self) -> None:
-        if len(self.labels) == 0:
+        if len(self.samples) == 0:
             raise ValueError("the forget set is empty: there is nothing to unlearn")
+        if bool((self.samples.targets == IGNORED).all()):
+            raise ValueError("every target of the forget set is IGNORED: nothing to unlearn")
 
 
 class Step(NamedTuple):
     step: int  # updates made so far
-    loss: float  # mean cross-entropy on the forget set, evaluation mode
-    accuracy: float  # % on the forget set, evaluation mode
+    loss: float  # mean loss on the forget set, evaluation mode
+    accuracy: float  # % right, mean over samples of the share of their positions, likewise
+    seconds: float = 0.0  # spent by the method so far, measuring included; filled in by ``run``
 
 
 def names() -> tuple[str, ...]:
     return discovery.names("imu.unlearn")
 
 
+def variants(method: str) -> dict[str, Any]:
+    """Name -> Config of what the tables show of a method; its defaults, unless it has VARIANTS."""
+    module = discovery.load("imu.unlearn", method)
+    return dict(getattr(module, "VARIANTS", {method: module.Config()}))
+
+
 def run(
     method: str,
     model: nn.Module,
+    objective: Objective,
     config: Any,
     *,
     seed: int,
@@ -71,26 +87,35 @@ def run(
         raise ValueError(f"{method} needs {sorted(missing)}, which this run does not provide")
     given = {need: available[need]() for need in sorted(module.NEEDS)}
     generator = torch.Generator().manual_seed(seed)
-    for step in module.unlearn(model, config, generator, **given):
+    progress = module.unlearn(model, objective, config, generator, **given)
+    seconds = 0.0
+    while True:
+        begin = perf_counter()
+        try:
+            step = next(progress, None)
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{method}: {error}; {REMEDY}") from error
+        if step is None:
+            return
+        seconds += perf_counter() - begin
         finite = all(p.isfinite().all() for p in model.state_dict().values())
-        if not (finite and step.loss == step.loss and abs(step.loss) != float("inf")):
+        if not (finite and isfinite(step.loss)):
             raise FloatingPointError(
                 f"{method}: forget loss is {step.loss} and weights are "
-                f"{'finite' if finite else 'not finite'} after step {step.step}; "
-                "a smaller learning rate may help"
+                f"{'finite' if finite else 'not finite'} after step {step.step}; {REMEDY}"
             )
-        yield step
+        yield step._replace(seconds=seconds)
 
 
-def measured(step: int, logits: Tensor, labels: Tensor) -> Step:
-    """The ``Step`` of forget-set ``logits`` (n, classes) against ``labels`` (n,)."""
+REMEDY = "a smaller learning rate may help"
+
+
+def measured(step: int, objective: Objective, logits: Tensor, targets: Tensor) -> Step:
+    """The ``Step`` of forget-set ``logits`` (n, *positions, classes) against their targets."""
     logits = logits.detach()
-    accuracy = 100 * (logits.argmax(1) == labels).double().mean().item()
-    return Step(step, F.cross_entropy(logits, labels).item(), accuracy)
-
-
-def freeze_batch_norm(model: nn.Module) -> None:
-    """Evaluation mode for every BatchNorm layer: its running statistics stay as they are."""
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.eval()
+    right = (logits.argmax(-1) == targets).double()
+    return Step(
+        step,
+        objective.losses(logits, targets).mean().item(),
+        100 * mean_over_positions(right, targets).mean().item(),
+    )

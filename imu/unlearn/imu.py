@@ -10,35 +10,55 @@ Influence weights as in arXiv 2508.01620, section 3; what differs from the paper
 - Steps are measured in logits, so that one setting serves every feature scale: the step size is
   ``step / mean(|h|² + 1)``.
 - It stops at the target accuracy: 0 for a class, the accuracy on unseen data for samples.
+
+``weights`` puts the claim of the method to the test. ``permuted`` gives the same weights to other
+samples, drawn at random; ``uniform`` gives every sample the same. If these do as well, influence
+is not what helps.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from imu.models import features_and_logits, head
-from imu.unlearn import ForgetSet, Step, measured
+from imu.objective import IGNORED, Objective, position_weights
+from imu.unlearn import ForgetSet, Step
+from imu.unlearn._descent import cached_head, watcher
 
 NEEDS = frozenset({"forget", "influence"})
+SEARCH = {"step": (0.05, 0.1, 0.25, 0.5, 1.0)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    step: float = 0.5  # logits: how far one update lowers a fully remembered label's logit
+    weights: Literal["influence", "permuted", "uniform"] = "influence"
+    step: float = 0.25  # logits: how far one update lowers a fully remembered label's logit
     max_steps: int = 500  # updates at most; reaching it before the target is an error
 
     def __post_init__(self) -> None:
+        if self.weights not in ("influence", "permuted", "uniform"):
+            raise ValueError(
+                f"weights must be 'influence', 'permuted' or 'uniform', got {self.weights!r}"
+            )
         if not self.step > 0:
             raise ValueError(f"step must be > 0, got {self.step}")
         if self.max_steps < 0:
             raise ValueError(f"max_steps must be >= 0, got {self.max_steps}")
 
 
+VARIANTS = {
+    "imu": Config(),
+    "imu_permuted": Config(weights="permuted", step=0.1),
+    "imu_uniform": Config(weights="uniform", step=0.1),
+}
+
+
 def unlearn(
     model: nn.Module,
+    objective: Objective,
     config: Config,
     generator: torch.Generator,
     *,
@@ -48,28 +68,37 @@ def unlearn(
     """Ascend Σ w_i log(1 − p_i) / Σ w_i by full-batch gradient steps on the head.
 
     influence: (n,), the weights w_i >= 0 of ``imu.influence.ascent_weights``; at least one > 0.
+    A sample's weight is shared among its positions. Raises RuntimeError when ``max_steps`` updates
+    do not reach the target accuracy.
     """
     if not influence.sum() > 0:
         raise ValueError("the influence weights are all 0: there is nothing to ascend")
-    features, logits = features_and_logits(model, forget.images)  # (n, d), (n, classes)
-    layer = head(model)
-    shares = (influence / influence.sum()).to(features)[:, None]  # (n, 1), sum 1
+    if config.weights == "permuted":
+        influence = influence[torch.randperm(len(influence), generator=generator)]
+    elif config.weights == "uniform":
+        influence = torch.ones_like(influence)
+    layer, inputs = cached_head(model, objective, forget)
+    targets = forget.samples.targets
+    predicted = targets != IGNORED
+    weights = position_weights(influence.to(inputs), targets)[predicted]  # (m,)
+    features, labels = inputs[predicted], targets[predicted]  # (m, d), (m,)
+    shares = (weights / weights.sum())[:, None]  # (m, 1), sum 1
     rate = config.step / (features.square().sum(1) + 1).mean()
-    moving = logits.new_zeros(logits.shape[1], 1)  # (classes, 1)
+    moving = features.new_zeros(layer.out_features, 1)  # (classes, 1)
     moving[list(forget.classes) or slice(None)] = 1
+    watch = watcher(model, objective, forget, lambda: layer(inputs))
     for step in range(config.max_steps + 1):
-        now = measured(step, logits, forget.labels)
+        now = watch(step)
         yield now
         if now.accuracy <= forget.target_accuracy:
             return
         if step == config.max_steps:
             break
-        gradient = unlikelihood_gradient(logits, forget.labels) * shares  # (n, classes)
         with torch.no_grad():
+            gradient = unlikelihood_gradient(layer(features), labels) * shares  # (m, classes)
             layer.weight.add_(rate * moving * (gradient.T @ features))
             if layer.bias is not None:
                 layer.bias.add_(rate * moving[:, 0] * gradient.sum(0))
-            logits = layer(features)
     if config.max_steps:
         raise RuntimeError(
             f"imu: forget accuracy is {now.accuracy:.2f} % after max_steps = {config.max_steps}, "

@@ -15,76 +15,74 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from imu.models import features_and_logits, head, only_head_trains
-from imu.unlearn import ForgetSet, Step, freeze_batch_norm, measured
+from imu.models import evaluating, head, only_trains
+from imu.objective import Objective
+from imu.unlearn import ForgetSet, Step
+from imu.unlearn._descent import Sgd, watcher
 
 NEEDS = frozenset({"forget", "influence"})
+SEARCH = {"sgd.learning_rate": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    learning_rate: float = 0.01
-    epochs: int = 5
-    batch_size: int = 64  # samples; the last batch of an epoch may be smaller
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
     alpha: float = 0.0  # factor of the head's L1 norm (sum of absolute weights)
     freeze_batch_norm: bool = False
+    sgd: Sgd = Sgd(learning_rate=0.01, epochs=5, weight_decay=5e-4, stop_at_target=False)
 
     def __post_init__(self) -> None:
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate must be > 0, got {self.learning_rate}")
-        if self.epochs < 0:
-            raise ValueError(f"epochs must be >= 0, got {self.epochs}")
-        if self.batch_size < 2:
-            raise ValueError(f"batch_size must be >= 2 (batch statistics), got {self.batch_size}")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum must be in [0, 1), got {self.momentum}")
-        for name in ("weight_decay", "alpha"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+        if not self.alpha >= 0:
+            raise ValueError(f"alpha must be >= 0, got {self.alpha}")
+        if self.sgd.batch_size < 2:
+            raise ValueError(
+                f"sgd.batch_size must be >= 2 (batch statistics), got {self.sgd.batch_size}"
+            )
+        if self.sgd.stop_at_target:
+            raise ValueError("sgd.stop_at_target must be false: the paper has no stopping rule")
 
 
 def unlearn(
     model: nn.Module,
+    objective: Objective,
     config: Config,
     generator: torch.Generator,
     *,
     forget: ForgetSet,
     influence: Tensor,
 ) -> Iterator[Step]:
-    """Ascend the weighted cross-entropy of the forget set; yields once per epoch.
+    """Ascend the weighted loss of the forget set; yields once per epoch.
 
     influence: (n,), the weights w_i >= 0 of ``imu.influence.ascent_weights``.
     """
-    n = len(forget.labels)
-    layer = head(model)
-    optimizer = torch.optim.SGD(
-        layer.parameters(),
-        lr=config.learning_rate,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-    )
+    layer, watch = head(model), watcher(model, objective, forget)
+    optimizer = config.sgd.optimizer(layer.parameters())
     updates = 0
-    yield measured(updates, features_and_logits(model, forget.images)[1], forget.labels)
-    for _ in range(config.epochs):
-        model.train()
-        if config.freeze_batch_norm:
-            freeze_batch_norm(model)
-        for batch in torch.randperm(n, generator=generator).split(config.batch_size):
-            weights = influence[batch]
+    yield watch(updates)
+    for _ in range(config.sgd.epochs):
+        order = torch.randperm(len(forget.samples), generator=generator)
+        for rows in order.split(config.sgd.batch_size):
+            weights, batch = influence[rows], forget.samples[rows]
             # A batch without weight has no gradient, and one sample has no batch statistics.
             if not weights.sum() > 0 or len(batch) < 2:
                 continue
-            with only_head_trains(model):
-                logits = model(forget.images[batch])  # (b, classes)
-            losses = F.cross_entropy(logits, forget.labels[batch], reduction="none")  # (b,)
+            with evaluating(model), only_trains(model, layer.parameters()):
+                model.train()  # until the block ends
+                if config.freeze_batch_norm:
+                    freeze_batch_norm(model)
+                logits = objective.logits(model, batch.inputs)  # (b, *positions, classes)
+            losses = objective.losses(logits, batch.targets)  # (b,)
             l1 = sum(parameter.abs().sum() for parameter in layer.parameters())
-            objective = -(weights * losses).sum() / weights.sum() + config.alpha * l1
-            model.zero_grad()
-            objective.backward()
+            ascended = -(weights * losses).sum() / weights.sum() + config.alpha * l1
+            optimizer.zero_grad()
+            ascended.backward()
             optimizer.step()
             updates += 1
-        yield measured(updates, features_and_logits(model, forget.images)[1], forget.labels)
+        yield watch(updates)
+
+
+def freeze_batch_norm(model: nn.Module) -> None:
+    """Evaluation mode for every BatchNorm layer: its running statistics stay as they are."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from imu.models import features_and_logits, head
-from imu.unlearn import ForgetSet, Step, measured
+from imu.models import head
+from imu.objective import Objective
+from imu.unlearn import ForgetSet, Step
+from imu.unlearn._descent import watcher
 
 NEEDS = frozenset({"forget"})
 MASKED_LOGIT = -1e4
@@ -24,10 +26,16 @@ class Config:
 
 
 def unlearn(
-    model: nn.Module, config: Config, generator: torch.Generator, *, forget: ForgetSet
+    model: nn.Module,
+    objective: Objective,
+    config: Config,
+    generator: torch.Generator,
+    *,
+    forget: ForgetSet,
 ) -> Iterator[Step]:
     """Yields the original model and, when a class is forgotten whole, the masked one."""
-    yield measured(0, features_and_logits(model, forget.images)[1], forget.labels)
+    watch = watcher(model, objective, forget)
+    yield watch(0)
     if forget.classes:
         layer = head(model)
         rows = list(forget.classes)
@@ -36,4 +44,4 @@ def unlearn(
         with torch.no_grad():
             layer.weight[rows] = 0.0
             layer.bias[rows] = MASKED_LOGIT
-        yield measured(1, features_and_logits(model, forget.images)[1], forget.labels)
+        yield watch(1)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from imu.models import features_and_logits
-from imu.unlearn import ForgetSet, Step, measured
+from imu.objective import Objective
+from imu.unlearn import ForgetSet, Step
+from imu.unlearn._descent import watcher
 
 NEEDS = frozenset({"forget"})
 
@@ -18,7 +19,12 @@ class Config:
 
 
 def unlearn(
-    model: nn.Module, config: Config, generator: torch.Generator, *, forget: ForgetSet
+    model: nn.Module,
+    objective: Objective,
+    config: Config,
+    generator: torch.Generator,
+    *,
+    forget: ForgetSet,
 ) -> Iterator[Step]:
     """Yields one step: the original model on the forget set."""
-    yield measured(0, features_and_logits(model, forget.images)[1], forget.labels)
+    yield watcher(model, objective, forget)(0)

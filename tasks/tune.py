@@ -1,0 +1,98 @@
+"""Every candidate for the parameters of every method, judged without the reported data.
+
+Runs in a cell of ``flows.sweep tune``: another training seed, split seed and forget set than any
+reported ones. A candidate is judged by its gap, the mean distance in points to that cell's
+retrained reference over
+    FA    accuracy on the forget set
+    RA    accuracy on the retain set
+    TFA   accuracy on validation images of the forgotten classes (where classes are forgotten)
+    TA    accuracy on the other validation images
+and test images are never looked at. A candidate that fails (it diverged, or did not reach its
+target) is kept with its reason and counts as worse than any that did not.
+"""
+
+import copy
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+
+from imu import discovery
+from imu import unlearn as methods
+from imu.objective import Objective, Samples, predictions
+from tasks import artifacts, unlearn
+from tasks.samples import load_samples
+from tasks.workspace import Workspace, load_model
+
+Sets = Mapping[str, Samples]
+SETS = ("forget", "retain", "validation")
+
+
+def run(workspace: Workspace) -> None:
+    """Write ``runs/tune/candidates.csv``: entry, candidate, gap and its parts, failure."""
+    device, data = workspace.device(), workspace.dataset()
+    original, about = load_model(workspace.model("train"))
+    reference, _ = load_model(workspace.model("retrain/reference"))
+    loaded = {name: load_samples(workspace, name, data, device) for name in SETS}
+    sets = {name: samples for name, (samples, _) in loaded.items()}
+    objective = loaded["forget"][1]
+    classes = tuple(workspace.read_request()["forget_classes"])
+    aim = accuracies(reference.to(device), objective, sets, classes)
+    available = unlearn.available(workspace, sets, about["unseen"]["accuracy"], device)
+    rows = []
+    for name, method, candidate, config in candidates():
+        model, failure = copy.deepcopy(original).to(device), ""
+        try:
+            for _ in methods.run(
+                method, model, objective, config, seed=workspace.seed, available=available
+            ):
+                pass
+        except (FloatingPointError, RuntimeError) as error:
+            failure = str(error)
+        row: dict[str, Any] = {"entry": name, "candidate": json.dumps(candidate)}
+        found = {} if failure else accuracies(model, objective, sets, classes)
+        gaps = [abs(found[key] - aim[key]) for key in found]
+        row |= found | {"gap": sum(gaps) / len(gaps) if gaps else None, "failure": failure}
+        print(f"{name} {row['candidate']}: {failure or row['gap']}", flush=True)
+        rows.append(row)
+    artifacts.write_table(workspace.runs / "tune" / "candidates.csv", pd.DataFrame(rows))
+
+
+def candidates() -> Iterator[tuple[str, str, dict[str, Any], Any]]:
+    """Entry, method, candidate (parameter -> value) and Config, over every method's SEARCH."""
+    for method in methods.names():
+        search = getattr(discovery.load("imu.unlearn", method), "SEARCH", {})
+        for name, config in methods.variants(method).items() if search else ():
+            for values in product(*search.values()):
+                candidate = dict(zip(search, values, strict=True))
+                yield name, method, candidate, changed(config, candidate)
+
+
+def changed(config: Any, candidate: Mapping[str, Any]) -> Any:
+    """``config`` with other values; a key may be a dotted path."""
+    for path, value in candidate.items():
+        field, _, rest = path.partition(".")
+        new = changed(getattr(config, field), {rest: value}) if rest else value
+        config = replace(config, **{field: new})
+    return config
+
+
+def accuracies(
+    model: nn.Module, objective: Objective, sets: Sets, classes: tuple[int, ...]
+) -> dict[str, float]:
+    """FA, RA, TFA and TA in %, on training and validation images."""
+    right = {
+        name: (predictions(model, objective, samples.inputs).argmax(1) == samples.targets).double()
+        for name, samples in sets.items()
+    }
+    found = {"FA": right["forget"], "RA": right["retain"], "TA": right["validation"]}
+    if classes:
+        labels = sets["validation"].targets
+        forgotten = torch.isin(labels, torch.tensor(classes, device=labels.device))
+        found |= {"TFA": right["validation"][forgotten], "TA": right["validation"][~forgotten]}
+    return {name: 100 * values.mean().item() for name, values in found.items()}

@@ -1,0 +1,108 @@
+"""The search for the methods' parameters: what it tries, and what it judges by."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from imu import discovery, unlearn
+from imu.objective import Classification, Samples
+from imu.unlearn._descent import Sgd
+from imu.unlearn.gradient_ascent import Config
+from tasks import artifacts, tune
+from tasks.workspace import Workspace
+from tests import oracles
+from tests.conftest import make_workspace, run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outer:
+    share: float
+    sgd: Sgd
+
+
+def test_a_candidate_changes_what_it_names_and_nothing_else() -> None:
+    before = Outer(share=0.5, sgd=Sgd(learning_rate=0.1, epochs=3))
+    found = tune.changed(before, {"share": 0.2, "sgd.learning_rate": 0.7})
+    assert found == Outer(share=0.2, sgd=Sgd(learning_rate=0.7, epochs=3))
+    with pytest.raises(ValueError, match="learning_rate must be > 0"):
+        tune.changed(before, {"sgd.learning_rate": -1.0})
+
+
+def test_every_method_with_parameters_of_strength_is_searched() -> None:
+    tried = {method for _, method, _, _ in tune.candidates()}
+    assert tried == set(unlearn.names()) - {"nothing", "logit_mask"}
+    seen = [(entry, json.dumps(candidate)) for entry, _, candidate, _ in tune.candidates()]
+    assert len(set(seen)) == len(seen)
+
+
+@pytest.mark.parametrize("classes", [(), (1,)])
+def test_accuracies_equal_the_loop(classes: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    model, sets = nn.Linear(4, 3), {}
+    for size, name in enumerate(tune.SETS, 20):
+        sets[name] = Samples(torch.randn(size, 4), torch.arange(size) % 3)
+    found = tune.accuracies(model, Classification(), sets, classes)
+    expected = {
+        name: oracles.accuracy(model(samples.inputs), samples.targets, keep)
+        for name, samples, keep in (
+            ("FA", sets["forget"], lambda label: True),
+            ("RA", sets["retain"], lambda label: True),
+            ("TA", sets["validation"], lambda label: label not in classes),
+            ("TFA", sets["validation"], lambda label: label in classes),
+        )
+        if name != "TFA" or classes
+    }
+    assert found == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.slow
+def test_candidates_are_judged_without_test_images_and_failures_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_workspace(tmp_path / "workspace")
+    for stage in ("split", "train", "retrain reference", "influence"):
+        run("python", "-m", "tasks", *stage.split(), cwd=root)
+    workspace = Workspace(root)
+    workspace.manifest("test").unlink()
+    rates = {"good": 0.01, "bad": 1e38}
+    monkeypatch.setattr(
+        tune,
+        "candidates",
+        lambda: (
+            (name, "gradient_ascent", {"sgd.learning_rate": rate}, config)
+            for name, rate in rates.items()
+            for config in [Config(parameters="head", sgd=Sgd(learning_rate=rate, epochs=2))]
+        ),
+    )
+    tune.run(workspace)
+    table = artifacts.read_table(root / "runs" / "tune" / "candidates.csv").set_index("entry")
+    assert pd.isna(table.loc["bad", "gap"])
+    assert "gradient_ascent: " in table.loc["bad", "failure"]
+    assert pd.isna(table.loc["good", "failure"])
+    aim = tune.accuracies(*_reference(workspace), (8,))
+    gaps = [abs(table.loc["good", name] - aim[name]) for name in ("FA", "RA", "TA", "TFA")]
+    assert table.loc["good", "gap"] == pytest.approx(sum(gaps) / 4, abs=1e-9)
+
+
+def _reference(workspace: Workspace) -> tuple[nn.Module, Classification, dict[str, Samples]]:
+    from tasks.samples import load_samples
+    from tasks.workspace import load_model
+
+    data, device = workspace.dataset(), workspace.device()
+    loaded = {name: load_samples(workspace, name, data, device) for name in tune.SETS}
+    model, _ = load_model(workspace.model("retrain/reference"))
+    return model, loaded["forget"][1], {name: samples for name, (samples, _) in loaded.items()}
+
+
+def test_a_search_names_fields_that_the_config_has() -> None:
+    for method in unlearn.names():
+        search = getattr(discovery.load("imu.unlearn", method), "SEARCH", {})
+        for config in unlearn.variants(method).values():
+            for path, values in search.items():
+                for value in values:
+                    assert tune.changed(config, {path: value}) is not None

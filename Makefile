@@ -33,13 +33,14 @@ lint: setup
 table: setup
 	@python -m flows.sweep table
 
-## make tune      choose the learning rates of the baselines; writes docs/tuning-digits.md
+## make tune      search the parameters of every method; writes docs/tuning-digits.md
 tune: setup
 	@python -m flows.sweep tune
 
-## make bench     what a stage costs before it computes; writes docs/startup.md
+## make bench     start-up of stages and speed of influence; writes docs/startup.md, influence.md
 bench: setup
 	@python -m benchmarks.startup
+	@python -m benchmarks.influence
 
 ## make mlflow    MLflow's page on 127.0.0.1:5000
 mlflow: setup

@@ -24,7 +24,12 @@ Inputs = Tensor | Mapping[str, Tensor]
 
 
 class Objective(Protocol):
-    """A task. ``Classification`` is the one that ships."""
+    """A task. ``Classification`` is the one that ships.
+
+    Influence and plain ascent follow ``losses``. Methods with a loss of their own (NPO, DELETE and
+    the like) are stated for softmax probabilities and take these from ``logits``. Methods that
+    perturb inputs need ``bounds``, and refuse a task that has none.
+    """
 
     @property
     def bounds(self) -> tuple[float, float] | None:
@@ -68,13 +73,15 @@ class Classification:
 class Samples:
     """Inputs, a tensor or several by name, each (n, ...), and targets (n, *positions), int64.
 
-    Raises ValueError when they do not have one row per sample.
+    Raises ValueError when they do not have one row per sample, or targets are not int64.
     """
 
     inputs: Inputs
     targets: Tensor
 
     def __post_init__(self) -> None:
+        if self.targets.dtype != torch.int64:
+            raise ValueError(f"targets must be int64, got {self.targets.dtype}")
         named = self.inputs if isinstance(self.inputs, Mapping) else {"inputs": self.inputs}
         for name, tensor in named.items():
             if len(tensor) != len(self.targets):
@@ -102,23 +109,28 @@ def mean_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 def cross_entropies(logits: Tensor, targets: Tensor) -> Tensor:
     """−log p_y at every position, 0 where the target is IGNORED: (n, *positions).
 
-    logits: (n, *positions, classes). targets: (n, *positions).
+    logits: (n, *positions, classes). targets: (n, *positions). As −log σ(margin), whose value and
+    gradient keep their digits where p_y rounds to 1, as it does on what a network has memorised.
     """
-    flat = F.cross_entropy(
-        logits.flatten(0, -2), targets.flatten(), reduction="none", ignore_index=IGNORED
-    )
-    return flat.view(targets.shape)
+    return -F.logsigmoid(margins(logits, targets)).masked_fill(targets == IGNORED, 0.0)
 
 
 def log_unlikelihoods(logits: Tensor, targets: Tensor) -> Tensor:
     """log(1 − p_y) at every position, 0 where the target is IGNORED: (n, *positions).
 
-    As log Σ_{k≠y} exp z_k − log Σ_k exp z_k, whose gradient holds where p_y rounds to 1. Source:
-    Welleck et al. 2020, arXiv 1908.04319.
+    As log σ(−margin), for the same reason. Source: Welleck et al. 2020, arXiv 1908.04319.
     """
-    label = F.one_hot(targets.clamp(min=0), logits.shape[-1]).bool()
-    others = logits.masked_fill(label, -torch.inf).logsumexp(-1)
-    return (others - logits.logsumexp(-1)).masked_fill(targets == IGNORED, 0.0)
+    return F.logsigmoid(-margins(logits, targets)).masked_fill(targets == IGNORED, 0.0)
+
+
+def margins(logits: Tensor, targets: Tensor) -> Tensor:
+    """log(p_y / (1 − p_y)) = z_y − log Σ_{k≠y} exp z_k at every position: (n, *positions).
+
+    Where the target is IGNORED the value means nothing.
+    """
+    index = targets.clamp(min=0)[..., None]  # (n, *positions, 1)
+    own = logits.gather(-1, index)[..., 0]
+    return own - logits.scatter(-1, index, -torch.inf).logsumexp(-1)
 
 
 def mean_over_positions(values: Tensor, targets: Tensor) -> Tensor:

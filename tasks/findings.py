@@ -48,6 +48,9 @@ class Verdict(NamedTuple):
     trivial: list[str]
 
 
+METHODS = ("method", "with_retain")  # kinds: given the forget set alone, or the retain set too
+
+
 class Compared(NamedTuple):
     """The table by model, and the models in it that a method is held against."""
 
@@ -55,6 +58,10 @@ class Compared(NamedTuple):
     nothing: str | None
     mask: str | None
     class_wise: bool
+
+    @property
+    def methods(self) -> list[str]:
+        return [model for kind in METHODS for model in self.of_kind(kind)]
 
     def of_kind(self, kind: str) -> list[str]:
         return [str(model) for model in self.table.index[self.table["kind"] == kind]]
@@ -103,7 +110,7 @@ def shown(name: str, value: float) -> str:
 
 def headlines(compared: Compared) -> list[str]:
     """The result in a few sentences; a defeat is told as plainly as a success."""
-    methods, floor = compared.of_kind("method"), compared.floor("gap")
+    methods, floor = compared.methods, compared.floor("gap")
     trivial, trivially = compared.trivial
     gaps = [f"{method} {_shown(compared, method, 'gap')}" for method in methods]
     known = [] if floor is None else [f"floor {shown('gap', floor)}"]
@@ -123,7 +130,7 @@ def headlines(compared: Compared) -> list[str]:
 
 
 def verdicts(compared: Compared) -> list[Verdict]:
-    return [_verdict(compared, method) for method in compared.of_kind("method")]
+    return [_verdict(compared, method) for method in compared.methods]
 
 
 def _verdict(compared: Compared, method: str) -> Verdict:
@@ -169,7 +176,7 @@ def _sorted(compared: Compared, limit: float, words: tuple[str, str, str]) -> st
     """The methods by the order of their gap to ``limit``."""
     groups = []
     for order, word in zip((-1, 0, 1), words, strict=True):
-        methods = compared.of_kind("method")
+        methods = compared.methods
         inside = [m for m in methods if _order(compared.value(m, "gap"), limit, "gap") == order]
         if inside or order < 0:
             groups.append(f"{word[0].upper()}{word[1:]}: {', '.join(inside) or 'none'}.")

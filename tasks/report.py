@@ -112,7 +112,10 @@ def text(table: pd.DataFrame) -> str:
 
 
 def _models(workspace: Workspace) -> list[tuple[str, str, str]]:
-    """Item, kind and method of every row: reference, floor, baselines, methods."""
+    """Item, kind and method of every row: reference, floor, baselines, methods.
+
+    The kind of a method is "method", or "with_retain" where it is given the retain set.
+    """
     params.section(workspace.root, f"retrain.{REFERENCE}")
     retrained = [name for name in params.section(workspace.root, "retrain") if name != REFERENCE]
     entries = params.section(workspace.root, "unlearn") or {}
@@ -121,12 +124,21 @@ def _models(workspace: Workspace) -> list[tuple[str, str, str]]:
         raise params.ParameterError(f"{params.FILE}: unlearn has no entry to report on")
     if both := sorted({name for name, _ in made} & {REFERENCE, *retrained}):
         raise params.ParameterError(f"{params.FILE}: {both} stand both in retrain and unlearn")
+    kinds = {
+        name: "with_retain" if entry.get("sees") == "retain" else "method"
+        for name, entry in entries.items()
+    }
     baselines = [(n, m) for baseline in BASELINES for n, m in made if m == baseline]
     return [
         (REFERENCE, "reference", "retrain"),
         *((str(name), "floor", "retrain") for name in retrained),
         *((name, "baseline", method) for name, method in baselines),
-        *((name, "method", method) for name, method in made if method not in BASELINES),
+        *(
+            (name, kind, method)
+            for kind in findings.METHODS
+            for name, method in made
+            if method not in BASELINES and kinds[name] == kind
+        ),
     ]
 
 
@@ -141,7 +153,7 @@ def _compared(workspace: Workspace, results: pd.DataFrame) -> findings.Compared:
 
 
 def _distances(compared: findings.Compared) -> list[figures.Distance]:
-    models = compared.of_kind("baseline") + compared.of_kind("method")
+    models = compared.of_kind("baseline") + compared.methods
     names = [n for n in metrics.about() if compared.table[n].notna().all()]
     return [
         figures.Distance(
@@ -188,7 +200,7 @@ def _dataset(workspace: Workspace) -> LabelledImages:
 def _courses(workspace: Workspace) -> dict[str, pd.DataFrame]:
     """Trajectories of the methods; of the baselines when there is no method."""
     kinds = {item: kind for item, kind, _ in _models(workspace)}
-    drawn = [item for item, kind in kinds.items() if kind == "method"]
+    drawn = [item for item, kind in kinds.items() if kind in findings.METHODS]
     drawn = drawn or [item for item, kind in kinds.items() if kind == "baseline"]
     return {
         item: artifacts.read_table(workspace.evaluation(item) / "trajectory.csv") for item in drawn

@@ -80,7 +80,7 @@ def results_page(table: pd.DataFrame, command: str) -> str:
         "one model per training seed. *nothing*: the original model. *logit_mask*: "
         "the logit of the forgotten class set to −∞, the trivial baseline. *sees*: the data that a "
         "method is given besides the original model, the forget set alone or the retain set as "
-        "well. gap_accuracy is the gap without MIA. The aim of FA, RA, TFA, "
+        "well. gap_acc is the gap without MIA. The aim of FA, RA, TFA, "
         "TA and MIA is the reference's value, of gaps and TV 0. RTE_work is the work of retraining "
         "divided by that of the method, RTE_time the same in seconds on this machine; "
         "influence is included, and so are the passes that measure the forget accuracy on the way; "
@@ -111,6 +111,7 @@ def candidates(folders: Iterable[Path]) -> pd.DataFrame:
         part = artifacts.read_table(folder / "runs" / "tune" / "candidates.csv", failure="str")
         part.insert(0, "seed", params.section(folder, "seed"))
         part.insert(0, "forget", request["forget"])
+        part.insert(0, "scenario", request["scenario"])
         parts.append(part)
     return pd.concat(parts, ignore_index=True)
 
@@ -126,13 +127,18 @@ def tuning_page(table: pd.DataFrame, command: str) -> str:
         "uses any of these seeds. A candidate is judged by its gap: the mean distance in points to "
         "its cell's retrained reference over the accuracies on the forget set, the retain set and "
         "validation images (of forgotten and of other classes apart). Test images are not looked "
-        "at. The candidate with the smallest mean over all cells is taken; one that failed in a "
-        "cell is not. `imu`'s influence parameters are those of `params.yaml`, not searched for.\n",
+        "at. The candidate with the smallest mean over all cells, both scenarios alike, is taken; "
+        "one that failed in a cell is not. The columns after max are means by scenario: one "
+        "setting serves both, which costs some methods one of the two. The parameters of "
+        "influence are those of `params.yaml`, not searched for.\n",
     ]
     taken = best(table)
     for entry, rows in table.groupby("entry", sort=False):
         by_candidate = rows.groupby("candidate", sort=False)
-        shown = by_candidate["gap"].agg(["mean", "std", "max"]).map(lambda gap: f"{gap:.2f}")
+        means = rows.pivot_table(
+            index="candidate", columns="scenario", values="gap", sort=False, dropna=False
+        )
+        shown = by_candidate["gap"].agg(["mean", "max"]).join(means).map(lambda gap: f"{gap:.2f}")
         shown["failed"] = by_candidate["gap"].agg(lambda gaps: int(gaps.isna().sum()))
         shown["taken"] = [
             "yes" if json.loads(c) == taken.get(str(entry)) else "" for c in shown.index

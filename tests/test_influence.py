@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from imu.influence import Config, ascent_weights, head_influence, influence, parameter_influence
-from imu.objective import Classification
+from imu.objective import Classification, Samples, predictions
 from tests import oracles
 from tests.problems import (
     DAMPING,
@@ -245,3 +245,43 @@ def test_self_influence_weighs_every_sample_above_0():
 def test_without_self_influence_there_is_nothing_to_ascend():
     with pytest.raises(ValueError, match="no forget sample has self-influence above 0"):
         weights([0.0, 0.0], score="self")
+
+
+@pytest.mark.parametrize("score", ["mean", "self"])
+@pytest.mark.parametrize("fisher", ["diagonal", "full"])
+@pytest.mark.parametrize("parameters", [("head",), ("stem", "head")])
+def test_single_precision_holds_on_what_is_memorised(parameters, fisher, score):
+    if fisher == "full" and parameters != ("head",):
+        return
+    model, objective, samples = task("resnet")
+    with torch.no_grad():
+        logits = predictions(model, objective, samples.inputs)
+        model.head.weight.mul_(100 / logits.std())
+        logits = predictions(model, objective, samples.inputs)
+    samples = Samples(samples.inputs, logits.argmax(1))
+    config = Config(parameters=parameters, fisher=fisher, score=score, damping=DAMPING)
+    right = influence(model, objective, samples, config)
+    model, single = model.float(), Samples(samples.inputs.float(), samples.targets)
+    own = predictions(model, objective, single.inputs).softmax(1).amax(1)
+    assert (own == 1).sum() >= 2
+    found = influence(model, objective, single, config).double()
+    # Elementwise: a memorised sample's own score keeps its digits. Logits of 100 have 1e-5 left.
+    torch.testing.assert_close(found, right, rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_score_that_is_not_finite_is_not_weighed(value):
+    with pytest.raises(FloatingPointError, match="influence of sample 1 is"):
+        ascent_weights(torch.tensor([-1.0, value]), clip_quantile=1.0, top_fraction=1.0)
+
+
+@pytest.mark.parametrize("field", ["clip_quantile", "top_fraction"])
+def test_shares_of_weights_lie_in_0_to_1(field):
+    shares = {"clip_quantile": 1.0, "top_fraction": 1.0} | {field: 3.0}
+    with pytest.raises(ValueError, match=rf"{field} must be in \(0, 1\], got 3.0"):
+        ascent_weights(-torch.ones(2), **shares)
+
+
+def test_names_must_be_a_tuple():
+    with pytest.raises(ValueError, match="parameters must be a tuple of names, got 'head'"):
+        Config(parameters="head")

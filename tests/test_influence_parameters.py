@@ -153,7 +153,7 @@ def test_a_failure_puts_the_network_back():
     with pytest.raises(RuntimeError), replaying(model, found, found.rows(slice(None))):
         raise RuntimeError
     wrong = Samples(samples.inputs, samples.targets + 4)
-    with pytest.raises(IndexError):
+    with pytest.raises(RuntimeError, match="out of bounds"):
         parameter_influence(
             model, IMAGES, wrong, parameters=where, damping=1.0, chunk=3, cache_prefix=True
         )

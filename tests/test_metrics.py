@@ -78,14 +78,14 @@ def test_the_average_gap_counts_points_of_the_five_values_alone():
     zero = dict.fromkeys(average_gap.OVER, 0.0)
     judged = Measured(outputs=outputs(), values=zero | {"FA": 10.0, "TFA": -5.0, "other": 99.0})
     reference = Measured(outputs=outputs(), values=zero | {"other": 0.0})
-    assert average_gap.compare(judged, reference) == {"gap": 3.0, "gap_accuracy": 3.75}
+    assert average_gap.compare(judged, reference) == {"gap": 3.0, "gap_acc": 3.75}
 
 
 def test_the_gap_of_accuracies_leaves_mia_out():
     zero = dict.fromkeys(average_gap.OVER, 0.0)
     judged = Measured(outputs=outputs(), values=zero | {"MIA": 100.0, "TA": 1.0})
     reference = Measured(outputs=outputs(), values=zero)
-    assert average_gap.compare(judged, reference) == {"gap": 20.2, "gap_accuracy": 0.25}
+    assert average_gap.compare(judged, reference) == {"gap": 20.2, "gap_acc": 0.25}
 
 
 def test_the_average_gap_misses_a_value_of_the_reference():

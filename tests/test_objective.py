@@ -120,7 +120,7 @@ def test_samples_are_cut_alike():
 )
 def test_one_row_per_sample_is_required(inputs, message):
     with pytest.raises(ValueError, match=message):
-        Samples(inputs, torch.zeros(3))
+        Samples(inputs, torch.zeros(3, dtype=torch.int64))
 
 
 def test_images_by_name_are_refused():

@@ -152,6 +152,18 @@ def test_the_record_names_every_output(reported: Workspace) -> None:
     assert {str(path.relative_to(reported.root)) for path in files} == set(outputs(reported))
 
 
+def test_a_method_that_sees_the_retain_set_is_marked_and_stands_apart(workspace: Workspace) -> None:
+    path = workspace.root / "params.yaml"
+    path.write_text(path.read_text().replace("ours: {", "ours: {sees: retain, "))
+    report.run(workspace, None)
+    found = pd.read_csv(workspace.runs / "report" / "table.csv").set_index("model")["kind"]
+    assert list(found.index[-2:]) == ["other", "ours"]
+    assert list(found[-2:]) == ["method", "with_retain"]
+    page = Page(workspace)
+    assert "with_retain, the retain" in page.text
+    assert len([row for row in page.rows if row[:1] == ["ours"]]) == 2  # judged, and in the table
+
+
 def test_the_page_needs_no_network(reported: Workspace) -> None:
     page = Page(reported)
     assert len(page.addresses) == len(report.FIGURES)

@@ -51,9 +51,16 @@ def tried(gaps: dict[str, list[float]]) -> pd.DataFrame:
     """One row per candidate of ``m`` and cell."""
     return pd.DataFrame(
         [
-            {"forget": "class 1", "seed": seed, "entry": "m", "candidate": candidate, "gap": gap}
+            {
+                "scenario": ("class", "fraction")[cell],
+                "forget": "class 1",
+                "seed": 7,
+                "entry": "m",
+                "candidate": candidate,
+                "gap": gap,
+            }
             for candidate, values in gaps.items()
-            for seed, gap in enumerate(values)
+            for cell, gap in enumerate(values)
         ]
     )
 
@@ -63,9 +70,11 @@ def test_the_candidate_with_the_smallest_mean_gap_is_taken() -> None:
     assert tables.best(table) == {"m": {"a": 2}}
     lines = tables.tuning_page(table, "make tune").splitlines()
     assert [line for line in lines if line.endswith("yes |")] == [
-        '| {"a": 2} | 4.00 | 0.00 | 4.00 | 0 | yes |'
+        '| {"a": 2} | 4.00 | 4.00 | 4.00 | 4.00 | 0 | yes |'
     ]
-    assert '| {"a": 3} | 0.00 | nan | 0.00 | 1 |  |' in lines
+    assert "| candidate | mean | max | class | fraction | failed | taken |" in lines
+    assert '| {"a": 1} | 5.00 | 9.00 | 1.00 | 9.00 | 0 |  |' in lines
+    assert '| {"a": 3} | 0.00 | 0.00 | 0.00 | nan | 1 |  |' in lines
 
 
 def test_a_method_of_which_every_candidate_failed_has_no_best() -> None:
@@ -79,7 +88,9 @@ def test_candidates_of_all_cells_are_collected(tmp_path: Path) -> None:
         for part in ("split", "tune"):
             (root / "runs" / part).mkdir(parents=True)
         (root / "params.yaml").write_text(f"seed: {seed}\n")
-        (root / "runs" / "split" / "request.json").write_text('{"forget": "class 1"}')
+        (root / "runs" / "split" / "request.json").write_text(
+            '{"forget": "class 1", "scenario": "class"}'
+        )
         lines = f"entry,candidate,gap,failure\n{text}\n"
         (root / "runs" / "tune" / "candidates.csv").write_text(lines)
     found = tables.candidates([tmp_path / "7", tmp_path / "8"])

@@ -22,11 +22,12 @@ linear head whose output is the prediction. Where that does not hold the general
 """
 
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from torch import Tensor, nn
 
-from imu.influence.checks import check, check_choice
+from imu.influence.checks import check, check_choice, check_share, finite
 from imu.influence.head import Fisher, HeadInfluence, Score, head_influence
 from imu.influence.parameters import ParameterInfluence, chosen, parameter_influence
 from imu.models import head
@@ -55,11 +56,12 @@ class Config:
     cache_prefix: bool = True  # run what does not depend on the parameters once
 
     def __post_init__(self) -> None:
-        if not self.damping > 0:
+        if isinstance(self.parameters, str):
+            raise ValueError(f"parameters must be a tuple of names, got {self.parameters!r}")
+        if not 0 < self.damping < inf:
             raise ValueError(f"damping must be > 0, got {self.damping}")
-        for name in ("clip_quantile", "top_fraction"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in (0, 1], got {getattr(self, name)}")
+        check_share("clip_quantile", self.clip_quantile)
+        check_share("top_fraction", self.top_fraction)
         check_choice("fisher", self.fisher, ("diagonal", "full"))
         check_choice("score", self.score, ("mean", "self"))
         if self.chunk < 1:
@@ -136,13 +138,20 @@ def ascent_weights(
     ``clip_quantile`` of the kept weights; all others weigh 0.
 
     Returns weights (n,) in the precision of ``scores`` and selected (n,) bool. Raises ValueError
-    when no sample is kept.
+    when no sample is kept or a share is out of range, and FloatingPointError for a score that is
+    not finite.
     """
     check_choice("score", score, ("mean", "self"))
+    check_share("clip_quantile", clip_quantile)
+    check_share("top_fraction", top_fraction)
+    finite(scores)
     agreeing = scores < 0 if score == "mean" else scores > 0
     if not agreeing.any():
         wanted = "negative influence" if score == "mean" else "self-influence above 0"
-        raise ValueError(f"no forget sample has {wanted}: there is nothing to ascend")
+        raise ValueError(
+            f"no forget sample has {wanted}: there is nothing to ascend "
+            f"(the scores are taken to be of the kind {score!r})"
+        )
     keep = max(1, round(top_fraction * int(agreeing.sum())))
     order = torch.where(agreeing, -scores.abs(), torch.inf).argsort(stable=True)
     selected = torch.zeros_like(agreeing)

@@ -98,10 +98,15 @@ def head_influence(
 
 
 def residuals(logits: Tensor, targets: Tensor) -> Tensor:
-    """∂ cross-entropy / ∂ logits, one row per sample, 0 where IGNORED: (n, classes)."""
+    """∂ cross-entropy / ∂ logits, one row per sample, 0 where IGNORED: (n, classes).
+
+    The label's entry p_y − 1 is taken as −Σ of the others, which keeps its digits where p_y rounds
+    to 1, as it does on what a network has memorised.
+    """
     predicted = targets != IGNORED  # (n,)
-    onehot = F.one_hot(targets.where(predicted, 0), logits.shape[1]).to(logits)  # (n, classes)
-    return (logits.softmax(1) - onehot) * predicted[:, None]
+    index = targets.where(predicted, 0)[:, None]  # (n, 1)
+    others = logits.softmax(1).scatter(1, index, 0.0)  # (n, classes)
+    return others.scatter(1, index, -others.sum(1, keepdim=True)) * predicted[:, None]
 
 
 def full_scores(

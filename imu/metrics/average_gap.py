@@ -1,7 +1,7 @@
 """Average gap: mean |method − retrained| over FA, RA, TFA (class-wise), TA and MIA, in points.
 
 TFA is added for class-wise forgetting, so that it counts forgetting on unseen images as well.
-``gap_accuracy`` leaves MIA out, whose value flips between 0 and 100 where a model is not confident.
+``gap_acc`` leaves MIA out, whose value flips between 0 and 100 where a model is not confident.
 Source: Fan et al. 2024 (SalUn), arXiv 2310.12508, section 5; arXiv 2508.01620, section 4.
 """
 
@@ -11,13 +11,13 @@ ABOUT = {
     "gap": About(
         "low", "points", "mean |model − reference| over FA, RA, TFA (class-wise), TA and MIA"
     ),
-    "gap_accuracy": About("low", "points", "the same without MIA"),
+    "gap_acc": About("low", "points", "the same without MIA"),
 }
 OVER = ("FA", "RA", "TFA", "TA", "MIA")
 
 
 def compare(judged: Measured, reference: Measured) -> dict[str, float]:
-    """{"gap": points, "gap_accuracy": points}. Raises KeyError when the reference lacks a value."""
+    """{"gap": points, "gap_acc": points}. Raises KeyError when the reference lacks a value."""
     gaps = {
         name: abs(judged.values[name] - reference.values[name])
         for name in OVER
@@ -26,5 +26,5 @@ def compare(judged: Measured, reference: Measured) -> dict[str, float]:
     accuracies = [gap for name, gap in gaps.items() if name != "MIA"]
     return {
         "gap": sum(gaps.values()) / len(gaps),
-        "gap_accuracy": sum(accuracies) / len(accuracies),
+        "gap_acc": sum(accuracies) / len(accuracies),
     }

@@ -32,7 +32,8 @@ class ForgetSet:
     target_accuracy: %, where forgetting stops: 0 for whole classes, else the accuracy that the
     original model had on data it had not seen (a number kept with the model).
 
-    Raises ValueError when there is no sample, or none with anything to predict.
+    Raises ValueError when there is no sample, none with anything to predict, a class that is no
+    label of the set, or a target that is not a number up to 100.
     """
 
     samples: Samples
@@ -44,6 +45,13 @@ class ForgetSet:
             raise ValueError("the forget set is empty: there is nothing to unlearn")
         if bool((self.samples.targets == IGNORED).all()):
             raise ValueError("every target of the forget set is IGNORED: nothing to unlearn")
+        labels = set(self.samples.targets.unique().tolist()) - {IGNORED}
+        if unknown := [label for label in self.classes if label not in labels]:
+            raise ValueError(
+                f"classes must be labels of the forget set, {sorted(labels)}, got {unknown[0]!r}"
+            )
+        if not self.target_accuracy <= 100:
+            raise ValueError(f"target_accuracy must be <= 100, got {self.target_accuracy}")
 
 
 class Step(NamedTuple):
@@ -75,8 +83,9 @@ def run(
     """Unlearn with ``method``, handing it only what its ``NEEDS`` declare.
 
     available: how to load each kind of data; a loader that is not needed is never called.
-    Raises ValueError for an unknown method or a need that ``available`` lacks, and
-    FloatingPointError, naming the step, when the forget loss or a weight is not finite.
+    Raises ValueError for an unknown method, a need that ``available`` lacks, an empty retain set,
+    or influence weights that are not one number >= 0 per sample; and FloatingPointError, naming
+    the step, when the forget loss or a weight is not finite.
     """
     module = discovery.load("imu.unlearn", method)
     for part in ("NEEDS", "Config", "unlearn"):
@@ -86,6 +95,7 @@ def run(
     if missing:
         raise ValueError(f"{method} needs {sorted(missing)}, which this run does not provide")
     given = {need: available[need]() for need in sorted(module.NEEDS)}
+    _check(given)
     generator = torch.Generator().manual_seed(seed)
     progress = module.unlearn(model, objective, config, generator, **given)
     seconds = 0.0
@@ -94,7 +104,7 @@ def run(
         try:
             step = next(progress, None)
         except FloatingPointError as error:
-            raise FloatingPointError(f"{method}: {error}; {REMEDY}") from error
+            raise FloatingPointError(f"{method}: {error}") from error
         if step is None:
             return
         seconds += perf_counter() - begin
@@ -102,12 +112,26 @@ def run(
         if not (finite and isfinite(step.loss)):
             raise FloatingPointError(
                 f"{method}: forget loss is {step.loss} and weights are "
-                f"{'finite' if finite else 'not finite'} after step {step.step}; {REMEDY}"
+                f"{'finite' if finite else 'not finite'} after step {step.step}"
+                + (f"; {REMEDY}" if step.step else ", before any update: inputs or model are bad")
             )
         yield step._replace(seconds=seconds)
 
 
-REMEDY = "a smaller learning rate may help"
+REMEDY = "a smaller learning rate or step may help"
+
+
+def _check(given: Mapping[str, Any]) -> None:
+    if "retain" in given and len(given["retain"]) == 0:
+        raise ValueError("the retain set is empty")
+    if "influence" in given:
+        weights, count = given["influence"], len(given["forget"].samples)
+        if weights.shape != (count,):
+            raise ValueError(
+                f"influence must be one weight for each of {count} samples, got {weights.shape}"
+            )
+        if not (weights.isfinite() & (weights >= 0)).all():
+            raise ValueError("influence must be finite weights >= 0: see ascent_weights")
 
 
 def measured(step: int, objective: Objective, logits: Tensor, targets: Tensor) -> Step:

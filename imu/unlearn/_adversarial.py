@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from imu.models import evaluating
-from imu.objective import Objective, Samples, predictions
-from imu.unlearn._labels import without
+from imu.objective import Objective, Samples, margins, predictions
 
 DOUBLINGS = 20  # of the first radius: from 0.1 to 1e5, beyond any picture
 
@@ -27,9 +26,8 @@ def gradient(model: nn.Module, objective: Objective, images: Tensor, targets: Te
     """
     images = images.detach().requires_grad_()
     with evaluating(model):
-        logits = objective.logits(model, images)
-    own = logits.gather(-1, targets[:, None])[:, 0]
-    return torch.autograd.grad((without(logits, targets).logsumexp(-1) - own).sum(), images)[0]
+        total = -margins(objective.logits(model, images), targets).sum()
+    return torch.autograd.grad(total, images)[0]
 
 
 def fgsm(model: nn.Module, objective: Objective, samples: Samples, epsilon: float) -> Tensor:

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 
 import torch
 from torch import Tensor, nn
 
 from imu.models import evaluating, head, only_trains, trainable
 from imu.objective import Objective, features_and_logits, predictions
-from imu.unlearn import ForgetSet, Step, measured
+from imu.unlearn import REMEDY, ForgetSet, Step, measured
 
 MEASUREMENTS = 4  # per epoch at most, evenly spread: each is a pass over the forget set
 
@@ -24,16 +25,16 @@ class Sgd:
     stop_at_target: bool = True  # end as soon as the forget accuracy is at its target
 
     def __post_init__(self) -> None:
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate must be > 0, got {self.learning_rate}")
+        if not 0 < self.learning_rate < inf:
+            raise ValueError(f"learning_rate must be > 0 and finite, got {self.learning_rate}")
         if self.epochs < 0:
             raise ValueError(f"epochs must be >= 0, got {self.epochs}")
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be >= 1, got {self.batch_size}")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum must be in [0, 1), got {self.momentum}")
-        if self.weight_decay < 0:
-            raise ValueError(f"weight_decay must be >= 0, got {self.weight_decay}")
+        if not 0 <= self.weight_decay < inf:
+            raise ValueError(f"weight_decay must be >= 0 and finite, got {self.weight_decay}")
 
     def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.SGD:
         return torch.optim.SGD(
@@ -97,7 +98,7 @@ def update(
         optimizer.zero_grad()
         value.backward()
     if not value.isfinite():
-        raise FloatingPointError(f"the objective is {value.item()} in step {number}")
+        raise FloatingPointError(f"the objective is {value.item()} in step {number}; {REMEDY}")
     optimizer.step()
 
 

@@ -2,7 +2,7 @@
 "Boundary Unlearning", arXiv 2303.11570).
 
 The neighbour is one FGSM step (ε in the unit of the inputs) from the sample; its most probable
-wrong class is the new label, on which cross-entropy descends.
+wrong class, never the own one, is the new label, on which cross-entropy descends.
 """
 
 from collections.abc import Iterator

@@ -1,8 +1,7 @@
-"""Gradient ascent on the forget set (Graves et al. 2021, arXiv 2010.10981; Thudi et al. 2022,
-arXiv 2109.13398).
+"""Gradient ascent on the forget set (Thudi et al. 2022, arXiv 2109.13398).
 
 Ascends the mean over samples, every sample weighing the same, of
-    cross_entropy   −log p_y, the published form, unbounded above;
+    cross_entropy   the task's own loss, the published form, unbounded above;
     unlikelihood    log(1 − p_y) (Welleck et al. 2020, arXiv 1908.04319), bounded by 0.
 All parameters move or the head alone; the head's input is then computed once. BatchNorm statistics
 are frozen and it stops at the target accuracy: both help this baseline, which is meant to be a fair

@@ -76,4 +76,6 @@ def importances(
     for gradients in per_sample_gradients(model, objective, samples, list(total), chunk):
         for name, values in gradients.items():
             total[name] += values.square().sum(0) / len(samples)
+    if bad := [name for name, values in total.items() if not values.isfinite().all()]:
+        raise FloatingPointError(f"the importance of {bad[0]} is not finite")
     return total

@@ -53,7 +53,8 @@ def unlearn(
 ) -> Iterator[Step]:
     """Ascend the weighted loss of the forget set; yields once per epoch.
 
-    influence: (n,), the weights w_i >= 0 of ``imu.influence.ascent_weights``.
+    influence: (n,), the weights w_i >= 0 of ``imu.influence.ascent_weights``. No update is made on
+    a batch whose weights are all 0, nor on one of a single sample, which has no batch statistics.
     """
     layer, watch = head(model), watcher(model, objective, forget)
     optimizer = config.sgd.optimizer(layer.parameters())

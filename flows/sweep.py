@@ -120,8 +120,14 @@ def table(root: Path, jobs: int) -> None:
 
 def tune(root: Path, jobs: int) -> None:
     folders = [Path(cell["folder"]) for cell in sweep("tune", tuning_cells(), root, jobs)]
+    cells = [Children(folder, {}) for folder in folders]
     with ThreadPoolExecutor(jobs) as pool:  # a cell's candidates are tried in one process
-        list(pool.map(lambda folder: Children(folder, {}).run(["tune"], print), folders))
+        try:
+            list(pool.map(lambda children: children.run(["tune"], print), cells))
+        except BaseException:  # the pool would wait for cells that nobody wants any more
+            for children in cells:
+                children.end_all()
+            raise
     tried = tables.candidates(folders)
     target = root / "docs" / f"tuning-{params.section(root, 'split.dataset')}.md"
     artifacts.write_text(target, tables.tuning_page(tried, "make tune"))

@@ -52,7 +52,7 @@ def run(workspace: Workspace) -> None:
                 method, model, objective, config, seed=workspace.seed, available=available
             ):
                 pass
-        except (FloatingPointError, RuntimeError) as error:
+        except (FloatingPointError, methods.UnlearningError) as error:
             failure = str(error)
         row: dict[str, Any] = {"entry": name, "candidate": json.dumps(candidate)}
         found = {} if failure else accuracies(model, objective, sets, classes)

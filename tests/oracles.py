@@ -158,6 +158,66 @@ def total_variation(p: Rows, q: Rows) -> float:
     return math.fsum(distances) / len(distances)
 
 
+def kullback_leibler(p: Rows, q: Rows, floor: float) -> float:
+    """Mean KL(p ‖ q) of rows that were raised to ``floor`` and divided by their sum."""
+    divergences = []
+    for one, other in zip(p.tolist(), q.tolist(), strict=True):
+        raised = [[max(v, floor) for v in row] for row in (one, other)]
+        a, b = ([v / sum(row) for v in row] for row in raised)
+        divergences.append(sum(x * math.log(x / y) for x, y in zip(a, b, strict=True)))
+    return math.fsum(divergences) / len(divergences)
+
+
+def jensen_shannon(p: Rows, q: Rows) -> float:
+    divergences = []
+    for one, other in zip(p.tolist(), q.tolist(), strict=True):
+        total = 0.0
+        for a, b in zip(one, other, strict=True):
+            for own in (a, b):
+                if own > 0:
+                    total += own * math.log(2 * own / (a + b)) / 2
+        divergences.append(total)
+    return math.fsum(divergences) / len(divergences)
+
+
+def wasserstein_of_classes(p: Rows, q: Rows) -> float:
+    """Mean |difference| of the predicted class numbers, the least against the least and so on."""
+    one, other = (sorted(row.index(max(row)) for row in rows.tolist()) for rows in (p, q))
+    return sum(abs(a - b) for a, b in zip(one, other, strict=True)) / len(one)
+
+
+def entropy(probabilities: Rows) -> list[float]:
+    return [-sum(p * math.log(p) for p in row if p > 0) for row in probabilities.tolist()]
+
+
+def modified_entropy(probabilities: Rows, labels: Rows, floor: float) -> list[float]:
+    values = []
+    for row, label in zip(probabilities.tolist(), labels.tolist(), strict=True):
+        value = 0.0
+        for k, p in enumerate(row):
+            if k == label:
+                value -= (1 - p) * math.log(max(p, floor))
+            else:
+                value -= p * math.log(max(1 - p, floor))
+        values.append(value)
+    return values
+
+
+def modified_entropy_published(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The wrong one of SalUn's evaluation/SVC_MIA.py, which the published attack uses.
+
+    ``[:, labels]`` names the columns of all labels of the batch in every row, and the logarithm
+    that should be of 1 − p is of p.
+    """
+    weights = probabilities.copy()
+    weights[:, labels] = 1 - probabilities[:, labels]
+    return -(weights * np.log(np.where(probabilities > 0, probabilities, 1e-30))).sum(1)
+
+
+def tug_of_war(judged: dict[str, float], reference: dict[str, float]) -> float:
+    return math.prod(1 - abs(judged[name] - reference[name]) / 100 for name in ("FA", "RA", "TA"))
+
+
 def average_gap(judged: dict[str, float], reference: dict[str, float]) -> float:
     total, count = 0.0, 0
     for name in ("FA", "RA", "TFA", "TA", "MIA"):
@@ -213,3 +273,134 @@ def kl(teacher: Tensor, student: Tensor, temperature: float = 1.0) -> Tensor:
         if p[k] > 0:
             total = total + p[k] * (p[k].log() - q[k].log())
     return total
+
+
+def probe(
+    features: np.ndarray, labels: np.ndarray, asked: np.ndarray, truth: np.ndarray, scaled: bool
+) -> float:
+    """Accuracy in % of a softmax regression, Σ CE + ½ ‖V‖², found by plain Newton steps.
+
+    ``scaled``: units are standardised by those of ``features`` and divided by √d.
+    """
+    mean, deviation = features.mean(0), features.std(0) * math.sqrt(features.shape[1])
+    if not scaled:
+        mean, deviation = np.zeros_like(mean), np.ones_like(deviation)
+    known = torch.from_numpy((features - mean) / deviation)
+    classes, d = sorted(set(labels.tolist())), features.shape[1]
+    targets = torch.tensor([classes.index(label) for label in labels.tolist()])
+
+    def objective(flat: Tensor) -> Tensor:
+        v, b = flat[: len(classes) * d].view(-1, d), flat[len(classes) * d :]
+        total = (v**2).sum() / 2
+        for h, target in zip(known, targets, strict=True):
+            z = v @ h + b
+            total = total + z.logsumexp(0) - z[target]
+        return total
+
+    at = torch.zeros(len(classes) * (d + 1), dtype=torch.float64)
+    for _ in range(6):
+        curvature = torch.autograd.functional.hessian(objective, at, vectorize=True)
+        # A number added to all intercepts changes nothing: the curvature has one null direction.
+        at = at - torch.linalg.pinv(curvature, hermitian=True) @ derivative(objective, at)
+    right = 0
+    for h, label in zip((asked - mean) / deviation, truth.tolist(), strict=True):
+        z = at[: len(classes) * d].view(-1, d) @ torch.from_numpy(h) + at[len(classes) * d :]
+        right += classes[int(z.argmax())] == label
+    return 100 * right / len(truth)
+
+
+def prototypes(
+    features: np.ndarray,
+    labels: np.ndarray,
+    drawn: dict[int, np.ndarray],
+    rest: dict[int, np.ndarray],
+    centred: bool,
+) -> float:
+    """Accuracy in % on ``rest`` of the nearest prototype by cosine.
+
+    features, labels: validation. drawn, rest: forgotten class -> the forget features of which its
+    prototype is made, and those that are asked. ``centred``: origin at the retained prototypes.
+    """
+    deviation = features.std(0)
+    kept = sorted(set(labels.tolist()) - drawn.keys())
+    means = [sum(h for h, y in zip(features, labels, strict=True) if y == c) for c in kept]
+    means = [m / sum(y == c for y in labels) for m, c in zip(means, kept, strict=True)]
+    origin = sum(means) / len(means) if centred else np.zeros(features.shape[1])
+    means += [sum(own) / len(own) for own in drawn.values()]
+
+    def cosine(a: np.ndarray, b: np.ndarray) -> float:
+        a, b = (a - origin) / deviation, (b - origin) / deviation
+        return float(sum(a * b) / math.sqrt(sum(a * a)) / math.sqrt(sum(b * b)))
+
+    right = asked = 0
+    for place, own in enumerate(rest.values()):
+        for h in own:
+            near = [cosine(h, m) for m in means]
+            right += near.index(max(near)) == len(kept) + place
+            asked += 1
+    return 100 * right / asked
+
+
+def leakage(one: Rows, other: Rows, labels: Rows) -> float:
+    """Total variation of the wrong labels of two models, by true class, weighted by count."""
+    total = 0.0
+    for c in sorted(set(labels.tolist())):
+        shares = []
+        for rows in (one, other):
+            share = [0.0] * len(rows[0])
+            mine = [row for row, y in zip(rows.tolist(), labels.tolist(), strict=True) if y == c]
+            for row in mine:
+                wrong = max((p, -k) for k, p in enumerate(row) if k != c)
+                share[-wrong[1]] += 1 / len(mine)
+            shares.append(share)
+        distance = sum(abs(a - b) for a, b in zip(*shares, strict=True)) / 2
+        total += distance * len(mine) / len(labels)
+    return total
+
+
+def klom(judged: Rows, oracles: Rows) -> list[float]:
+    """Σ_b p_b log(p_b / max(q_b, 1e-5)), sample by sample; rows are models.
+
+    Of the bins 20 are equal, and two hold the margins at ±100.
+    """
+    values = []
+    for ours, theirs in zip(judged.T.tolist(), oracles.T.tolist(), strict=True):
+        inside = [m for m in (*ours, *theirs) if abs(m) < 100]
+        low, width = min(inside), (max(inside) - min(inside)) / 20
+        counts = [[0] * 22, [0] * 22]
+        for side, margins in enumerate((ours, theirs)):
+            for margin in margins:
+                b = 0
+                while b < 19 and margin >= low + (b + 1) * width:
+                    b += 1
+                counts[side][20 if margin <= -100 else 21 if margin >= 100 else b] += 1
+        total = 0.0
+        for a, b in zip(*counts, strict=True):
+            if a > 0:
+                p, q = a / len(ours), b / len(theirs)
+                total += p * math.log(p / max(q, 1e-5))
+        values.append(total)
+    return values
+
+
+def u_lira(judged: Rows, oracles: Rows) -> tuple[float, float]:
+    """Advantage in points, and 2s − 1 of the judged models; rows are models."""
+
+    def density(m: float, others: list[float]) -> float:
+        inside = [v for v in others if abs(v) < 100]
+        if abs(m) >= 100:
+            return others.count(m) / len(others)
+        mean = sum(inside) / len(inside)
+        variance = sum((v - mean) ** 2 for v in inside) / (len(inside) - 1)
+        tall = math.exp(-((m - mean) ** 2) / (2 * variance)) / math.sqrt(variance)
+        return tall * len(inside) / len(others)
+
+    scores: list[list[float]] = [[], []]
+    for ours, theirs in zip(judged.T.tolist(), oracles.T.tolist(), strict=True):
+        for i in range(len(ours)):
+            f, n = ([v for j, v in enumerate(side) if j != i] for side in (ours, theirs))
+            for seen, side in zip(scores, (ours, theirs), strict=True):
+                had, never = density(side[i], f), density(side[i], n)
+                seen.append(had / (had + never) if had + never > 0 else 0.5)
+    called = [sum((s > 0.5) + (s == 0.5) / 2 for s in seen) / len(seen) for seen in scores]
+    return 100 * (called[0] - called[1]), 2 * sum(scores[0]) / len(scores[0]) - 1

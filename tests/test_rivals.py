@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from imu import discovery, unlearn
 from imu.objective import Classification, Samples
-from imu.unlearn import ForgetSet, _labels, salun, woodfisher
+from imu.unlearn import ForgetSet, UnlearningError, _labels, salun, woodfisher
 from imu.unlearn._adversarial import fgsm, nearest, pgd
 from imu.unlearn._descent import Sgd
 from tests import oracles
@@ -353,7 +353,7 @@ def test_a_neighbour_that_does_not_exist_is_an_error():
         model[2].weight.zero_()
         model[2].bias.copy_(torch.tensor([9.0, 0.0, 0.0]))
     samples = Samples(FORGET.inputs, torch.zeros(N, dtype=torch.int64))
-    with pytest.raises(RuntimeError, match=f"no adversarial neighbour of {N} forget samples"):
+    with pytest.raises(UnlearningError, match=f"no adversarial neighbour of {N} forget samples"):
         nearest(model, TASK, samples, RADIUS, 1)
 
 

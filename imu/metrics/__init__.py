@@ -1,25 +1,47 @@
 """One metric or attack per file. A file offers one of
 
-    measure(outputs) -> {name: value}             a number of one model, or
-    compare(judged, reference) -> {name: value}   a distance between two models,
+    measure(outputs) -> {name: value}               a number of one model's outputs,
+    attack(subject) -> {name: value}                a number of one model, got at by trying, or
+    compare(judged, reference) -> {name: value}     a distance between two models,
+    over_models(judged, oracles) -> {name: value}   a distance between two families of models,
 
-where ``compare`` sees what every ``measure`` found. A name keeps its meaning in all tables, so two
-files may not give the same one. ``ABOUT`` says how to read each name.
+where ``compare`` sees what every ``measure`` and ``attack`` found. A name keeps its meaning in all
+tables, so two files may not give the same one. ``ABOUT`` says how to read each name.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
 from imu import discovery
 
+if TYPE_CHECKING:
+    from torch import nn
+
+    from imu.objective import Objective, Samples
+
+# Sections of the tables, in their order.
+Group = Literal["outcome", "membership", "distance", "features", "samples"]
+GROUPS: dict[str, str] = {
+    "outcome": "Accuracies and their gap to the reference",
+    "membership": "Membership attacks on outputs",
+    "distance": "Distance of outputs to the reference",
+    "features": "Attacks on features, which a mask cannot pass",
+    "samples": "Per sample, over many models",
+}
+
 
 class About(NamedTuple):
-    """How to read a metric. aim: "reference" (the retrained model's value) or "low" (0)."""
+    """How to read a metric.
 
-    aim: Literal["reference", "low"]
+    aim: "reference" (the retrained model's value), "low" (0) or "high" (1).
+    """
+
+    group: Group
+    aim: Literal["reference", "low", "high"]
     unit: str
     meaning: str
 
@@ -29,13 +51,16 @@ class Outputs:
     """What one model says about each set.
 
     probabilities: set name -> float64 array (n, classes), rows sum to 1.
+    features: set name -> float64 array (n, d), what enters the head.
     labels: set name -> int64 array (n,).
     Sets: "forget", "retain" (training samples), "validation", "test" (the latter two with all
     classes). forget_classes: classes forgotten whole, empty for sample-wise forgetting.
-    seed: of attacks that draw samples.
+    seed: of attacks that draw samples. Two models are compared under the same seed, so they are
+    attacked with the same draws.
     """
 
     probabilities: dict[str, np.ndarray]
+    features: dict[str, np.ndarray]
     labels: dict[str, np.ndarray]
     forget_classes: tuple[int, ...]
     seed: int = 0
@@ -50,11 +75,40 @@ class Outputs:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A model under attack: the network, what its inputs are, and what it says of them.
+
+    samples: the sets of ``outputs``. original_accuracy: %, of the original model on the forget
+    set, which relearning has to regain. An attack leaves ``model`` as it was.
+    """
+
+    model: "nn.Module"
+    objective: "Objective"
+    samples: "Mapping[str, Samples]"
+    outputs: Outputs
+    original_accuracy: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Measured:
-    """A model's outputs and the values of every ``measure``."""
+    """A model's outputs and the values of every ``measure`` and ``attack``."""
 
     outputs: Outputs
-    values: dict[str, float] = field(default_factory=dict)
+    values: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """Many models that differ in their seed alone, by what they say of each sample.
+
+    margins: set name ("forget", "retain", "validation") -> float64 array (models, n), the margin
+    log(p_y / (1 − p_y)) of the true label y. diverged: how many of the models have weights that
+    are not finite; their margins are −inf.
+    """
+
+    margins: dict[str, np.ndarray]
+    diverged: int = 0
+    unfinished: int = 0
 
 
 def about() -> dict[str, About]:
@@ -65,16 +119,19 @@ def about() -> dict[str, About]:
         if repeated:
             raise ValueError(f"{module.__name__} repeats the metric {sorted(repeated)}")
         found |= module.ABOUT
-    return found
+    places = list(GROUPS)
+    return dict(sorted(found.items(), key=lambda item: places.index(item[1].group)))
 
 
-def measure(outputs: Outputs) -> Measured:
-    """Apply every metric of one model."""
+def measure(subject: Subject) -> Measured:
+    """Apply every metric and every attack of one model."""
     values: dict[str, float] = {}
     for module in _modules():
         if hasattr(module, "measure"):
-            values |= module.measure(outputs)
-    return Measured(outputs=outputs, values=values)
+            values |= module.measure(subject.outputs)
+        if hasattr(module, "attack"):
+            values |= module.attack(subject)
+    return Measured(outputs=subject.outputs, values=values)
 
 
 def compare(judged: Measured, reference: Measured) -> dict[str, float]:
@@ -92,6 +149,27 @@ def compare(judged: Measured, reference: Measured) -> dict[str, float]:
     for module in _modules():
         if hasattr(module, "compare"):
             values |= module.compare(judged, reference)
+    return _checked(values)
+
+
+def over_models(judged: Family, oracles: Family) -> dict[str, float]:
+    """Every distance between unlearned models and oracles, which never saw the forget set.
+
+    Raises ValueError when the families know different samples, and FloatingPointError when a
+    value is not finite.
+    """
+    sizes = [{n: m.shape[1] for n, m in family.margins.items()} for family in (judged, oracles)]
+    if sizes[0] != sizes[1]:
+        raise ValueError(f"the families were measured on different samples: {sizes}")
+    values: dict[str, float] = {}
+    for module in _modules():
+        if hasattr(module, "over_models"):
+            values |= module.over_models(judged, oracles)
+    return _checked(values)
+
+
+def _checked(values: dict[str, float]) -> dict[str, float]:
+    """``values`` in the order of the tables."""
     order = [name for name in about() if name in values]
     if unnamed := values.keys() - set(order):
         raise ValueError(f"no ABOUT for the metrics {sorted(unnamed)}")

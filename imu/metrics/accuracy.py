@@ -9,10 +9,14 @@ import numpy as np
 from imu.metrics import About, Outputs
 
 ABOUT = {
-    "FA": About("reference", "%", "accuracy on the forget set"),
-    "RA": About("reference", "%", "accuracy on the retain set: training samples that stay"),
-    "TFA": About("reference", "%", "accuracy on test samples of the forgotten classes"),
-    "TA": About("reference", "%", "accuracy on test samples, without the classes forgotten whole"),
+    "FA": About("outcome", "reference", "%", "accuracy on the forget set"),
+    "RA": About(
+        "outcome", "reference", "%", "accuracy on the retain set: training samples that stay"
+    ),
+    "TFA": About("outcome", "reference", "%", "accuracy on test samples of the forgotten classes"),
+    "TA": About(
+        "outcome", "reference", "%", "accuracy on test samples, without the classes forgotten whole"
+    ),
 }
 
 

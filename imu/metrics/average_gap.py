@@ -9,9 +9,12 @@ from imu.metrics import About, Measured
 
 ABOUT = {
     "gap": About(
-        "low", "points", "mean |model − reference| over FA, RA, TFA (class-wise), TA and MIA"
+        "outcome",
+        "low",
+        "points",
+        "mean |model − reference| over FA, RA, TFA (class-wise), TA and MIA",
     ),
-    "gap_acc": About("low", "points", "the same without MIA"),
+    "gap_acc": About("outcome", "low", "points", "the same without MIA"),
 }
 OVER = ("FA", "RA", "TFA", "TA", "MIA")
 

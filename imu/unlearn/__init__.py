@@ -54,6 +54,10 @@ class ForgetSet:
             raise ValueError(f"target_accuracy must be <= 100, got {self.target_accuracy}")
 
 
+class UnlearningError(RuntimeError):
+    """A method could not do what it was asked, for want of steps or of what it works with."""
+
+
 class Step(NamedTuple):
     step: int  # updates made so far
     loss: float  # mean loss on the forget set, evaluation mode

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from imu.models import evaluating
 from imu.objective import Objective, Samples, margins, predictions
+from imu.unlearn import UnlearningError
 
 DOUBLINGS = 20  # of the first radius: from 0.1 to 1e5, beyond any picture
 
@@ -67,7 +68,7 @@ def nearest(
     """For each sample an input that the model takes for another class, and that class.
 
     The radius of ``pgd`` doubles until the prediction is wrong (AMUN, arXiv 2503.00917, algorithm
-    1). A sample that the model gets wrong already is its own neighbour. Raises RuntimeError when
+    1). A sample that the model gets wrong already is its own neighbour. Raises UnlearningError when
     one cannot be found.
     """
     images, targets = continuous(objective, samples), samples.targets
@@ -82,7 +83,7 @@ def nearest(
         labels[left] = predictions(model, objective, found[left]).argmax(-1)
         radii[left] *= 2
     if (labels == targets).any():
-        raise RuntimeError(
+        raise UnlearningError(
             f"no adversarial neighbour of {int((labels == targets).sum())} forget samples was "
             f"found within {radius * 2 ** (DOUBLINGS - 1):g}"
         )

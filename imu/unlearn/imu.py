@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from imu.objective import IGNORED, Objective, position_weights
-from imu.unlearn import ForgetSet, Step
+from imu.unlearn import ForgetSet, Step, UnlearningError
 from imu.unlearn._descent import cached_head, watcher
 
 NEEDS = frozenset({"forget", "influence"})
@@ -68,8 +68,8 @@ def unlearn(
     """Ascend Σ w_i log(1 − p_i) / Σ w_i by full-batch gradient steps on the head.
 
     influence: (n,), the weights w_i >= 0 of ``imu.influence.ascent_weights``; at least one > 0.
-    A sample's weight is shared among its positions. Raises RuntimeError when ``max_steps`` updates
-    do not reach the target accuracy.
+    A sample's weight is shared among its positions. Raises UnlearningError when ``max_steps``
+    updates do not reach the target accuracy.
     """
     if not influence.sum() > 0:
         raise ValueError("the influence weights are all 0: there is nothing to ascend")
@@ -100,7 +100,7 @@ def unlearn(
             if layer.bias is not None:
                 layer.bias.add_(rate * moving[:, 0] * gradient.sum(0))
     if config.max_steps:
-        raise RuntimeError(
+        raise UnlearningError(
             f"imu: forget accuracy is {now.accuracy:.2f} % after max_steps = {config.max_steps}, "
             f"above the target of {forget.target_accuracy:.2f} %"
         )

@@ -1,0 +1,77 @@
+"""Linear probe: can the label of the forget set still be read from the features?
+
+A new multinomial logistic regression learns labels from the frozen features of validation samples
+of all classes, the forgotten ones among them, and is asked for the labels of the forget set, on
+which it never trains. Test samples take no part. Source: Alain & Bengio 2016, arXiv 1610.01644.
+
+    min_{V, b}  Σ_i CE(V x_i + b, y_i) + ½ ‖V‖²,    x = (h − mean h) / (std h · √d)
+
+h is what enters the head, shape (n, d); mean and standard deviation are those of the validation
+samples. The division by √d gives x a mean square length of 1, so the penalty binds alike in narrow
+and wide networks. Features in another scale, per unit or all, give the same answer, and so does
+any head: replacing or masking it changes nothing.
+
+Two values. ``probe`` learns from every validation sample; a retrained network reads a class that
+it never saw almost as well, because a new class is often linear in features that tell the others.
+``probe_5`` learns from 5 samples of each class (all where there are fewer), the mean of 20 draws:
+so few show which classes the features *keep apart*, and it is the more telling number.
+"""
+
+import numpy as np
+
+from imu.metrics import About, Outputs
+
+FEW = 5  # samples of each class
+DRAWS = 20  # of the few
+ITERATIONS = 1000  # of L-BFGS at most; tens suffice under this penalty
+
+ABOUT = {
+    "probe": About(
+        "features",
+        "reference",
+        "%",
+        "accuracy on the forget set of a new linear classifier of the features, learned from "
+        "validation samples of all classes",
+    ),
+    f"probe_{FEW}": About(
+        "features",
+        "reference",
+        "%",
+        f"the same, learned from {FEW} validation samples of each class, mean of {DRAWS} draws",
+    ),
+}
+
+
+def measure(outputs: Outputs) -> dict[str, float]:
+    """{"probe": %, "probe_5": %}.
+
+    Raises ValueError when a label of the forget set has no validation sample, and when the
+    validation samples have one class only.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    labels = outputs.labels["validation"]
+    if unknown := sorted(set(outputs.labels["forget"].tolist()) - set(labels.tolist())):
+        raise ValueError(f"the probe needs validation samples of every forget label, not {unknown}")
+    scaler = StandardScaler().fit(outputs.features["validation"])
+    width = np.sqrt(outputs.features["validation"].shape[1])
+    known = scaler.transform(outputs.features["validation"]) / width  # (n, d)
+    asked = scaler.transform(outputs.features["forget"]) / width  # (forget, d)
+
+    def read(rows: np.ndarray) -> float:
+        classifier = LogisticRegression(C=1.0, max_iter=ITERATIONS).fit(known[rows], labels[rows])
+        return float(100 * (classifier.predict(asked) == outputs.labels["forget"]).mean())
+
+    # One thread: the sums are then the same on every machine, and these are too small to share.
+    with threadpool_limits(1):
+        few = [read(_few(labels, [outputs.seed, number])) for number in range(DRAWS)]
+        return {"probe": read(np.arange(len(labels))), f"probe_{FEW}": float(np.mean(few))}
+
+
+def _few(labels: np.ndarray, seed: list[int]) -> np.ndarray:
+    """Rows of at most FEW samples of each class."""
+    draw = np.random.default_rng(seed)
+    classes = np.unique(labels)
+    return np.concatenate([draw.permutation(np.flatnonzero(labels == c))[:FEW] for c in classes])

@@ -1,0 +1,136 @@
+"""Which outcome a set of measurements gets, and which numbers decide it."""
+
+import pytest
+
+from imu import metrics, verdict
+from imu.verdict import CRITERIA, OUTCOMES, Config, judge
+
+LIMITS = Config(
+    forgetting=2.0, utility=1.0, membership=5.0, features=4.0, distance=0.02, samples=10.0
+)
+REFERENCE = {
+    "FA": 10.0,
+    "TFA": 10.0,
+    "RA": 90.0,
+    "TA": 90.0,
+    "probe": 50.0,
+    "probe_5": 50.0,
+    "proto_1": 50.0,
+    "proto_5": 50.0,
+    "proto_10": 50.0,
+    "relearn_auc": 50.0,
+    "TV": 0.0,
+    "TV_forget": 0.0,
+    "U_LiRA": 0.0,
+} | dict.fromkeys(verdict.MEMBERSHIP, 50.0)
+FLOOR = [  # within 1 point of the reference on both sides, and 0.05 of TV
+    {n: v + (0.05 if n.startswith("TV") else 1.0) for n, v in REFERENCE.items()},
+    {n: v + (0.01 if n.startswith("TV") else -0.5) for n, v in REFERENCE.items()},
+]
+
+
+def judged(*, class_wise: bool = True, floor=FLOOR, **changes: float) -> verdict.Verdict:
+    return judge(REFERENCE | changes, REFERENCE, floor, LIMITS, class_wise=class_wise)
+
+
+def test_the_reference_and_its_floor_are_indistinguishable():
+    for class_wise in (True, False):
+        own = judged(class_wise=class_wise)
+        assert (own.outcome, own.failed) == ("indistinguishable", [])
+        for model in FLOOR:
+            assert judged(class_wise=class_wise, **model).outcome == "indistinguishable"
+
+
+@pytest.mark.parametrize(
+    ("metric", "limit", "sign", "outcome", "scenarios"),
+    [  # floor + margin, on the side where a model fails
+        ("FA", 3.0, 1, "not forgotten", (True, False)),
+        ("TFA", 3.0, 1, "not forgotten", (True,)),
+        ("MIA", 6.0, -1, "not forgotten", (False,)),
+        ("MIA_vector", 6.0, -1, "not forgotten", (False,)),
+        ("RA", 2.0, -1, "utility lost", (True, False)),
+        ("TA", 2.0, -1, "utility lost", (True, False)),
+        ("probe", 5.0, 1, "masked only", (True, False)),
+        ("probe_5", 5.0, 1, "masked only", (True, False)),
+        ("proto_1", 5.0, 1, "masked only", (True,)),
+        ("proto_10", 5.0, 1, "masked only", (True,)),
+        ("relearn_auc", 5.0, 1, "masked only", (True, False)),
+        ("FA", 3.0, -1, "told apart", (True, False)),
+        ("MIA", 6.0, 1, "told apart", (False,)),
+        ("TV", 0.07, 1, "told apart", (True, False)),
+        ("TV_forget", 0.07, 1, "told apart", (True, False)),
+        ("U_LiRA", 11.0, 1, "told apart", (True, False)),
+    ],
+)
+def test_a_test_fails_beyond_floor_and_margin(metric, limit, sign, outcome, scenarios):
+    for class_wise in (True, False):
+        inside, outside = (
+            judged(class_wise=class_wise, **{metric: REFERENCE[metric] + sign * limit * factor})
+            for factor in (0.999, 1.001)
+        )
+        assert inside.outcome == "indistinguishable"
+        if class_wise in scenarios:
+            assert outside.outcome == outcome
+            (result,) = outside.decisive
+            assert result.test.metric == metric
+            assert result.excess == pytest.approx(1.001 * limit)
+            assert result.allowed == pytest.approx(limit)
+        else:
+            assert outside.outcome == "indistinguishable"
+
+
+def test_the_other_side_of_a_one_sided_test_is_no_fault():
+    better = {"RA": 100.0, "TA": 100.0, "probe": 0.0, "proto_1": 0.0, "relearn_auc": 0.0}
+    assert judged(**better).outcome == "indistinguishable"
+
+
+def test_the_gravest_outcome_is_the_verdict_and_the_others_are_kept():
+    faults = {"FA": 99.0, "RA": 10.0, "probe": 99.0, "TV": 0.9}
+    found = []
+    for name in list(faults):
+        found.append(judged(**faults))
+        faults[name] = REFERENCE[name]
+    assert [f.outcome for f in found] == list(OUTCOMES[:4])
+    assert [r.test.metric for r in found[0].failed] == ["FA", "RA", "probe", "TV"]
+    assert [r.test.metric for r in found[0].decisive] == ["FA"]
+
+
+def test_without_a_floor_the_margin_alone_counts():
+    assert judged(floor=[], FA=12.5).outcome == "not forgotten"
+    assert judged(floor=[], FA=11.5).outcome == "indistinguishable"
+
+
+@pytest.mark.parametrize("lacking", ["model", "reference", "floor"])
+def test_a_missing_value_is_an_error(lacking):
+    less = {name: value for name, value in REFERENCE.items() if name != "probe"}
+    given = {"model": REFERENCE, "reference": REFERENCE, "floor": REFERENCE} | {lacking: less}
+    with pytest.raises(KeyError, match="probe was not measured on every model"):
+        judge(given["model"], given["reference"], [given["floor"]], LIMITS, class_wise=True)
+
+
+def test_a_distance_needs_no_value_of_the_reference():
+    less = {name: value for name, value in REFERENCE.items() if name != "U_LiRA"}
+    found = judge(REFERENCE | {"U_LiRA": 50.0}, less, FLOOR, LIMITS, class_wise=True)
+    (result,) = found.decisive
+    assert (result.test.metric, result.reference) == ("U_LiRA", 0.0)
+
+
+def test_a_metric_that_nobody_has_is_left_out():
+    less = {name: value for name, value in REFERENCE.items() if not name.startswith("proto")}
+    found = judge(less, less, [], LIMITS, class_wise=True)
+    assert "proto_1" not in {result.test.metric for result in found.results}
+    assert len(found.results) == 11
+
+
+def test_every_criterion_names_a_metric_a_margin_and_an_outcome():
+    for criterion in CRITERIA:
+        assert criterion.metric in metrics.about()
+        assert criterion.margin in Config.__dataclass_fields__
+        assert criterion.outcome in OUTCOMES
+        assert (metrics.about()[criterion.metric].aim == "low") == (criterion.side == "apart")
+
+
+@pytest.mark.parametrize("name", list(Config.__dataclass_fields__))
+def test_a_negative_margin_is_refused(name):
+    with pytest.raises(ValueError, match=f"{name} must be >= 0, got -0.1"):
+        Config(**{name: -0.1})

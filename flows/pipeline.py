@@ -17,7 +17,7 @@ from pathlib import Path
 from time import monotonic
 
 from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture, as_completed
 from prefect.runtime import flow_run
@@ -192,11 +192,19 @@ def _leave_artifacts(root: Path, outcomes: dict[str, str], page: dict[str, str])
         key="stages",
         description="What became of each stage",
     )
-    table = (root / "runs" / "report" / "table.csv").read_text().splitlines()
-    rows = [line.split(",") for line in table]
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    lines.insert(1, "|" + " --- |" * len(rows[0]))
-    create_markdown_artifact("\n".join(lines), key="results", description="Table of results")
+    said = json.loads((root / "runs" / "report" / "verdicts.json").read_text())
+    create_table_artifact(
+        [
+            {
+                "model": model,
+                "verdict": verdict["words"],
+                "decided by": "; ".join(verdict["decided"]),
+            }
+            for model, verdict in said.items()
+        ],
+        key="verdicts",
+        description="What the tests say of each model; evidence, not a guarantee",
+    )
 
 
 def _mlflow_link(page: dict[str, str], name: str = "link") -> str:

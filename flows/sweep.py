@@ -1,7 +1,9 @@
 """The pipeline over training seeds and scenarios, and the pages in ``docs/`` made from it.
 
-    python -m flows.sweep table   seeds 0, 1, 2 -> docs/results-digits.md
-    python -m flows.sweep tune    seeds 100, 101, 102, other splits -> docs/tuning-digits.md
+    python -m flows.sweep table   a class, a fraction, a list of ids; seeds 0, 1, 2
+                                  -> docs/results-digits.md, .csv and .png
+    python -m flows.sweep tune    a class, a fraction; seeds 100, 101, 102, other splits
+                                  -> docs/tuning-digits.md and .csv
 
 Each cell is a workspace of its own that shares DVC's cache, so a sweep that was stopped goes on
 where it was: stages that are done are restored, not repeated.
@@ -23,11 +25,12 @@ from flows.cells import Cell, prepare
 from flows.children import ChildError, Children, warm
 from flows.holding import WorkspaceBusyError, only_run
 from flows.pipeline import JOBS, run_stages, run_tags
-from tasks import artifacts, params, tables, unlearn
+from tasks import artifacts, params, results, results_page, tables, unlearn
 
 REPORTED = (0, 1, 2)
 TUNING = {100: "1", 101: "3", 102: "5"}  # seed of everything -> class to forget
-SCENARIOS = ("class", "fraction")
+SCENARIOS = ("class", "fraction", "ids")
+TUNED = ("class", "fraction")  # a file names the same samples under every seed: the reported ones
 
 
 @flow(name="cell", flow_run_name="{cell.name}")
@@ -101,18 +104,18 @@ def tuning_cells() -> list[Cell]:
                 "unlearn": baselines,
             },
         )
-        for scenario in SCENARIOS
+        for scenario in TUNED
         for seed, forgotten in TUNING.items()
     ]
 
 
 def table(root: Path, jobs: int) -> None:
     said = sweep("table", reported_cells(root), root, jobs)
-    results = tables.collected({cell["folder"]: cell for cell in said})
-    page = tables.results_page(results, "make table")
-    target = root / "docs" / f"results-{results['dataset'].iloc[0]}.md"
+    found = results.collected({cell["folder"]: cell for cell in said})
+    page = results_page.page(found, "make table")
+    target = root / "docs" / f"results-{found['dataset'].iloc[0]}.md"
     artifacts.write_text(target, page)
-    artifacts.write_table(target.with_suffix(".csv"), results)
+    artifacts.write_table(target.with_suffix(".csv"), found)
     picture = Path(said[0]["folder"]) / "runs" / "report" / "figures" / "distance.png"
     artifacts.write_bytes(target.with_suffix(".png"), picture.read_bytes())
     print(f"{page}\nwritten to {target}")

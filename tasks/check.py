@@ -1,7 +1,7 @@
 """Every parameter at once, before anything runs."""
 
-from imu import discovery, influence, splitting, training
-from tasks import params, retrain, unlearn
+from imu import discovery, influence, splitting, training, verdict
+from tasks import ensemble, params, retrain, unlearn
 from tasks.params import ParameterError
 from tasks.workspace import Runtime, Workspace
 
@@ -12,21 +12,24 @@ SECTIONS = {
     "split": splitting.Config,
     "train": training.Config,
     "influence": influence.Config,
+    "verdict": verdict.Config,
 }
 
 
 def everything(workspace: Workspace) -> None:
     """Check all of ``params.yaml``. Raises ParameterError at the first fault."""
     root = workspace.root
-    known = {*SECTIONS, "network", "retrain", "unlearn"}
+    known = {*SECTIONS, "network", "ensemble", "retrain", "unlearn"}
     if unknown := sorted(params.read(root).keys() - known):
         raise ParameterError(
             f"{params.FILE}: unknown section {unknown[0]}; known are {', '.join(sorted(known))}"
         )
     for name, config in SECTIONS.items():
         params.load(root, name, config)
-    network = discovery.load("imu.models", params.section(root, "network.name"))
-    params.load(root, "network", network.Config, without=("name",))
+    params.load(root, "ensemble", ensemble.Config, without=("network",))
+    for section in ("network", "ensemble.network"):
+        network = discovery.load("imu.models", params.section(root, f"{section}.name"))
+        params.load(root, section, network.Config, without=("name",))
     for item in params.section(root, "retrain"):
         params.load(root, f"retrain.{item}", retrain.Config)
     for item in params.section(root, "unlearn"):

@@ -2,48 +2,71 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 
 from imu import metrics
 from imu.cost import rte
-from imu.objective import Objective, Samples, predictions
-from tasks import artifacts, unlearn
+from imu.metrics import accuracy
+from imu.objective import Objective, Samples, features_and_logits, predictions
+from tasks import artifacts, slices, unlearn
 from tasks.record import Record
 from tasks.samples import load_samples
 from tasks.workspace import Workspace, load_model
 
 REFERENCE = "retrain/reference"
 SETS = ("forget", "retain", "validation", "test")
+LISTED = 16  # samples in a table of MLflow
+Sets = Mapping[str, tuple[Samples, Objective]]
 
 
 def run(workspace: Workspace, item: str) -> float | None:
     """``item`` is the producer of the judged model: "unlearn/<name>" or "retrain/<name>"."""
-    device = workspace.device()
-    out = workspace.evaluation(name_of(item))
-    data = workspace.dataset()
+    device, data = workspace.device(), workspace.dataset()
+    out = workspace.evaluation(item)
     sets = {name: load_samples(workspace, name, data, device) for name in SETS}
+    models = {
+        producer: load_model(workspace.model(producer))[0].to(device)
+        for producer in ("train", REFERENCE, item)
+    }
     classes = tuple(workspace.read_request()["forget_classes"])
-    model, _ = load_model(workspace.model(item))
-    reference, _ = load_model(workspace.model(REFERENCE))
-    outputs = _outputs(model.to(device), sets, classes, workspace.seed)
-    judged = metrics.measure(outputs)
-    values = metrics.compare(
-        judged, metrics.measure(_outputs(reference.to(device), sets, classes, workspace.seed))
-    )
+    outputs = {p: _outputs(model, sets, classes, workspace.seed) for p, model in models.items()}
+
+    def measured(producer: str) -> metrics.Measured:
+        subject = metrics.Subject(
+            model=models[producer],
+            objective=sets["forget"][1],
+            samples={name: samples for name, (samples, _) in sets.items()},
+            outputs=outputs[producer],
+            original_accuracy=accuracy.measure(outputs["train"])["FA"],
+        )
+        return metrics.measure(subject)
+
+    judged = measured(item)
     if item.startswith("unlearn/"):
-        values |= _work(workspace, name_of(item))
+        known = artifacts.read_json(workspace.evaluation(REFERENCE) / "metrics.json")
+        reference = metrics.Measured(outputs=outputs[REFERENCE], values=known)
+    else:
+        reference = judged if item == REFERENCE else measured(REFERENCE)
+    values = metrics.compare(judged, reference)
+    if item.startswith("unlearn/"):
+        values |= _work(workspace, item)
         artifacts.write_table(out / "trajectory.csv", _trajectory(workspace, item, sets, device))
-    artifacts.write_table(out / "predictions.parquet", _predictions(workspace, outputs))
+    manifests = {name: workspace.read_manifest(name) for name in SETS}
+    artifacts.write_table(
+        out / "predictions.parquet",
+        slices.predictions(manifests, outputs[item], outputs[REFERENCE], outputs["train"]),
+    )
     artifacts.write_json(out / "metrics.json", values)
     print(", ".join(f"{name} {value:.4g}" for name, value in values.items()))
     return None
 
 
 def record(workspace: Workspace, item: str) -> Record:
-    out = workspace.evaluation(name_of(item))
-    curves = {}
+    out = workspace.evaluation(item)
+    curves, tables = {}, {}
     files = [out / "predictions.parquet"]
     if item.startswith("unlearn/"):
         files.append(out / "trajectory.csv")
@@ -52,41 +75,45 @@ def record(workspace: Workspace, item: str) -> Record:
             f"{name}_accuracy": list(zip(steps["step"].tolist(), steps[name].tolist(), strict=True))
             for name in SETS
         }
+        tables = _tables(workspace, artifacts.read_table(out / "predictions.parquet", id="str"))
     return Record(
         params={"judged": item, "reference": REFERENCE},
         metrics=artifacts.read_json(out / "metrics.json"),
         curves=curves,
         files={"evaluation": files},
+        tables=tables,
         manifests={name: workspace.manifest(name) for name in SETS},
     )
 
 
-def name_of(item: str) -> str:
-    return item.rsplit("/", 1)[1]
-
-
-Sets = Mapping[str, tuple[Samples, Objective]]
+def _tables(workspace: Workspace, found: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The slices: by class, and the samples that stand out, with their images."""
+    data = workspace.dataset()
+    influence = artifacts.read_table(workspace.influence)
+    tables = {"slices/by_class.json": slices.by_class(found)}
+    for name, table in (
+        ("forget", slices.least_forgotten(found, influence)),
+        ("retain", slices.got_worse(found)),
+    ):
+        manifest = workspace.read_manifest(name).set_index("id")["index"]
+        table = table.head(LISTED)
+        images = data.images[manifest[table["id"]]].transpose(0, 2, 3, 1)  # (n, h, w, channels)
+        pixels = np.round(images * (255 / data.scale)).astype(np.uint8)
+        table.insert(0, "image", [p[:, :, 0] if p.shape[2] == 1 else p for p in pixels])
+        kind = "least_forgotten" if name == "forget" else "got_worse"
+        tables[f"slices/{kind}.json"] = table
+    return tables
 
 
 def _outputs(model: nn.Module, sets: Sets, classes: tuple[int, ...], seed: int) -> metrics.Outputs:
-    logits = {n: predictions(model, task, samples.inputs) for n, (samples, task) in sets.items()}
+    found = {n: features_and_logits(model, task, s.inputs) for n, (s, task) in sets.items()}
     return metrics.Outputs(
-        probabilities={n: z.double().softmax(1).cpu().numpy() for n, z in logits.items()},
+        probabilities={n: z.double().softmax(1).cpu().numpy() for n, (_, z) in found.items()},
+        features={name: h.double().cpu().numpy() for name, (h, _) in found.items()},
         labels={name: samples.targets.cpu().numpy() for name, (samples, _) in sets.items()},
         forget_classes=classes,
         seed=seed,
     )
-
-
-def _predictions(workspace: Workspace, outputs: metrics.Outputs) -> pd.DataFrame:
-    tables = []
-    for name in SETS:
-        table = workspace.read_manifest(name)[["id", "label"]]
-        table.insert(0, "set", name)
-        table["predicted"] = outputs.probabilities[name].argmax(1)
-        table["confidence"] = outputs.confidence(name)
-        tables.append(table)
-    return pd.concat(tables, ignore_index=True)
 
 
 def _trajectory(workspace: Workspace, item: str, sets: Sets, device: torch.device) -> pd.DataFrame:
@@ -105,14 +132,15 @@ def _trajectory(workspace: Workspace, item: str, sets: Sets, device: torch.devic
     return pd.DataFrame(rows)
 
 
-def _work(workspace: Workspace, name: str) -> dict[str, float]:
+def _work(workspace: Workspace, item: str) -> dict[str, float]:
     """Retraining work over method work, influence included; absent where nothing was updated."""
 
     def read(producer: str) -> dict[str, float]:
         return artifacts.read_json(workspace.runs / producer / "metrics.json")
 
-    done = read(f"unlearn/{name}")
+    done = read(item)
     if done["steps"] == 0:
         return {}
-    influence = read("influence")["flops"] if unlearn.needs_influence(workspace, name) else 0
+    needed = unlearn.needs_influence(workspace, item.removeprefix("unlearn/"))
+    influence = read("influence")["flops"] if needed else 0
     return {"RTE_work": rte(read(REFERENCE)["flops"], done["flops"] + influence)}

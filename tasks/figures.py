@@ -31,6 +31,14 @@ class Distance(NamedTuple):
     of_floor: float | None  # the largest of the floor's models
 
 
+class Images(NamedTuple):
+    """A row of images as stored, (n, channels, height, width), each with its caption."""
+
+    title: str
+    captions: list[str]
+    images: np.ndarray
+
+
 def distances(found: Sequence[Distance], baselines: Sequence[str]) -> bytes:
     """Distance to the reference per metric: a dot per model, the noise floor as a band."""
     models = list(found[0].of_models)
@@ -112,7 +120,7 @@ def influences(table: pd.DataFrame) -> bytes:
             label=[f"selected: {chosen.sum()}", f"left out: {(~chosen).sum()}"],
         )
         axes.set_xscale("asinh", linear_width=width)
-        axes.set_xticks(ticks, [_minus(f"{tick:g}") for tick in ticks])
+        axes.set_xticks(ticks, [minus(f"{tick:g}") for tick in ticks])
         axes.minorticks_off()
         axes.axvline(0, color=BLACK, linewidth=0.8, linestyle=":")
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
@@ -136,20 +144,17 @@ def _asinh(scores: np.ndarray) -> tuple[float, list[float]]:
     return powers[0], [*ticks, 0.0, *(p for p in powers if p <= scores.max())]
 
 
-def samples(rows: Sequence[tuple[str, pd.DataFrame, np.ndarray]], scale: float) -> bytes:
-    """Rows of images, each with its title and a table of class name, influence and loss.
-
-    The arrays are images as stored, (n, channels, height, width), in [0, scale].
-    """
-    columns = max(len(table) for _, table, _ in rows)
+def samples(rows: Sequence[Images], scale: float) -> bytes:
+    """Rows of images whose pixels lie in [0, scale]."""
+    columns = max(len(row.images) for row in rows)
     with _figure(max(1.25 * columns, 4), 2.05 * len(rows)) as (figure, png):
         parts = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
-        for part, (title, table, images) in zip(parts, rows, strict=True):
+        for part, (title, captions, images) in zip(parts, rows, strict=True):
             part.suptitle(title, x=0.01, ha="left", fontsize=10)
             grid = part.subplots(1, columns, squeeze=False)[0]
             for axes in grid:
                 axes.set_axis_off()
-            for axes, row, image in zip(grid, table.itertuples(), images, strict=False):
+            for axes, caption, image in zip(grid, captions, images, strict=False):
                 pixels = np.clip(image.transpose(1, 2, 0) / scale, 0, 1)  # (h, w, channels)
                 axes.imshow(
                     pixels[:, :, 0] if pixels.shape[2] == 1 else pixels,
@@ -158,8 +163,7 @@ def samples(rows: Sequence[tuple[str, pd.DataFrame, np.ndarray]], scale: float) 
                     vmax=1,
                     interpolation="nearest",
                 )
-                score = _minus(f"{row.influence:.2g}")
-                axes.set_title(f"{row.name}\ninfluence {score}\nloss {row.loss:.2g}", fontsize=8)
+                axes.set_title(caption, fontsize=8)
     return png.getvalue()
 
 
@@ -220,7 +224,7 @@ def _figure(width: float, height: float) -> Iterator[tuple["Figure", BytesIO]]:
         figure.savefig(png, format="png", facecolor="white", metadata={"Software": None})
 
 
-def _minus(number: str) -> str:
+def minus(number: str) -> str:
     return number.replace("-", "−")
 
 

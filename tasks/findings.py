@@ -4,17 +4,32 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from imu import metrics
+from imu import metrics, verdict
 
 WORK = "RTE_work"  # the one column that ``tasks.evaluate`` adds to the metrics
 TIME = "RTE_time"  # in seconds: differs from run to run, so it is shown, but not in the report
-AIMS = {"reference": "the reference's value", "low": "0"}
-FLOOR = ("nearer", "equal", "farther")  # to the reference than the floor is
-TRIVIAL = ("better", "no better, a tie", "worse")
+AIMS = {"reference": "the reference's value", "low": "0", "high": "1"}
 # Unit and meaning of the columns that are no metrics.
 COSTS = {
     WORK: ("×", "work of retraining / work of the method, influence included, counted in FLOPs"),
     TIME: ("×", "seconds of retraining / seconds of the method, influence included"),
+}
+GROUPS = {**metrics.GROUPS, "cost": "Cost"}
+# What a reader asks, and the metrics that answer it: the reviewer's summary.
+QUESTIONS = {
+    "Did it forget?": ("FA", "TFA", "MIA"),
+    "What did it cost?": ("RA", "TA"),
+    "How far from retraining?": ("gap", "TV", "U_LiRA"),
+    "Would it survive relearning?": ("probe_5", "proto_5", "relearn_auc", "relearn_steps"),
+}
+HEADLINE = ("FA", "RA", "TFA", "TA", "gap", "TV", "probe_5", "proto_5", "relearn_auc", WORK, TIME)
+METHODS = ("method", "with_retain")  # kinds: given the forget set alone, or the retain set too
+WORDS: dict[verdict.Outcome, str] = {
+    "indistinguishable": "indistinguishable from retraining on these tests",
+    "told apart": "told apart from retraining",
+    "masked only": "masked only (features keep the {})",
+    "utility lost": "utility lost",
+    "not forgotten": "not forgotten",
 }
 
 
@@ -23,6 +38,7 @@ class Explained(NamedTuple):
     unit: str
     aim: str
     meaning: str
+    group: str
 
     @property
     def short(self) -> str:
@@ -34,21 +50,15 @@ class Explained(NamedTuple):
         return f"{self.name} ({self.unit})" if self.unit else self.name
 
 
-class Verdict(NamedTuple):
-    """What one method did, in short lines.
+class Finding(NamedTuple):
+    """What is said of one model: its verdict, what decided it, and an answer per question."""
 
-    forgot: minus the reference, points. cost: minus the original, points; work in % of retraining.
-    floor, trivial: distances to the reference, held against those of the floor and of the baseline.
-    """
-
-    method: str
-    forgot: list[str]
-    cost: list[str]
-    floor: list[str]
-    trivial: list[str]
-
-
-METHODS = ("method", "with_retain")  # kinds: given the forget set alone, or the retain set too
+    model: str
+    kind: str
+    outcome: verdict.Outcome
+    words: str
+    decided: list[str]
+    answers: list[list[str]]
 
 
 class Compared(NamedTuple):
@@ -58,10 +68,15 @@ class Compared(NamedTuple):
     nothing: str | None
     mask: str | None
     class_wise: bool
+    limits: verdict.Config
 
     @property
     def methods(self) -> list[str]:
         return [model for kind in METHODS for model in self.of_kind(kind)]
+
+    @property
+    def reference(self) -> str:
+        return self.of_kind("reference")[0]
 
     def of_kind(self, kind: str) -> list[str]:
         return [str(model) for model in self.table.index[self.table["kind"] == kind]]
@@ -69,34 +84,54 @@ class Compared(NamedTuple):
     def value(self, model: str, name: str) -> float:
         return float(self.table.loc[model, name])
 
+    def values(self, model: str) -> dict[str, float]:
+        """Everything that was measured of ``model``."""
+        row = self.table.loc[model].drop("kind").dropna()
+        return {str(name): float(value) for name, value in row.items()}
+
     def distance(self, model: str, name: str) -> float:
-        """|model − reference|, or the value itself where that is a distance already."""
-        if metrics.about()[name].aim == "low":
-            return self.value(model, name)
-        return abs(self.value(model, name) - self.value(self.of_kind("reference")[0], name))
+        """|model − reference|; of a metric that is a distance already, how far off its aim."""
+        aim = {"low": 0.0, "high": 1.0}.get(metrics.about()[name].aim)
+        return abs(
+            self.value(model, name) - (self.value(self.reference, name) if aim is None else aim)
+        )
 
     def floor(self, name: str) -> float | None:
         """The largest distance among the models of the noise floor."""
-        return max((self.distance(model, name) for model in self.of_kind("floor")), default=None)
+        distances = [self.distance(model, name) for model in self.of_kind("floor")]
+        return max((d for d in distances if not pd.isna(d)), default=None)
 
     @property
     def original(self) -> str:
         """The model that cost is counted from: the original, else the reference."""
-        return self.nothing or self.of_kind("reference")[0]
+        return self.nothing or self.reference
 
     @property
     def trivial(self) -> tuple[str | None, str]:
         """What a method must beat: masking where a class is forgotten whole, else the original."""
         return (self.mask, "the logit mask") if self.class_wise else (self.nothing, "doing nothing")
 
+    def verdict(self, model: str) -> verdict.Verdict:
+        """A model of the floor is judged by the floor's other models."""
+        others = [self.values(other) for other in self.of_kind("floor") if other != model]
+        return verdict.judge(
+            self.values(model),
+            self.values(self.reference),
+            others,
+            self.limits,
+            class_wise=self.class_wise,
+        )
+
 
 def explained(names: list[str]) -> list[Explained]:
     """How to read each column: of the metrics' own files, or of ``COSTS``."""
     about = metrics.about()
     return [
-        Explained(name, about[name].unit, AIMS[about[name].aim], about[name].meaning)
+        Explained(
+            name, about[name].unit, AIMS[about[name].aim], about[name].meaning, about[name].group
+        )
         if name in about
-        else Explained(name, COSTS[name][0], "high", COSTS[name][1])
+        else Explained(name, COSTS[name][0], "high", COSTS[name][1], "cost")
         for name in names
     ]
 
@@ -108,62 +143,113 @@ def shown(name: str, value: float) -> str:
     return f"{value:.{_digits(name)}f}"
 
 
-def headlines(compared: Compared) -> list[str]:
+def findings(compared: Compared) -> list[Finding]:
+    """Methods first, then the models that they are held against.
+
+    A floor of one model has no other to be judged by, and is left out.
+    """
+    floor = compared.of_kind("floor")
+    models = compared.methods + compared.of_kind("baseline") + (floor if len(floor) > 1 else [])
+    return [_finding(compared, model) for model in models]
+
+
+def headlines(compared: Compared, found: list[Finding]) -> list[str]:
     """The result in a few sentences; a defeat is told as plainly as a success."""
-    methods, floor = compared.methods, compared.floor("gap")
-    trivial, trivially = compared.trivial
-    gaps = [f"{method} {_shown(compared, method, 'gap')}" for method in methods]
-    known = [] if floor is None else [f"floor {shown('gap', floor)}"]
-    for model, name in ((compared.nothing, "nothing"), (compared.mask, "logit mask")):
-        known += [f"{name} {_shown(compared, model, 'gap')}"] if model else []
-    lines = [f"Average gap to the reference, in points: {', '.join(gaps) or 'no method'}."]
-    lines += [f"To compare: {'; '.join(known)}."] if known else []
-    if floor is None:
+    lines = []
+    for outcome, words in WORDS.items():
+        models = [f.model for f in found if f.outcome == outcome and f.kind in METHODS]
+        if models:
+            lines.append(f"{_capital(_words(compared, words))}: {', '.join(models)}.")
+    if not compared.methods:
+        lines.append("No method was run.")
+    of = {finding.model: finding for finding in found}
+    if compared.nothing and of[compared.nothing].outcome != "not forgotten":
+        lines.append(
+            f"Doing nothing is {of[compared.nothing].words}: the tests have no power to show "
+            "forgetting here, and no verdict on this page is evidence of it."
+        )
+    failing = [f.model for f in found if f.kind == "floor" and f.outcome != "indistinguishable"]
+    if failing:
+        lines.append(
+            f"Retraining with another seed fails as well ({', '.join(failing)}): the margins are "
+            "narrower than the noise here."
+        )
+    if not compared.of_kind("floor"):
         lines.append("No noise floor: params.yaml retrains with one seed only.")
-    else:
-        first = "Nearer to the reference than the floor, by average gap"
-        lines.append(_sorted(compared, floor, (first, *FLOOR[1:])))
-    if trivial:
-        first = f"Better than {trivially}, by average gap"
-        lines.append(_sorted(compared, compared.value(trivial, "gap"), (first, *TRIVIAL[1:])))
+    trivial, trivially = compared.trivial
+    if trivial and compared.methods:
+        limit = compared.value(trivial, "gap")
+        better = [m for m in compared.methods if _order(compared.value(m, "gap"), limit, "gap") < 0]
+        lines.append(
+            f"Smaller average gap than {trivially} ({shown('gap', limit)} points): "
+            f"{', '.join(better) or 'none'}."
+        )
     return lines
 
 
-def verdicts(compared: Compared) -> list[Verdict]:
-    return [_verdict(compared, method) for method in compared.methods]
-
-
-def _verdict(compared: Compared, method: str) -> Verdict:
-    low = [name for name in _present(compared) if metrics.about()[name].aim == "low"]
-    floor, trivial = [], []
-    for name in low:
-        value = compared.value(method, name)
-        if (limit := compared.floor(name)) is not None:
-            floor.append(_against(name, value, limit, FLOOR))
-        if compared.trivial[0]:
-            limit = compared.value(compared.trivial[0], name)
-            trivial.append(_against(name, value, limit, TRIVIAL))
-    reference = compared.of_kind("reference")[0]
-    forgot = _changes(compared, method, reference, ("FA", "TFA", "MIA"))
-    cost = _changes(compared, method, compared.original, ("RA", "TA"))
-    work = compared.value(method, WORK)
-    cost.append("work 0 %" if pd.isna(work) else f"work {100 / work:.2f} %")
-    return Verdict(method, forgot, cost, floor, trivial)
-
-
-def _changes(compared: Compared, model: str, to: str, names: tuple[str, ...]) -> list[str]:
-    changes = {n: compared.value(model, n) - compared.value(to, n) for n in names}
-    return [
-        f"{n} {change:+.2f}".replace("-", "−").replace("+0.00", "±0.00").replace("−0.00", "±0.00")
-        for n, change in changes.items()
-        if not pd.isna(change)
+def reasons(found: verdict.Verdict) -> list[str]:
+    """What decided: how far beyond the reference the model lies in each test that it failed."""
+    if not found.decisive:
+        return [f"all {len(found.results)} tests passed"]
+    sign = {"above": "+", "below": "−", "apart": ""}
+    lines = [
+        f"{result.test.metric} {sign[result.test.side]}{shown(result.test.metric, result.excess)}, "
+        f"allowed {shown(result.test.metric, result.allowed)}"
+        for result in found.decisive
     ]
+    also = [o for o in verdict.OUTCOMES if o in {r.test.outcome for r in found.failed}]
+    if also[1:]:
+        lines.append(f"also: {', '.join(also[1:])}")
+    return lines
 
 
-def _against(name: str, value: float, limit: float, words: tuple[str, str, str]) -> str:
-    order = _order(value, limit, name)
-    sign = "<=>"[order + 1]
-    return f"{name} {shown(name, value)} {sign} {shown(name, limit)}: {words[order + 1]}"
+def _finding(compared: Compared, model: str) -> Finding:
+    found = compared.verdict(model)
+    answers = []
+    for question, names in QUESTIONS.items():
+        # After class-wise forgetting a membership attack flips between 0 and 100.
+        asked = [n for n in names if not (n == "MIA" and compared.class_wise)]
+        lines = [_answer(compared, model, name) for name in asked if _known(compared, model, name)]
+        if question == "What did it cost?":
+            lines += _work(compared, model)
+        answers.append(lines)
+    return Finding(
+        model,
+        str(compared.table.loc[model, "kind"]),
+        found.outcome,
+        _words(compared, WORDS[found.outcome]),
+        reasons(found),
+        answers,
+    )
+
+
+def _answer(compared: Compared, model: str, name: str) -> str:
+    """The model's value, and what it is held against."""
+    line = f"{name} {shown(name, compared.value(model, name))}"
+    floor = compared.floor(name)
+    if metrics.about()[name].aim != "reference":
+        return line if floor is None else f"{line} | floor {shown(name, floor)}"
+    line += f" | {shown(name, compared.value(compared.reference, name))}"
+    return line if floor is None else f"{line} ± {shown(name, floor)}"
+
+
+def _work(compared: Compared, model: str) -> list[str]:
+    if compared.table.loc[model, "kind"] == "floor":
+        return []
+    work = compared.value(model, WORK)
+    return ["work 0 %" if pd.isna(work) else f"work {100 / work:.2f} %"]
+
+
+def _known(compared: Compared, model: str, name: str) -> bool:
+    return name in compared.table and not pd.isna(compared.table.loc[model, name])
+
+
+def _words(compared: Compared, words: str) -> str:
+    return words.format("class" if compared.class_wise else "samples")
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _order(value: float, limit: float, name: str) -> int:
@@ -172,24 +258,6 @@ def _order(value: float, limit: float, name: str) -> int:
     return (value > limit) - (value < limit)
 
 
-def _sorted(compared: Compared, limit: float, words: tuple[str, str, str]) -> str:
-    """The methods by the order of their gap to ``limit``."""
-    groups = []
-    for order, word in zip((-1, 0, 1), words, strict=True):
-        methods = compared.methods
-        inside = [m for m in methods if _order(compared.value(m, "gap"), limit, "gap") == order]
-        if inside or order < 0:
-            groups.append(f"{word[0].upper()}{word[1:]}: {', '.join(inside) or 'none'}.")
-    return " ".join(groups)
-
-
-def _present(compared: Compared) -> list[str]:
-    return [n for n in metrics.about() if compared.table[n].notna().all()]
-
-
-def _shown(compared: Compared, model: str, name: str) -> str:
-    return shown(name, compared.value(model, name))
-
-
 def _digits(name: str) -> int:
-    return {"%": 2, "points": 2, "×": 1}.get(explained([name])[0].unit, 4)
+    digits = {"%": 2, "points": 2, "×": 1, "steps": 0, "samples": 0}
+    return digits.get(explained([name])[0].unit, 4)

@@ -18,9 +18,9 @@ def opened(workspace: Workspace) -> dict[str, str]:
 
     Evaluations of entries that are gone are removed first, before anything depends on them.
     """
-    from tasks import report
+    from tasks import lineup
 
-    report.prune(workspace)
+    lineup.prune(workspace)
     tracker = Tracker(workspace)
     return _page(tracker, tracker.parent(token()[0], run_tags(workspace)))
 
@@ -44,6 +44,8 @@ def complete(
 
     made: keys of stages that are computed but not in ``dvc.lock`` yet. Returns the parent's id.
     """
+    from tasks import report
+
     keys = lineage.locked_keys(workspace.root) | (made or {})
     commands = lineage.commands(workspace.root)
     parent = tracker.parent(of, run_tags(workspace))
@@ -60,10 +62,22 @@ def complete(
             tags=more,
             files=original is None,
         )
+    said = report.read_verdicts(workspace)
+    tracker.tag(
+        parent,
+        {
+            report.stage(workspace, model): {
+                "verdict": verdict["words"],
+                "verdict.decided": "; ".join(verdict["decided"]),
+            }
+            for model, verdict in said.items()
+        },
+    )
     tracker.summarise(
         parent,
         results(workspace, tracker, keys),
-        {"dvc.pipeline_key": lineage.pipeline_key({n: keys[n] for n in commands if n in keys})}
+        {f"verdict.{model}": verdict["words"] for model, verdict in said.items()}
+        | {"dvc.pipeline_key": lineage.pipeline_key({n: keys[n] for n in commands if n in keys})}
         | {"host": socket.gethostname(), "platform": platform.platform()}
         | {f"version.{package}": version(package) for package in PACKAGES}
         | {"mlflow.note.content": _note(workspace, tracker, parent)},
@@ -81,7 +95,7 @@ def results(workspace: Workspace, tracker: Tracker, keys: dict[str, str]) -> dic
     found: dict[str, float] = {}
     for section in ("retrain", "unlearn"):
         for item in params.section(workspace.root, section):
-            path = workspace.evaluation(item) / "metrics.json"
+            path = workspace.evaluation(f"{section}/{item}") / "metrics.json"
             if path.is_file():
                 found |= {f"{item}/{k}": v for k, v in artifacts.read_json(path).items()}
                 if section == "unlearn":
@@ -92,22 +106,22 @@ def results(workspace: Workspace, tracker: Tracker, keys: dict[str, str]) -> dic
 
 def shown(workspace: Workspace) -> str:
     """The table of results as text, with the times that this store knows."""
-    from tasks import findings, report
+    from tasks import findings, lineup, report
 
-    table = report.table(workspace)
+    table = lineup.table(workspace)
     known = results(workspace, Tracker(workspace), lineage.locked_keys(workspace.root))
     table[findings.TIME] = [known.get(f"{model}/{findings.TIME}") for model in table["model"]]
-    return report.text(table)
+    return report.text(table, report.outcomes(workspace))
 
 
 def _note(workspace: Workspace, tracker: Tracker, parent: str) -> str:
     """What the run's page says first: the table, and where the models stand side by side."""
-    from tasks import report
+    from tasks import lineup, report
 
     return (
         f"[Compare all models]({tracker.comparison(parent)}). Read them beside *floor* (retrained "
         "with another seed), *nothing* and *logit_mask*: output metrics can be passed by a mask."
-        f"\n\n```\n{report.text(report.table(workspace))}\n```"
+        f"\n\n```\n{report.text(lineup.table(workspace), report.outcomes(workspace))}\n```"
     )
 
 

@@ -24,6 +24,7 @@ from tasks.record import Record
 from tasks.workspace import Workspace
 
 if TYPE_CHECKING:
+    import pandas as pd
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
@@ -148,6 +149,7 @@ class Tracker:
             )
             if files:
                 self._files(run, record.files)
+                self._tables(run, record.tables)
             for tag, value in {**(tags or {}), **({"dvc.key": key} if key else {})}.items():
                 self.client.set_tag(run, tag, value)
             self.client.set_terminated(run, "FINISHED")
@@ -162,10 +164,7 @@ class Tracker:
     def missing(self, parent: str, names: list[str]) -> list[str]:
         """Which of the stages have no finished nested run below ``parent``."""
         with self.reaching():
-            runs = self._search(
-                f"tags.`mlflow.parentRunId` = '{parent}' AND attributes.status = 'FINISHED'"
-            )
-            logged = {run.data.tags["dvc.stage"] for run in runs}
+            logged = self._stages(parent)
             return [name for name in names if name not in logged]
 
     def computed(self, key: str) -> "Run | None":
@@ -189,6 +188,16 @@ class Tracker:
             for tag, value in tags.items():
                 self.client.set_tag(parent, tag, value)
 
+    def tag(self, parent: str, tags: dict[str, dict[str, str]]) -> None:
+        """Set tags on the newest finished run of each stage below a pipeline run.
+
+        tags: stage -> name -> value.
+        """
+        with self.reaching():
+            for stage, run in self._stages(parent).items():
+                for name, value in tags.get(stage, {}).items():
+                    self.client.set_tag(run, name, value[:5000])
+
     def link(self, run: str) -> str:
         """Path of a run's page in the MLflow UI, behind the server's address."""
         return f"/#/experiments/{self.experiment}/runs/{run}"
@@ -196,13 +205,17 @@ class Tracker:
     def comparison(self, parent: str) -> str:
         """Path of the page that compares all evaluations below a pipeline run."""
         with self.reaching():
-            runs = self._search(
-                f"tags.`mlflow.parentRunId` = '{parent}' AND attributes.status = 'FINISHED'"
-            )
-        stages = {run.data.tags["dvc.stage"]: run.info.run_id for run in runs}
+            stages = self._stages(parent)
         chosen = [stages[name] for name in sorted(stages) if name.startswith("evaluate")]
         wanted = {"runs": json.dumps(chosen), "experiments": json.dumps([self.experiment])}
         return f"/#/compare-runs?{urlencode(wanted, quote_via=quote)}"
+
+    def _stages(self, parent: str) -> dict[str, str]:
+        """Stage -> its newest finished run below a pipeline run."""
+        runs = self._search(
+            f"tags.`mlflow.parentRunId` = '{parent}' AND attributes.status = 'FINISHED'"
+        )
+        return {run.data.tags["dvc.stage"]: run.info.run_id for run in reversed(runs)}
 
     def _search(self, query: str) -> list["Run"]:
         runs = self.client.search_runs(
@@ -238,6 +251,14 @@ class Tracker:
         for folder, paths in files.items():
             for path in paths:
                 self.client.log_artifact(run, str(path), folder or None)
+
+    def _tables(self, run: str, tables: dict[str, "pd.DataFrame"]) -> None:
+        import numpy as np
+        from mlflow import Image
+
+        for path, table in tables.items():
+            drawn = table.map(lambda cell: Image(cell) if isinstance(cell, np.ndarray) else cell)
+            self.client.log_table(run, drawn, path)
 
     def _model(self, run: str, path: Path) -> str:
         """Log safetensors, description and signature as an MLflow model; returns its id."""

@@ -64,8 +64,13 @@ class Workspace:
     def influence(self) -> Path:
         return self.runs / "influence" / "influence.parquet"
 
-    def evaluation(self, item: str) -> Path:
-        return self.runs / "evaluate" / item
+    def evaluation(self, producer: str) -> Path:
+        """Folder of what was found of the model of ``producer``, named as in ``model``."""
+        return self.runs / "evaluate" / producer
+
+    def per_sample(self, judged: str) -> Path:
+        """Folder of what many networks say; ``judged`` is "unlearn/<item>" or "ensemble/floor"."""
+        return self.runs / "per_sample" / judged
 
     @property
     def seed(self) -> int:
@@ -112,13 +117,18 @@ class Workspace:
         torch.set_deterministic_debug_mode("error")
         return torch.device(runtime.device)
 
-    def new_model(self, data: "LabelledImages", seed: int) -> tuple["nn.Module", dict[str, Any]]:
-        """A network initialised from ``seed``, and the description ``load_model`` needs."""
+    def new_model(
+        self, data: "LabelledImages", seed: int, section: str = "network"
+    ) -> tuple["nn.Module", dict[str, Any]]:
+        """A network initialised from ``seed``, and the description ``load_model`` needs.
+
+        section: of ``params.yaml``, which names the network and its configuration.
+        """
         import torch
 
-        name = params.section(self.root, "network.name")
+        name = params.section(self.root, f"{section}.name")
         module = discovery.load("imu.models", name)
-        config = params.load(self.root, "network", module.Config, without=("name",))
+        config = params.load(self.root, section, module.Config, without=("name",))
         about = {
             "network": name,
             "config": asdict(config),
@@ -133,9 +143,17 @@ class Workspace:
 def load_model(path: Path) -> tuple["nn.Module", dict[str, Any]]:
     """The network stored at ``path``, and its description. Raises ArtifactError."""
     tensors, about = artifacts.read_tensors(path)
+    return built(path, tensors, about), about
+
+
+def built(path: Path, tensors: dict[str, "torch.Tensor"], about: dict[str, Any]) -> "nn.Module":
+    """The network that ``about`` describes, with the given weights, which came from ``path``.
+
+    Raises ArtifactError when the two do not fit.
+    """
     try:
         module = discovery.load("imu.models", about["network"])
-        model = module.build(
+        model: nn.Module = module.build(
             module.Config(**about["config"]), about["image"][0], len(about["classes"])
         )
         model.load_state_dict(tensors)
@@ -143,7 +161,7 @@ def load_model(path: Path) -> tuple["nn.Module", dict[str, Any]]:
         raise artifacts.ArtifactError(
             f"{path} does not hold the network it names: {error}"
         ) from error
-    return model, about
+    return model
 
 
 def digest(data: "LabelledImages", row: int) -> str:

@@ -16,7 +16,12 @@ from ruamel.yaml import YAML
 from flows.children import warm
 
 REPOSITORY = Path(__file__).parent.parent
-SMALL = {"network": {"width": 4}, "train": {"epochs": 3, "batch_size": 32}, "snapshots": 3}
+SMALL = {
+    "network": {"width": 4},
+    "train": {"epochs": 3, "batch_size": 32},
+    "ensemble": {"members": 3, "network": {"width": 2}},
+    "snapshots": 3,
+}
 
 torch.set_num_threads(1)
 

@@ -4,9 +4,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from imu import discovery, influence, splitting, training
+from imu import discovery, influence, splitting, training, verdict
 from imu import unlearn as methods
-from tasks import params, retrain, tables, tune, unlearn
+from tasks import ensemble, params, retrain, tables, tune, unlearn
 from tasks.workspace import Runtime
 
 ROOT = Path(__file__).parents[1]
@@ -18,14 +18,17 @@ SECTIONS = {
     "split": splitting.Config,
     "network": discovery.load("imu.models", SHIPPED["network"]["name"]).Config,
     "train": training.Config,
+    "ensemble": ensemble.Config,
+    "ensemble.network": discovery.load("imu.models", SHIPPED["ensemble"]["network"]["name"]).Config,
     "influence": influence.Config,
+    "verdict": verdict.Config,
 }
 SECTIONS |= {f"retrain.{item}": retrain.Config for item in SHIPPED["retrain"]}
 SECTIONS |= {
     f"unlearn.{item}": discovery.load("imu.unlearn", entry["method"]).Config
     for item, entry in SHIPPED["unlearn"].items()
 }
-CHOICES = {"network": ("name",)} | {
+CHOICES = {"network": ("name",), "ensemble": ("network",), "ensemble.network": ("name",)} | {
     f"unlearn.{item}": ("method", "sees") for item in SHIPPED["unlearn"]
 }
 

@@ -12,7 +12,7 @@ import pytest
 
 from imu import metrics
 from imu.datasets import digits
-from tasks import artifacts, figures, params, report
+from tasks import artifacts, figures, findings, lineup, params, report, report_page
 from tasks.workspace import Workspace, digest
 
 PARAMETERS = """\
@@ -25,18 +25,22 @@ unlearn:
   nothing: {method: nothing}
   logit_mask: {method: logit_mask}
   other: {method: gradient_ascent}
+verdict: {forgetting: 3.0, utility: 2.0, membership: 5.0, features: 5.0, distance: 0.02,
+  samples: 10.0}
 """
 FORGET = 20
-VALUES = {  # FA, RA, TFA, TA, MIA, gap, TV, and RTE_work where there was work
-    "reference": (0.0, 100.0, 0.0, 99.5, 98.25, 0.0, 0.0),
-    "floor": (1.25, 99.75, 2.5, 98.75, 97.0, 1.3125, 0.0625),
-    "nothing": (100.0, 99.875, 97.5, 98.5, 1.5, 58.78125, 0.125),
-    "logit_mask": (0.0, 99.875, 0.0, 98.125, 98.25, 0.40625, 0.05, 210.5),
-    "ours": (0.0, 99.875, 0.0, 98.125, 98.25, 0.40625, 0.045, 180.25),
-    "other": (0.0, 92.0, 0.0, 91.0, 12.5, 25.5625, 0.25, 31.75),
+VALUES = {  # FA, RA, TFA, TA, gap, MIA, TV, probe_5, and RTE_work where there was work
+    "reference": (0.0, 100.0, 0.0, 99.5, 0.0, 98.25, 0.0, 60.0),
+    "floor": (1.25, 99.75, 2.5, 98.75, 1.3125, 97.0, 0.0625, 62.0),
+    "nothing": (100.0, 99.875, 97.5, 98.5, 58.78125, 1.5, 0.125, 97.0),
+    "logit_mask": (0.0, 99.875, 0.0, 98.125, 0.40625, 98.25, 0.05, 97.0, 210.5),
+    "ours": (0.0, 99.875, 0.0, 98.125, 0.40625, 98.25, 0.045, 66.5, 180.25),
+    "other": (0.0, 92.0, 0.0, 91.0, 25.5625, 12.5, 0.25, 55.0, 31.75),
 }
-NAMES = ("FA", "RA", "TFA", "TA", "MIA", "gap", "TV", "RTE_work")
-PLACES = dict(zip(NAMES, (2, 2, 2, 2, 2, 2, 4, 1), strict=True))
+NAMES = ("FA", "RA", "TFA", "TA", "gap", "MIA", "TV", "probe_5", "RTE_work")
+PLACES = dict(zip((*NAMES, "U_LiRA"), (2, 2, 2, 2, 2, 2, 4, 2, 1, 2), strict=True))
+RETRAINED = ("reference", "floor", "floor2")
+SAMPLES = ("U_LiRA",)  # measured over many models
 
 
 @pytest.fixture(scope="module")
@@ -62,13 +66,30 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     influence = influence.assign(influence=scores, weight=np.abs(scores), selected=scores < 0)
     artifacts.write_table(workspace.influence, influence)
     steps = pd.DataFrame({"step": [0, 5, 9], "forget": [100.0, 40, 0], "retain": 99.5})
+    predicted = pd.concat(
+        [
+            pd.DataFrame({"set": name, "id": data.ids[chosen], "label": data.labels[chosen]})
+            for name, chosen in rows.items()
+            if name != "train"
+        ]
+    )
+    for model in ("", "reference_", "original_"):
+        predicted[f"{model}predicted"] = predicted["label"]
+        predicted[f"{model}confidence"] = 0.75
     for item, values in VALUES.items():
-        out = workspace.evaluation(item)
+        out = evaluation(workspace, item)
         artifacts.write_json(out / "metrics.json", dict(zip(NAMES, values, strict=False)))
         artifacts.write_table(out / "trajectory.csv", steps.assign(validation=95.0, test=94.0))
-        predicted = pd.DataFrame({"set": ["forget", "retain", "validation", "test"]})
-        artifacts.write_table(out / "predictions.parquet", predicted.assign(label=1, predicted=1))
+        artifacts.write_table(out / "predictions.parquet", predicted)
+        judged = "ensemble/floor" if item in RETRAINED else f"unlearn/{item}"
+        artifacts.write_json(
+            workspace.per_sample(judged) / "metrics.json", {"U_LiRA": 1.0 + len(item)}
+        )
     return workspace.root
+
+
+def evaluation(workspace: Workspace, item: str) -> Path:
+    return workspace.evaluation(f"{'retrain' if item in RETRAINED else 'unlearn'}/{item}")
 
 
 @pytest.fixture
@@ -132,7 +153,7 @@ def outputs(workspace: Workspace) -> dict[str, bytes]:
 
 def change(workspace: Workspace, item: str, **values: float | None) -> None:
     """Set metrics of an evaluation; None removes one."""
-    path = workspace.evaluation(item) / "metrics.json"
+    path = evaluation(workspace, item) / "metrics.json"
     content = json.loads(path.read_text()) | values
     path.write_text(json.dumps({k: v for k, v in content.items() if v is not None}))
 
@@ -144,7 +165,7 @@ def test_the_bytes_depend_on_the_inputs_alone(reported: Workspace, workspace: Wo
         report.run(workspace, None)  # in another folder, later, with a user's own style
     assert outputs(workspace) == outputs(reported)
     assert all(b"matplotlib" not in content for content in outputs(workspace).values())
-    assert len(outputs(workspace)) == 2 + len(report.FIGURES)
+    assert len(outputs(workspace)) == 3 + len(report_page.FIGURES)
 
 
 def test_the_record_names_every_output(reported: Workspace) -> None:
@@ -161,12 +182,12 @@ def test_a_method_that_sees_the_retain_set_is_marked_and_stands_apart(workspace:
     assert list(found[-2:]) == ["method", "with_retain"]
     page = Page(workspace)
     assert "with_retain, the retain" in page.text
-    assert len([row for row in page.rows if row[:1] == ["ours"]]) == 2  # judged, and in the table
+    assert page.row("ours", "with_retain", "0.00")
 
 
 def test_the_page_needs_no_network(reported: Workspace) -> None:
     page = Page(reported)
-    assert len(page.addresses) == len(report.FIGURES)
+    assert len(page.addresses) == len(report_page.FIGURES) + 2  # a picture of samples per method
     assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
     assert not {"link", "script", "iframe", "object"} & set(page.tags)
     assert "url(" not in page.source
@@ -177,57 +198,113 @@ def test_the_page_needs_no_network(reported: Workspace) -> None:
 def test_every_number_is_that_of_the_evaluation(reported: Workspace) -> None:
     page = Page(reported)
     found = pd.read_csv(reported.runs / "report" / "table.csv").set_index("model")
-    terminal = report.text(report.table(reported))
+    outcomes = report.outcomes(reported)
+    terminal = report.text(lineup.table(reported), outcomes)
     assert list(found.columns) == ["kind", *metrics.about(), "RTE_work"]
     assert list(found.index) == ["reference", "floor", "nothing", "logit_mask", "ours", "other"]
+    groups = [
+        ("FA", "RA", "TFA", "TA", "gap"),
+        ("MIA",),
+        ("TV",),
+        ("probe_5",),
+        SAMPLES,
+        ("RTE_work",),
+    ]
     for item, kind in found["kind"].items():
-        measured = json.loads((reported.evaluation(item) / "metrics.json").read_text())
+        measured = json.loads((evaluation(reported, item) / "metrics.json").read_text())
+        if item != "reference":
+            judged = "ensemble/floor" if kind == "floor" else f"unlearn/{item}"
+            path = reported.per_sample(judged) / "metrics.json"
+            measured |= json.loads(path.read_text())
         assert found.loc[item].drop("kind").dropna().to_dict() == measured
-        printed = [f"{measured[n]:.{PLACES[n]}f}" if n in measured else "" for n in NAMES]
-        assert page.row(item, kind) == [item, kind, *printed]
+        printed = {n: f"{measured[n]:.{PLACES[n]}f}" if n in measured else "" for n in PLACES}
+        rows = [row for row in page.rows if row[:2] == [item, kind]]
+        assert rows == [[item, kind, *(printed[n] for n in group)] for group in groups]
         (line,) = [line for line in terminal.splitlines() if line.startswith(f"{item} ")]
-        assert line.split() == [item, kind, *filter(None, printed)]
-    assert max(map(len, terminal.splitlines())) <= 100
+        headline = [printed[n] for n in NAMES if n != "MIA" and printed[n]]
+        assert line.split() == [item, *outcomes.get(item, "").split(), *headline]
+    assert max(map(len, terminal.splitlines())) <= 110
 
 
 def test_a_value_that_is_absent_is_empty_not_zero(reported: Workspace) -> None:
     lines = (reported.runs / "report" / "table.csv").read_text().splitlines()
-    assert next(line for line in lines if line.startswith("nothing,")).endswith(",0.125,")
+    assert next(line for line in lines if line.startswith("nothing,")).endswith(",8.0,,,")
 
 
-def test_a_tie_and_a_defeat_are_told(reported: Workspace) -> None:
-    text = Page(reported).text
-    assert "in points: ours 0.41, other 25.56." in text
-    assert "floor 1.31; nothing 58.78; logit mask 0.41" in text
-    assert "than the floor, by average gap: ours. Farther: other." in text
-    assert (
-        "Better than the logit mask, by average gap: none. No better, a tie: ours. Worse:" in text
+def test_the_verdicts_and_what_decided_them_come_first(reported: Workspace) -> None:
+    page = Page(reported)
+    assert report.outcomes(reported) == {
+        "ours": "indistinguishable",
+        "other": "utility lost",
+        "nothing": "not forgotten",
+        "logit_mask": "masked only",
+    }
+    said = {
+        f.model: f for f in findings.findings(lineup.compared(reported, lineup.table(reported)))
+    }
+    assert said["other"].decided == [
+        "RA −8.00, allowed 2.25",
+        "TA −8.50, allowed 2.75",
+        "also: told apart",
+    ]
+    assert said["logit_mask"].decided == ["probe_5 +37.00, allowed 7.00"]
+    assert said["ours"].decided == ["all 8 tests passed"]
+    first = next(row for row in page.rows if row[0] == "other")
+    assert first[1] == "utility lost" + "".join(said["other"].decided)
+    assert first[3:] == [
+        "RA 92.00 | 100.00 ± 0.25TA 91.00 | 99.50 ± 0.75work 3.15 %",
+        "gap 25.56 | floor 1.31TV 0.2500 | floor 0.0625U_LiRA 6.00 | floor 6.00",
+        "probe_5 55.00 | 60.00 ± 2.00",
+    ]
+    text = " ".join(page.text.split())
+    assert "Indistinguishable from retraining on these tests: ours. Utility lost: other." in text
+    assert "it is not a guarantee" in text
+    assert "no power" not in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_tests_that_doing_nothing_passes_are_said_to_have_no_power(workspace: Workspace) -> None:
+    change(workspace, "nothing", FA=0.0, TFA=0.0)
+    report.run(workspace, None)
+    assert "Doing nothing is told apart from retraining: the tests have" not in Page(workspace).text
+    assert "Doing nothing is masked only (features keep the class): the tests have no power" in (
+        Page(workspace).text
     )
-    assert "nothing on this page is evidence that features forgot" in " ".join(text.split())
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_floor_that_fails_its_own_tests_is_told(workspace: Workspace) -> None:
+    second_floor(workspace, TV=0.07)
+    report.run(workspace, None)
+    assert report.outcomes(workspace)["floor"] == "indistinguishable"
+    assert "Retraining with another seed fails" not in Page(workspace).text
+    change(workspace, "floor", RA=97.0)
+    report.run(workspace, None)
+    assert "Retraining with another seed fails as well (floor)" in Page(workspace).text
+
+
+def second_floor(workspace: Workspace, **values: float) -> None:
+    parameters = PARAMETERS.replace("retrain: {", "retrain: {floor2: {seed_offset: 2000}, ")
+    (workspace.root / "params.yaml").write_text(parameters)
+    shutil.copytree(evaluation(workspace, "floor"), evaluation(workspace, "floor2"))
+    change(workspace, "floor2", **values)
 
 
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
-    ("gap", "said"),
-    [
-        (0.55, "average gap: none. Worse: ours, other."),
-        (0.40, "average gap: ours. Worse: other."),
-        (0.40625 + 1e-6, "average gap: none. No better, a tie: ours. Worse: other."),
-    ],
+    ("gap", "said"), [(0.55, "none"), (0.40, "ours"), (0.40625 - 1e-6, "none")]
 )
 def test_the_mask_is_the_measure(workspace: Workspace, gap: float, said: str) -> None:
     change(workspace, "ours", gap=gap)
     report.run(workspace, None)
-    assert f"Better than the logit mask, by {said}" in Page(workspace).text
+    line = f"Smaller average gap than the logit mask (0.41 points): {said}."
+    assert line in Page(workspace).text
 
 
 def test_the_figures_get_distances_to_the_reference(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parameters = PARAMETERS.replace("retrain: {", "retrain: {floor2: {seed_offset: 2000}, ")
-    (workspace.root / "params.yaml").write_text(parameters)
-    shutil.copytree(workspace.evaluation("floor"), workspace.evaluation("floor2"))
-    change(workspace, "floor2", MIA=98.0, gap=1.5)
+    second_floor(workspace, RA=99.5, gap=1.5)
     found: dict[str, figures.Distance] = {}
 
     def distances(given: list[figures.Distance], baselines: list[str]) -> bytes:
@@ -236,11 +313,11 @@ def test_the_figures_get_distances_to_the_reference(
 
     monkeypatch.setattr(figures, "distances", distances)
     report.run(workspace, None)
-    assert list(found) == [n for n in metrics.about() if report.table(workspace)[n].notna().all()]
-    assert list(found["MIA"].of_models) == ["nothing", "logit_mask", "ours", "other"]
-    assert (found["MIA"].of_models["other"], found["MIA"].of_floor) == (85.75, 1.25)
+    assert list(found) == ["FA", "RA", "TFA", "TA", "gap", "TV", "probe_5"]
+    assert list(found["FA"].of_models) == ["nothing", "logit_mask", "ours", "other"]
+    assert (found["RA"].of_models["other"], found["RA"].of_floor) == (8.0, 0.5)
     assert (found["gap"].of_models["other"], found["gap"].of_floor) == (25.5625, 1.5)
-    assert (found["gap"].unit, found["MIA"].unit, found["TV"].unit) == ("points", "points", "")
+    assert (found["gap"].unit, found["RA"].unit, found["TV"].unit) == ("points", "points", "")
 
 
 def test_sample_wise_forgetting_has_no_forgotten_class(workspace: Workspace) -> None:
@@ -252,19 +329,20 @@ def test_sample_wise_forgetting_has_no_forgotten_class(workspace: Workspace) -> 
     page = Page(workspace)
     assert pd.read_csv(workspace.runs / "report" / "table.csv")["TFA"].isna().all()
     assert "TFA (%)" not in page.text
-    assert "TFA" not in report.text(report.table(workspace))
-    assert "Better than doing nothing, by average gap: ours, other." in page.text
+    assert "TFA" not in report.text(lineup.table(workspace), {})
+    assert "than doing nothing (58.78 points): ours, other." in page.text
+    assert "masked only (features keep the samples)" in page.text
 
 
 def test_without_floor_and_baselines(workspace: Workspace) -> None:
     (workspace.root / "params.yaml").write_text(
         "seed: 0\nsplit: {dataset: digits}\nretrain: {reference: {seed_offset: 0}}\n"
-        "unlearn: {ours: {method: imu}}\n"
+        "unlearn: {ours: {method: imu}}\nverdict: " + PARAMETERS.split("verdict: ")[1]
     )
     report.run(workspace, None)
     text = Page(workspace).text
     assert "No noise floor" in text
-    assert "Better than" not in text
+    assert "Smaller average gap" not in text
 
 
 def test_text_from_outside_is_escaped(reported: Workspace) -> None:
@@ -278,12 +356,12 @@ def test_text_from_outside_is_escaped(reported: Workspace) -> None:
 def test_evaluations_of_entries_that_are_gone_are_removed(
     workspace: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copytree(workspace.evaluation("ours"), workspace.evaluation("gone"))
-    report.prune(workspace)
-    said = "removed runs/evaluate/gone: not in params.yaml; DVC's cache still has it\n"
+    shutil.copytree(evaluation(workspace, "ours"), evaluation(workspace, "gone"))
+    lineup.prune(workspace)
+    said = "removed runs/evaluate/unlearn/gone: not in params.yaml; DVC's cache still has it\n"
     assert capsys.readouterr().out == said
-    assert {folder.name for folder in workspace.evaluation("").iterdir()} == set(VALUES)
-    report.prune(workspace)
+    assert {folder.name for folder in workspace.evaluation("").glob("*/*")} == set(VALUES)
+    lineup.prune(workspace)
     assert capsys.readouterr().out == ""
 
 
@@ -291,10 +369,10 @@ def test_evaluations_of_entries_that_are_gone_are_removed(
 @pytest.mark.parametrize(
     "missing",
     [
-        "runs/evaluate/other/metrics.json",
-        "runs/evaluate/floor/metrics.json",
-        "runs/evaluate/other/trajectory.csv",
-        "runs/evaluate/floor/predictions.parquet",
+        "runs/evaluate/unlearn/other/metrics.json",
+        "runs/evaluate/retrain/floor/metrics.json",
+        "runs/evaluate/unlearn/other/trajectory.csv",
+        "runs/evaluate/retrain/floor/predictions.parquet",
         "runs/influence/influence.parquet",
         "runs/split/request.json",
         "runs/split/test.csv",
@@ -351,4 +429,4 @@ def test_parameters_that_cannot_be_reported(
     (workspace.root / "params.yaml").write_text(PARAMETERS.replace(old, new))
     with pytest.raises(params.ParameterError, match=message):
         report.run(workspace, None)
-    assert workspace.evaluation("floor").exists()  # nothing is removed by mistake
+    assert evaluation(workspace, "floor").exists()  # nothing is removed by mistake

@@ -1,20 +1,29 @@
 """Cells of a sweep, and the page that is made from them."""
 
 from pathlib import Path
+from typing import get_args
 
+import pandas as pd
 import pytest
 
+from flows import sweep
 from flows.cells import Cell, prepare
+from imu.splitting import Config
 from tasks import params
 from tests.conftest import REPOSITORY, make_workspace, run
 
-# The sweep of `make table`, on two cells.
-TWO_CELLS = """
+MODELS = ("nothing", "logit_mask", "imu")
+# The sweep of `make table`, on two cells and few models.
+TWO_CELLS = f"""
 from flows import sweep
-sweep.reported_cells = lambda root: [
-    sweep.Cell(name=f"seed {seed}", changes={"seed": seed, "split.scenario": "fraction"})
-    for seed in (0, 1)
-]
+from tasks import params
+def cells(root):
+    few = {{name: params.section(root, "unlearn")[name] for name in {MODELS}}}
+    retrained = {{name: params.section(root, "retrain")[name] for name in ("reference", "floor")}}
+    retrained["another"] = {{"seed_offset": 2}}
+    same = {{"split.scenario": "fraction", "unlearn": few, "retrain": retrained}}
+    return [sweep.Cell(name=f"seed {{seed}}", changes={{"seed": seed, **same}}) for seed in (0, 1)]
+sweep.reported_cells = cells
 sweep.main()
 """
 
@@ -37,6 +46,16 @@ def test_a_cell_cannot_change_what_is_not_there(workspace: Path) -> None:
         prepare(workspace, Cell(name="x", changes={"train.epoch": 1}))
 
 
+def test_every_scenario_is_reported_and_no_reported_request_is_tuned_on() -> None:
+    cells = [cell.changes for cell in sweep.reported_cells(REPOSITORY)]
+    found = sorted((changes["split.scenario"], changes["seed"]) for changes in cells)
+    scenarios = get_args(Config.__dataclass_fields__["scenario"].type)
+    assert found == [(scenario, seed) for scenario in sorted(scenarios) for seed in (0, 1, 2)]
+    assert (REPOSITORY / params.section(REPOSITORY, "split.by_ids.file")).is_file()
+    # The file names the same samples whatever the seed is.
+    assert "ids" not in {cell.changes["split.scenario"] for cell in sweep.tuning_cells()}
+
+
 @pytest.mark.slow
 def test_a_sweep_writes_the_page_and_leaves_the_canonical_outputs_alone(tmp_path: Path) -> None:
     root = make_workspace(tmp_path / "workspace")
@@ -44,9 +63,18 @@ def test_a_sweep_writes_the_page_and_leaves_the_canonical_outputs_alone(tmp_path
     page = (root / "docs" / "results-digits.md").read_text()
     assert page in done.stdout
     assert "## fraction: stratified 10 % (2 seeds)" in page
-    for model in ("reference", "floor", *params.section(REPOSITORY, "unlearn")):
-        assert f"| {model} |" in page
-    assert "TFA" not in page.split("## ")[1]
+    for model in ("reference", "floor", *MODELS):
+        assert f"\n| {model} |" in page
+    assert "| another |" not in page
+    assert "| TFA |" not in page
+    assert "### Distance to the reference: model − nothing" in page
+    found = pd.read_csv(root / "docs" / "results-digits.csv")
+    assert found.groupby("model")["seed"].agg(list).to_dict() == {
+        model: [0, 1] for model in ("reference", "floor", "another", *MODELS)
+    }
+    assert found["verdict"].notna().sum() == 10
+    assert found.loc[found["model"] == "imu", "U_LiRA"].notna().all()
+    assert found["RTE_time"].notna().any()
     assert (root / "docs" / "results-digits.png").is_file()
     assert not (root / "runs").exists()
     assert not (root / "dvc.lock").exists()

@@ -1,50 +1,216 @@
+"""Pages over seeds and cells: what they count, average and compare."""
+
 import json
 import math
+import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from tasks import tables
+from imu import metrics
+from tasks import results, results_page, tables
 from tasks.artifacts import ArtifactError
 
+KINDS = {"reference": "reference", "nothing": "baseline", "logit_mask": "baseline"}
+NAN = math.nan
+Values = dict[str, list[float]]
 
-def results(gaps: dict[str, list[float]], scenario: str = "class") -> pd.DataFrame:
-    """One row per model and seed."""
+
+def measured(columns: dict[str, Values], class_wise: bool = True) -> pd.DataFrame:
+    """Column -> model -> value by seed, as one row per model and seed."""
+    models = next(iter(columns.values()))
     return pd.DataFrame(
         [
             {
                 "dataset": "digits",
-                "scenario": scenario,
-                "forget": "class 8",
+                "scenario": "class" if class_wise else "fraction",
+                "forget": "class 8" if class_wise else "stratified 10 %",
+                "class_wise": class_wise,
                 "seed": seed,
                 "model": model,
+                "kind": "floor" if model.startswith("floor") else KINDS.get(model, "method"),
                 "sees": "forget",
-                "gap": gap,
-                "RTE_work": math.nan if model == "nothing" else 2.0,
+                "verdict": None if model == "reference" else "told apart",
+                **{name: values[model][seed] for name, values in columns.items()},
             }
-            for model, values in gaps.items()
-            for seed, gap in enumerate(values)
+            for model, values in models.items()
+            for seed in range(len(values))
         ]
     )
 
 
-GAPS = {"imu": [1.0, 2.0, 3.0], "nothing": [9.0, 9.0, 9.0], "floor": [2.0, 2.0, 2.0]}
+def written(table: pd.DataFrame) -> dict[str, dict[str, dict[str, str]]]:
+    """Section -> model -> column -> cell, as the page has it."""
+    found: dict[str, dict[str, dict[str, str]]] = {}
+    for section in re.split(r"^##+ ", results_page.page(table, "make table"), flags=re.M)[1:]:
+        title, *lines = section.splitlines()
+        rows = [[c.strip() for c in line.strip("|").split(" | ")] for line in lines if "|" in line]
+        if rows:
+            header, _, *cells = rows
+            found[title] = {row[0]: dict(zip(header, row, strict=True)) for row in cells}
+    return found
 
 
-def test_the_summary_is_mean_and_sample_deviation_over_seeds() -> None:
-    found = tables.summary(results(GAPS))
-    assert found.loc["imu", "gap"] == "2.00 ± 1.00"
-    assert found.loc["nothing", "RTE_work"] == "–"
+HEADLINE = "class: class 8 (3 seeds)"
+TO_MASK = "Distance to the reference: model − logit_mask"
+TO_NOTHING = "Distance to the reference: model − nothing"
+TO_FLOOR = "Distance to the reference: model − floor"
+GAPS = {
+    "imu": [1.0, 2.0, 3.0],
+    "logit_mask": [1.1, 2.2, 6.0],
+    "nothing": [9.0, 9.0, 9.0],
+    "floor": [2.0, 2.0, 2.0],
+    "reference": [0.0, 0.0, 0.0],
+}
+
+
+def test_a_cell_is_mean_and_sample_deviation_over_seeds() -> None:
+    assert written(measured({"gap": GAPS}))[HEADLINE]["imu"]["gap"] == "2.00 ± 1.00"
 
 
 def test_baselines_come_first() -> None:
-    assert list(tables.summary(results(GAPS)).index) == ["floor", "nothing", "imu"]
+    models = list(written(measured({"gap": GAPS}))[HEADLINE])
+    assert models == ["reference", "floor", "nothing", "logit_mask", "imu"]
 
 
-def test_wins_losses_and_ties_are_counted_seed_by_seed() -> None:
-    page = tables.results_page(results(GAPS), "make table")
-    assert "`imu` has a smaller gap than nothing in 3 of 3, floor in 1 of 3 (1 ties) seeds" in page
+def test_better_in_every_seed_by_noise_is_undecided() -> None:
+    """−0.1, −0.2 and −3: mean −1.1, s 1.6462, half the interval 4.3027 · 1.6462 / √3."""
+    found = written(measured({"gap": GAPS}))[TO_MASK]["imu"]["gap"]
+    assert found == "−1.10 [−5.19, +2.99] undecided"
+
+
+def test_what_is_consistent_is_decided_against_both_yardsticks() -> None:
+    """Half an interval: 4.3027 · 0.02 / √3 and 4.3027 · 0.08 / √3."""
+    gaps = {**GAPS, "imu": [1.0, 2.08, 5.92], "floor": [0.0, 1.0, 5.0]}
+    page = written(measured({"gap": gaps}))
+    assert page[TO_MASK]["imu"]["gap"] == "−0.10 [−0.15, −0.05] **better**"
+    assert page[TO_FLOOR]["imu"]["gap"] == "+1.00 [+0.80, +1.20] **worse**"
+
+
+def test_equality_and_a_difference_without_spread_are_told() -> None:
+    gaps = {**GAPS, "imu": GAPS["logit_mask"], "other": [gap - 1 for gap in GAPS["logit_mask"]]}
+    page = written(measured({"gap": gaps}))
+    assert page[TO_MASK]["imu"]["gap"] == "equal"
+    assert page[TO_MASK]["other"]["gap"] == "−1.00 in every seed, undecided"
+
+
+def test_one_seed_has_no_spread_and_decides_nothing() -> None:
+    page = written(measured({"gap": {model: gaps[:1] for model, gaps in GAPS.items()}}))
+    assert page["class: class 8 (1 seed)"]["imu"]["gap"] == "1.00"
+    assert page[TO_MASK]["imu"]["gap"] == "−0.10 undecided"
+
+
+def test_the_yardstick_is_masking_class_wise_and_nothing_else() -> None:
+    assert TO_NOTHING not in written(measured({"gap": GAPS}))
+    page = written(measured({"gap": GAPS}, class_wise=False))
+    assert TO_MASK not in page
+    assert list(page[TO_NOTHING]) == ["imu"]
+    assert list(page[TO_FLOOR]) == ["nothing", "imu"]
+
+
+def test_models_are_compared_by_metrics_that_there_are() -> None:
+    """A metric that got another name would leave the comparison silently."""
+    assert set(results.DISTANCES) <= metrics.about().keys()
+
+
+def test_the_page_says_how_many_comparisons_it_makes() -> None:
+    gaps = {**GAPS, "imu": [1.0, 2.08, 5.92], "floor": [0.0, 1.0, 5.0]}
+    page = results_page.page(measured({"gap": gaps, "gap_acc": gaps}), "make table")
+    assert page.count("2 comparisons: 2 better, 0 worse, 0 equal, 0 undecided.") == 1
+    assert page.count("4 comparisons: 0 better, 4 worse, 0 equal, 0 undecided.") == 1
+    assert "This page makes 6 comparisons: 2 better, 4 worse, 0 equal, 0 undecided." in page
+    # t(1 − 0.025 / 4; 2) = 8.8602, t(0.975; 2) = 4.3027
+    assert "over a table of 4 would make its first interval 2.1 times as wide" in page
+
+
+@pytest.fixture
+def _probed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A world with two attacks on features and a new metric of outputs."""
+    known = metrics.about() | {
+        "probe_5": metrics.About("features", "reference", "%", "of the class"),
+        "proto_7": metrics.About("features", "reference", "%", "of seven prototypes"),
+        "brand_new": metrics.About("distance", "low", "", "|a − b|"),
+    }
+    monkeypatch.setattr(metrics, "about", lambda: known)
+
+
+PROBES = {
+    "reference": [60.0, 60.0, 60.0],
+    "floor": [50.0, 59.0, 61.0],
+    "floor_2": [70.0, 59.0, 63.0],
+    "logit_mask": [97.0, 98.0, 99.0],
+    "imu": [59.0, 61.0, 60.5],
+}
+
+
+@pytest.mark.usefixtures("_probed")
+def test_the_floor_is_pooled_within_a_seed() -> None:
+    """Values 60, 59, 62; distances 10, 1, 2, so the signs of 50 and 70 do not cancel."""
+    page = written(measured({"probe_5": PROBES}))
+    assert page[HEADLINE]["floor"]["probe_5"] == "60.33 ± 1.53 (+0.33)"
+    assert "floor_2" not in page[HEADLINE]
+    # imu − floor: −9, 0, −1.5; logit_mask − floor: 27, 37, 37
+    assert page[TO_FLOOR]["imu"]["probe_5"].startswith("−3.50 [")
+    assert page[TO_FLOOR]["logit_mask"]["probe_5"].startswith("+33.67 [")
+
+
+@pytest.mark.usefixtures("_probed")
+def test_features_are_shown_beside_the_reference_and_compared_by_distance() -> None:
+    page = written(measured({"probe_5": PROBES}))
+    assert page[HEADLINE]["reference"]["probe_5"] == "60.00 ± 0.00"
+    assert page[HEADLINE]["logit_mask"]["probe_5"] == "98.00 ± 1.00 (+38.00)"
+    assert page[HEADLINE]["imu"]["probe_5"] == "60.17 ± 1.04 (+0.17)"
+    # 1, 1, 0.5 against 37, 38, 39: below the reference is as far as above
+    assert page[TO_MASK]["imu"]["probe_5"].startswith("−37.17 [")
+
+
+@pytest.mark.usefixtures("_probed")
+def test_a_new_metric_appears_unasked_under_its_group() -> None:
+    columns = dict.fromkeys(("gap", "proto_7", "brand_new", "RTE_work"), PROBES)
+    page = written(measured(columns))
+    assert list(page[HEADLINE]["imu"]) == ["model", "sees", "verdicts", "gap", "RTE_work"]
+    assert page[metrics.GROUPS["distance"]]["imu"] == {
+        "model": "imu",
+        "brand_new": "60.1667 ± 1.0408",
+    }
+    assert page[metrics.GROUPS["features"]]["imu"]["proto_7"] == "60.17 ± 1.04 (+0.17)"
+    assert metrics.GROUPS["outcome"] not in page  # the first table has them all
+    assert "brand_new" not in page[TO_MASK]["imu"]
+    assert page["Columns"]["brand_new"]["meaning"] == "\\|a − b\\|"
+    assert list(page["Columns"]) == ["gap", "proto_7", "brand_new", "RTE_work"]
+
+
+def test_what_does_not_exist_is_a_dash_and_not_compared() -> None:
+    columns = {"gap": GAPS, "TV": {**GAPS, "imu": [NAN] * 3}, "TFA": dict.fromkeys(GAPS, [NAN] * 3)}
+    page = written(measured(columns))
+    assert page[HEADLINE]["imu"]["TV"] == "–"
+    assert page[TO_MASK]["imu"]["TV"] == "–"
+    assert "TFA" not in page[HEADLINE]["imu"]
+    assert "TFA" not in page["Columns"]
+
+
+def test_what_is_absent_in_some_seeds_is_an_error_but_costs_say_so() -> None:
+    partly = {**GAPS, "imu": [1.0, NAN, 2.0]}
+    with pytest.raises(ArtifactError, match="gap of imu: 1 of 3 values are absent"):
+        results_page.page(measured({"gap": partly}), "make table")
+    with pytest.raises(ArtifactError, match="RA of imu: 1 of 3 values are absent"):
+        results_page.page(measured({"gap": GAPS, "RA": partly}), "make table")
+    floors = {**GAPS, "floor_2": [2.0, NAN, 2.0]}
+    with pytest.raises(ArtifactError, match="gap is absent in some models of the floor"):
+        results_page.page(measured({"gap": floors}), "make table")
+    found = written(measured({"gap": GAPS, "RTE_work": partly}))[HEADLINE]["imu"]["RTE_work"]
+    assert found == "1.5 ± 0.7 (2 of 3 seeds)"
+
+
+def test_verdicts_are_counted_over_seeds_and_those_of_the_floor_over_models() -> None:
+    table = measured({"gap": {**GAPS, "floor_2": [2.0, 2.0, 2.0]}})
+    table.loc[(table["model"] == "imu") & (table["seed"] > 0), "verdict"] = "masked only"
+    table.loc[table["model"] == "floor_2", "verdict"] = "indistinguishable"
+    page = written(table)[HEADLINE]
+    assert page["imu"]["verdicts"] == "masked only 2/3, told apart 1/3"
+    assert page["floor"]["verdicts"] == "told apart 3/6, indistinguishable 3/6"
+    assert page["reference"]["verdicts"] == "–"
 
 
 def tried(gaps: dict[str, list[float]]) -> pd.DataFrame:
@@ -99,27 +265,56 @@ def test_candidates_of_all_cells_are_collected(tmp_path: Path) -> None:
     assert found["failure"][1] == "a loss is nan, they say"
 
 
-def test_cells_become_rows_and_a_missing_model_is_an_error(tmp_path: Path) -> None:
-    cells = {}
-    for seed in (0, 1):
-        folder = tmp_path / str(seed)
-        (folder / "runs" / "split").mkdir(parents=True)
-        (folder / "params.yaml").write_text(f"seed: {seed}\nunlearn: {{imu: {{sees: forget}}}}\n")
-        (folder / "runs" / "split" / "request.json").write_text(
-            json.dumps({"dataset": "digits", "scenario": "class", "forget": "class 8"})
-        )
-        cells[str(folder)] = {"results": {"imu/gap": 1.0 + seed, "floor/gap": 0.5}}
-    found = tables.collected(cells)
-    assert set(zip(found["model"], found["sees"], strict=True)) == {
-        ("imu", "forget"),
-        ("floor", "retain"),
-    }
+def cell(root: Path, seed: int, without: str = "") -> tuple[str, dict[str, dict[str, float]]]:
+    """A cell's folder, and what closing it said."""
+    for part in ("split", "report"):
+        (root / "runs" / part).mkdir(parents=True)
+    (root / "params.yaml").write_text(
+        f"seed: {seed}\nunlearn: {{imu: {{sees: forget}}, nothing: {{sees: forget}}}}\n"
+    )
+    request = {"dataset": "digits", "scenario": "ids", "forget": "ids in x", "forget_classes": [8]}
+    (root / "runs" / "split" / "request.json").write_text(json.dumps(request))
+    (root / "runs" / "report" / "table.csv").write_text(
+        "model,kind,gap,TFA,RTE_work\nreference,reference,0.0,,\nagain,floor,0.5,,\n"
+        f"nothing,baseline,9.0,,\nimu,with_retain,{1.0 + seed},,4.5\n"
+    )
+    said = {"outcome": "masked only", "words": "masked only (features)", "decided": ["probe 97"]}
+    verdicts = {model: said for model in ("imu", "nothing", "again") if model != without}
+    (root / "runs" / "report" / "verdicts.json").write_text(json.dumps(verdicts))
+    return str(root), {"results": {"imu/RTE_time": 2.5, "imu/gap": 1.0 + seed}}
+
+
+def test_cells_become_rows_with_kind_verdict_and_time(tmp_path: Path) -> None:
+    found = results.collected(dict(cell(tmp_path / str(seed), seed) for seed in (0, 1)))
+    assert found["class_wise"].all()
     assert found.set_index(["model", "seed"])["gap"].to_dict() == {
+        ("reference", 0): 0.0,
+        ("again", 0): 0.5,
+        ("nothing", 0): 9.0,
         ("imu", 0): 1.0,
-        ("floor", 0): 0.5,
+        ("reference", 1): 0.0,
+        ("again", 1): 0.5,
+        ("nothing", 1): 9.0,
         ("imu", 1): 2.0,
-        ("floor", 1): 0.5,
     }
-    del cells[str(folder)]["results"]["imu/gap"]
+    rows = found.drop_duplicates("model").set_index("model")
+    columns = ["kind", "sees", "verdict", "RTE_work", "RTE_time"]
+    assert rows[columns].astype(object).fillna("none").T.to_dict("list") == {
+        "reference": ["reference", "retain", "none", "none", "none"],
+        "again": ["floor", "retain", "masked only", "none", "none"],
+        "nothing": ["baseline", "forget", "masked only", "none", "none"],
+        "imu": ["with_retain", "forget", "masked only", 4.5, 2.5],
+    }
+    page = written(found)
+    assert page["ids: ids in x (2 seeds)"]["floor"]["verdicts"] == "masked only 2/2"
+    assert list(page[TO_FLOOR]) == ["imu"]  # there is no mask to beat
+
+
+def test_a_missing_model_or_verdict_is_an_error(tmp_path: Path) -> None:
+    cells = dict(cell(tmp_path / str(seed), seed) for seed in (0, 1))
+    table = tmp_path / "1" / "runs" / "report" / "table.csv"
+    table.write_text("\n".join(table.read_text().splitlines()[:-1]) + "\n")
     with pytest.raises(ArtifactError, match="models are missing in some cells"):
-        tables.collected(cells)
+        results.collected(cells)
+    with pytest.raises(ArtifactError, match=r"verdicts\.json has no \['imu'\]"):
+        results.collected(dict([cell(tmp_path / "2", 2, without="imu")]))

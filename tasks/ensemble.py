@@ -1,0 +1,122 @@
+"""Train families of many small networks, for the tests that need many models (U-LiRA, KLoM).
+
+original: on the training set; each method unlearns every one of them. oracle: on the retain set,
+so that they never saw the forget set. floor: as oracle, with other seeds.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from imu import ensemble, metrics, training
+from imu.cost import FlopCounter
+from imu.objective import predictions
+from tasks import artifacts, params
+from tasks.record import Record
+from tasks.samples import load_samples
+from tasks.workspace import Stopwatch, Workspace, built
+
+SETS = ("forget", "retain", "validation")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    members: int = 16  # networks in each family
+
+    def __post_init__(self) -> None:
+        if self.members < 3:
+            raise ValueError(f"members must be >= 3, got {self.members}")
+
+
+class Family(NamedTuple):
+    manifest: str  # what its networks are trained on
+    seed_offset: int  # of the first network; the others follow by one
+
+
+FAMILIES = {
+    "original": Family("train", 10_000),
+    "oracle": Family("retain", 20_000),
+    "floor": Family("retain", 30_000),
+}
+
+
+def run(workspace: Workspace, item: str) -> float:
+    device, data = workspace.device(), workspace.dataset()
+    config = params.load(workspace.root, "ensemble", Config, without=("network",))
+    recipe = params.load(workspace.root, "train", training.Config)
+    family = FAMILIES[item]
+    seeds = [workspace.seed + family.seed_offset + i for i in range(config.members)]
+    made = [workspace.new_model(data, seed, "ensemble.network") for seed in seeds]
+    networks, about = [network.to(device) for network, _ in made], made[0][1]
+    rows = workspace.rows(family.manifest, data)
+    watch, flops = Stopwatch(), FlopCounter()
+    progress = ensemble.fit(networks, data, rows, recipe, seeds=seeds, device=device)
+    while True:
+        with watch.running(), flops:
+            epoch = next(progress, None)
+        if epoch is None:
+            break
+        print(f"epoch {epoch.epoch}/{recipe.epochs}: loss {epoch.loss:.4f}")
+    margins, right = {}, {}
+    for name in SETS:
+        samples, objective = load_samples(workspace, name, data, device)
+        margins[name] = ensemble.margins(networks, objective, samples)
+        found = [predictions(n, objective, samples.inputs).argmax(1) for n in networks]
+        right[name] = (torch.stack(found) == samples.targets).double().mean().item()
+    out = _out(workspace, item)
+    artifacts.write_tensors(out / "margins.safetensors", margins, {})
+    artifacts.write_tensors(out / "models.safetensors", _stored(networks), about)
+    artifacts.write_json(
+        out / "metrics.json",
+        {f"{name}_accuracy": 100 * share for name, share in right.items()} | {"flops": flops.total},
+    )
+    return watch.seconds
+
+
+def record(workspace: Workspace, item: str) -> Record:
+    return Record(
+        params={
+            "ensemble": params.section(workspace.root, "ensemble"),
+            "train": asdict(params.load(workspace.root, "train", training.Config)),
+            "seed": workspace.seed + FAMILIES[item].seed_offset,
+        },
+        metrics=artifacts.read_json(_out(workspace, item) / "metrics.json"),
+        manifests={FAMILIES[item].manifest: workspace.manifest(FAMILIES[item].manifest)},
+    )
+
+
+def read_margins(workspace: Workspace, item: str) -> metrics.Family:
+    """What a family says of each sample."""
+    tensors, _ = artifacts.read_tensors(_out(workspace, item) / "margins.safetensors")
+    return metrics.Family(margins={name: tensors[name].numpy() for name in SETS})
+
+
+def read_networks(workspace: Workspace, item: str) -> list[nn.Module]:
+    """The networks of a family. Raises ArtifactError."""
+    path = _out(workspace, item) / "models.safetensors"
+    tensors, about = artifacts.read_tensors(path)
+    states: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        number, _, rest = name.partition("/")
+        states.setdefault(number, {})[rest] = tensor
+    return [built(path, state, about) for _, state in sorted(states.items(), key=_number)]
+
+
+def _number(item: tuple[str, object]) -> int:
+    return int(item[0])
+
+
+def _stored(networks: list[nn.Module]) -> dict[str, Tensor]:
+    """Tensors named "<member>/<parameter>"."""
+    return {
+        f"{number}/{name}": tensor
+        for number, network in enumerate(networks)
+        for name, tensor in network.state_dict().items()
+    }
+
+
+def _out(workspace: Workspace, item: str) -> Path:
+    return workspace.runs / "ensemble" / item

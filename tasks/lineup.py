@@ -1,0 +1,107 @@
+"""The models that a report compares, in the order of its tables, and their table of results."""
+
+import shutil
+from typing import NamedTuple
+
+import pandas as pd
+
+from imu import metrics, verdict
+from tasks import artifacts, findings, params
+from tasks.workspace import Workspace
+
+REFERENCE = "reference"  # the item of `retrain` that every model is compared with
+BASELINES = ("nothing", "logit_mask")  # methods that do not unlearn
+
+
+class Row(NamedTuple):
+    """One model of the table: who made it ("unlearn/imu"), its kind, and by which method.
+
+    The kind of a method is "method", or "with_retain" where it is given the retain set.
+    """
+
+    producer: str
+    kind: str
+    method: str
+
+    @property
+    def model(self) -> str:
+        return self.producer.rsplit("/", 1)[1]
+
+
+def rows(workspace: Workspace) -> list[Row]:
+    """Every row in the table's order: reference, floor, baselines, methods."""
+    params.section(workspace.root, f"retrain.{REFERENCE}")
+    retrained = [name for name in params.section(workspace.root, "retrain") if name != REFERENCE]
+    entries = params.section(workspace.root, "unlearn") or {}
+    made = [(str(name), str(entry["method"])) for name, entry in entries.items()]
+    if not made:
+        raise params.ParameterError(f"{params.FILE}: unlearn has no entry to report on")
+    if both := sorted({name for name, _ in made} & {REFERENCE, *retrained}):
+        raise params.ParameterError(f"{params.FILE}: {both} stand both in retrain and unlearn")
+    kinds = {
+        name: "with_retain" if entry.get("sees") == "retain" else "method"
+        for name, entry in entries.items()
+    }
+    baselines = [(n, m) for baseline in BASELINES for n, m in made if m == baseline]
+    return [
+        Row(f"retrain/{REFERENCE}", "reference", "retrain"),
+        *(Row(f"retrain/{name}", "floor", "retrain") for name in retrained),
+        *(Row(f"unlearn/{name}", "baseline", method) for name, method in baselines),
+        *(
+            Row(f"unlearn/{name}", kind, method)
+            for kind in findings.METHODS
+            for name, method in made
+            if method not in BASELINES and kinds[name] == kind
+        ),
+    ]
+
+
+def table(workspace: Workspace) -> pd.DataFrame:
+    """One row per model: model, kind, every metric, work; NaN where a value does not exist.
+
+    Raises ArtifactError when an evaluation is missing or was made with other metrics.
+    """
+    columns = [*metrics.about(), findings.WORK]
+    lines, expected = [], None
+    for row in rows(workspace):
+        path = workspace.evaluation(row.producer) / "metrics.json"
+        values = artifacts.read_json(path)
+        names = values.keys() - {findings.WORK}
+        expected = names if expected is None else expected
+        if names != expected or not names <= set(columns):
+            raise artifacts.ArtifactError(
+                f"{path} has the metrics {sorted(names)}, must have {sorted(expected)}: "
+                "evaluate again with `dvc repro`"
+            )
+        lines.append({"model": row.model, "kind": row.kind} | values | _per_sample(workspace, row))
+    return pd.DataFrame(lines, columns=["model", "kind", *columns])
+
+
+def compared(workspace: Workspace, results: pd.DataFrame) -> findings.Compared:
+    by_method = {row.method: row.model for row in reversed(rows(workspace))}
+    return findings.Compared(
+        table=results.set_index("model"),
+        nothing=by_method.get("nothing"),
+        mask=by_method.get("logit_mask"),
+        class_wise=bool(workspace.read_request()["forget_classes"]),
+        limits=params.load(workspace.root, "verdict", verdict.Config),
+    )
+
+
+def prune(workspace: Workspace) -> None:
+    """Remove evaluations of entries that ``params.yaml`` no longer has."""
+    known = {row.producer for row in rows(workspace)}
+    for folder in sorted(workspace.evaluation("").glob("*/*/")):
+        producer = f"{folder.parent.name}/{folder.name}"
+        if producer not in known:
+            shutil.rmtree(folder)
+            print(f"removed runs/evaluate/{producer}: not in params.yaml; DVC's cache still has it")
+
+
+def _per_sample(workspace: Workspace, row: Row) -> dict[str, float]:
+    """What many networks say: of a method, and of the floor, which all its models share."""
+    if row.kind == "reference":
+        return {}
+    judged = "ensemble/floor" if row.kind == "floor" else row.producer
+    found: dict[str, float] = artifacts.read_json(workspace.per_sample(judged) / "metrics.json")
+    return found

@@ -1,0 +1,116 @@
+"""Judge a method sample by sample: it unlearns many networks, which are held against many oracles.
+
+The networks are those of ``tasks.ensemble``: small, so that there can be many. What is judged is
+the method, with its parameters of ``params.yaml``, not the one model of the unlearn stage.
+"""
+
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from imu import ensemble, influence, metrics
+from imu import unlearn as methods
+from imu.objective import predictions
+from tasks import artifacts, params, unlearn
+from tasks.ensemble import SETS, read_margins, read_networks
+from tasks.record import Record
+from tasks.samples import load_samples
+from tasks.workspace import Stopwatch, Workspace
+
+ORACLES = "oracle"
+
+
+def run(workspace: Workspace, item: str) -> float | None:
+    """``item`` says what is judged: "unlearn/<entry>", or "ensemble/floor", the noise floor."""
+    watch = Stopwatch()
+    if item.startswith("unlearn/"):
+        judged = _unlearned(workspace, item.removeprefix("unlearn/"), watch)
+    else:
+        judged = read_margins(workspace, item.removeprefix("ensemble/"))
+    oracles = read_margins(workspace, ORACLES)
+    values = metrics.over_models(judged, oracles)
+    out = workspace.per_sample(item)
+    artifacts.write_table(out / "samples.parquet", _samples(workspace, judged, oracles))
+    artifacts.write_json(out / "metrics.json", values)
+    print(", ".join(f"{name} {value:.4g}" for name, value in values.items()))
+    return watch.seconds
+
+
+def record(workspace: Workspace, item: str) -> Record:
+    out, parameters = workspace.per_sample(item), {}
+    if item.startswith("unlearn/"):
+        entry = unlearn.configured(workspace, item.removeprefix("unlearn/"))
+        parameters = {"method": entry.method, "sees": entry.sees, **asdict(entry.config)}
+    return Record(
+        params={
+            "judged": item,
+            "ensemble": params.section(workspace.root, "ensemble"),
+            "unlearn": parameters,
+        },
+        metrics=artifacts.read_json(out / "metrics.json"),
+        files={"per_sample": [out / "samples.parquet"]},
+        manifests={name: workspace.manifest(name) for name in SETS},
+    )
+
+
+def _unlearned(workspace: Workspace, item: str, watch: Stopwatch) -> metrics.Family:
+    """The family of originals after ``item`` has unlearned each, under a seed of its own."""
+    device, data = workspace.device(), workspace.dataset()
+    entry = unlearn.configured(workspace, item)
+    loaded = {name: load_samples(workspace, name, data, device) for name in SETS}
+    objective = loaded["forget"][1]
+    sets = {name: samples for name, (samples, _) in loaded.items()}
+    visible = {name: sets[name] for name in {"forget", entry.sees}}
+    config = params.load(workspace.root, "influence", influence.Config)
+    networks = [network.to(device) for network in read_networks(workspace, "original")]
+    diverged, unfinished = [], 0
+    for number, network in enumerate(networks):
+
+        def weights(network: torch.nn.Module = network) -> Tensor:
+            scores = influence.influence(network, objective, sets["forget"], config)
+            return influence.ascent_weights(
+                scores,
+                score=config.score,
+                clip_quantile=config.clip_quantile,
+                top_fraction=config.top_fraction,
+            )[0]
+
+        logits = predictions(network, objective, sets["validation"].inputs)
+        unseen = 100 * (logits.argmax(1) == sets["validation"].targets).double().mean().item()
+        given = unlearn.available(workspace, visible, unseen, device) | {"influence": weights}
+        seed = workspace.seed + number
+        said = f"network {number + 1}/{len(networks)}"
+        try:
+            with watch.running():
+                *_, last = methods.run(
+                    entry.method, network, objective, entry.config, seed=seed, available=given
+                )
+            print(f"{said}: forget accuracy {last.accuracy:.2f} %")
+        except FloatingPointError as error:
+            diverged.append(number)
+            print(f"{said}: {error}")
+        except methods.UnlearningError as error:
+            unfinished += 1
+            print(f"{said}: {error}")
+    margins = {
+        name: ensemble.margins(networks, objective, samples).cpu().numpy()
+        for name, samples in sets.items()
+    }
+    for of_set in margins.values():
+        of_set[diverged] = -np.inf
+    return metrics.Family(margins=margins, diverged=len(diverged), unfinished=unfinished)
+
+
+def _samples(workspace: Workspace, judged: metrics.Family, oracles: metrics.Family) -> pd.DataFrame:
+    """Per sample: set, id, label, and the mean margin of the judged networks and of the oracles."""
+    tables = []
+    for name in SETS:
+        table = workspace.read_manifest(name)[["id", "label"]]
+        table.insert(0, "set", name)
+        table["margin"] = judged.margins[name].mean(0)
+        table["oracle_margin"] = oracles.margins[name].mean(0)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)

@@ -1,0 +1,80 @@
+"""Where a model differs from the reference: by class, and sample by sample."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from imu.metrics import Outputs
+
+
+def predictions(
+    manifests: Mapping[str, pd.DataFrame], judged: Outputs, reference: Outputs, original: Outputs
+) -> pd.DataFrame:
+    """One row per sample: set, id, label, and what three models say of it.
+
+    predicted: the most probable class. confidence: the probability of the label. Those of the
+    judged model bear these names, the others "reference_" and "original_" before them.
+    """
+    tables = []
+    for name, manifest in manifests.items():
+        table = manifest[["id", "label"]].copy()
+        table.insert(0, "set", name)
+        models = {"": judged, "reference_": reference, "original_": original}
+        for prefix, outputs in models.items():
+            table[f"{prefix}predicted"] = outputs.probabilities[name].argmax(1)
+            table[f"{prefix}confidence"] = outputs.confidence(name)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def by_class(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Per class and set: number of samples, accuracy in %, that of the reference and original.
+
+    ``changed`` is the accuracy minus the reference's, in points.
+    """
+    right = pd.DataFrame(
+        {
+            name: 100.0 * (predictions[column] == predictions["label"])
+            for name, column in (
+                ("accuracy", "predicted"),
+                ("reference", "reference_predicted"),
+                ("original", "original_predicted"),
+            )
+        }
+    )
+    groups = right.groupby([predictions["label"], predictions["set"]], sort=True)
+    table = groups.mean()
+    table.insert(0, "samples", groups.size())
+    table["changed"] = table["accuracy"] - table["reference"]
+    return table.reset_index().rename(columns={"label": "class"})
+
+
+def least_forgotten(predictions: pd.DataFrame, influence: pd.DataFrame) -> pd.DataFrame:
+    """Forget samples, those first whose label the model remembers most beyond the reference.
+
+    remembered = confidence − the reference's confidence, in [−1, 1]. influence: table with id and
+    influence. Of equals the one that the original knew best comes first. Raises ValueError when
+    the two tables list other samples.
+    """
+    table = predictions[predictions["set"] == "forget"]
+    scores = influence.astype({"id": "str"}).set_index("id")["influence"]
+    if set(table["id"]) != set(scores.index):
+        raise ValueError("the table of influence lists other samples than the forget set")
+    table = table.assign(influence=scores[table["id"]].to_numpy())
+    table["remembered"] = table["confidence"] - table["reference_confidence"]
+    return _ordered(table, ["remembered", "original_confidence"])
+
+
+def got_worse(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Retain samples, those first whose label lost most confidence against the original.
+
+    lost = the original's confidence − the model's, in [−1, 1].
+    """
+    table = predictions[predictions["set"] == "retain"].copy()
+    table["lost"] = table["original_confidence"] - table["confidence"]
+    return _ordered(table, ["lost"])
+
+
+def _ordered(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    ordered = table.sort_values(columns, ascending=False, kind="stable", ignore_index=True)
+    return ordered.drop(columns="set")

@@ -37,10 +37,11 @@ table: setup
 tune: setup
 	@python -m flows.sweep tune
 
-## make bench     start-up of stages and speed of influence; writes docs/startup.md, influence.md
+## make bench     speed; writes docs/startup.md, influence.md and ensemble.md
 bench: setup
 	@python -m benchmarks.startup
 	@python -m benchmarks.influence
+	@python -m benchmarks.ensemble
 
 ## make mlflow    MLflow's page on 127.0.0.1:5000
 mlflow: setup

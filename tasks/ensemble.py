@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from imu import ensemble, metrics, training
-from imu.cost import FlopCounter
 from imu.objective import predictions
 from tasks import artifacts, params
 from tasks.record import Record
@@ -52,10 +51,10 @@ def run(workspace: Workspace, item: str) -> float:
     made = [workspace.new_model(data, seed, "ensemble.network") for seed in seeds]
     networks, about = [network.to(device) for network, _ in made], made[0][1]
     rows = workspace.rows(family.manifest, data)
-    watch, flops = Stopwatch(), FlopCounter()
+    watch = Stopwatch()
     progress = ensemble.fit(networks, data, rows, recipe, seeds=seeds, device=device)
     while True:
-        with watch.running(), flops:
+        with watch.running():
             epoch = next(progress, None)
         if epoch is None:
             break
@@ -71,7 +70,7 @@ def run(workspace: Workspace, item: str) -> float:
     artifacts.write_tensors(out / "models.safetensors", _stored(networks), about)
     artifacts.write_json(
         out / "metrics.json",
-        {f"{name}_accuracy": 100 * share for name, share in right.items()} | {"flops": flops.total},
+        {f"{name}_accuracy": 100 * share for name, share in right.items()},
     )
     return watch.seconds
 

@@ -90,14 +90,17 @@ def complete(
 def results(workspace: Workspace, tracker: Tracker, keys: dict[str, str]) -> dict[str, float]:
     """Every evaluation that ``params.yaml`` names and that lies on disk, by "item/metric".
 
-    RTE_time is added where the seconds of all stages behind it are known.
+    What many networks say of an item is among them. RTE_time is added where the seconds of all stages behind it are known.
     """
     found: dict[str, float] = {}
     for section in ("retrain", "unlearn"):
         for item in params.section(workspace.root, section):
             path = workspace.evaluation(f"{section}/{item}") / "metrics.json"
+            judged = f"unlearn/{item}" if section == "unlearn" else f"ensemble/{item}"
+            for file in (path, workspace.per_sample(judged) / "metrics.json"):
+                if file.is_file():
+                    found |= {f"{item}/{k}": v for k, v in artifacts.read_json(file).items()}
             if path.is_file():
-                found |= {f"{item}/{k}": v for k, v in artifacts.read_json(path).items()}
                 if section == "unlearn":
                     known = times.rte_time(workspace, tracker, item, keys)[0]
                     found |= {f"{item}/{k}": v for k, v in known.items()}

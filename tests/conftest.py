@@ -23,6 +23,12 @@ SMALL = {
     "snapshots": 3,
 }
 
+# Of what params.yaml runs: one of each kind, and a floor of two.
+MODELS = {
+    "retrain": ("reference", "floor", "floor_2"),
+    "unlearn": ("nothing", "logit_mask", "fine_tune", "imu"),
+}
+
 torch.set_num_threads(1)
 
 
@@ -44,18 +50,32 @@ def workspace(tmp_path: Path) -> Path:
 
 
 def make_workspace(root: Path, changes: dict[str, Any] | None = None) -> Path:
-    """A git and DVC repository with this code, small parameters and its own cache and data."""
+    """A git and DVC repository with this code, small parameters and its own cache and data.
+
+    It runs few models, see ``MODELS``.
+    """
     listed = run("git", "ls-files", "-z", "-co", "--exclude-standard", cwd=REPOSITORY).stdout
     for name in filter(None, listed.split("\0")):
         if (REPOSITORY / name).is_file() and not name.startswith(("tests/", "dvc.lock")):
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(REPOSITORY / name, root / name)
+    keep(root, MODELS)
     change(root, SMALL)
     change(root, changes or {})
     for command in ("git init -q", "git add -A", "git -c user.name=t -c user.email=t commit -qm t"):
         run(*command.split(), cwd=root)
     run("python", "-m", "tasks", "data", cwd=root)
     return root
+
+
+def keep(root: Path, entries: dict[str, tuple[str, ...]]) -> None:
+    """Remove from the sections of params.yaml every entry but the given ones."""
+    yaml = YAML()
+    content = yaml.load((root / "params.yaml").read_text())
+    for section, names in entries.items():
+        content[section] = {name: content[section][name] for name in names}
+    with (root / "params.yaml").open("w") as file:
+        yaml.dump(content, file)
 
 
 def change(root: Path, changes: dict[str, Any]) -> None:

@@ -219,9 +219,9 @@ class Spied:
                 learned.append(x)
                 return super().fit(x, y)
 
-            def predict(self, x):
+            def decision_function(self, x):
                 asked.append(x)
-                return super().predict(x)
+                return super().decision_function(x)
 
         monkeypatch.setattr(sklearn.svm, "SVC", Seen)
 
@@ -333,3 +333,13 @@ def test_the_attack_draws_by_its_seed():
 def test_the_attack_needs_members_and_non_members(name):
     with pytest.raises(ValueError, match="needs members and non-members"):
         membership.measure(changed(outputs(), name, np.zeros(0, dtype=int)))
+
+
+def test_an_attack_that_found_nothing_to_learn_calls_nobody_unseen():
+    plain = outputs(forget_classes=())
+    alike = {
+        name: np.where(np.eye(4, dtype=bool)[labels], 0.97, 0.01)
+        for name, labels in plain.labels.items()
+    }
+    found = membership.measure(replace(plain, probabilities=alike))
+    assert {name: found[name] for name in MIA[:4]} == dict.fromkeys(MIA[:4], 0.0)

@@ -10,7 +10,7 @@ import psutil
 import pytest
 from ruamel.yaml import YAML
 
-from tasks import lineage
+from tasks import lineage, report
 from tasks.tracking import Tracker
 from tasks.workspace import Workspace
 from tests.conftest import change, make_workspace, run, started
@@ -94,15 +94,46 @@ def test_mlflow_and_the_disk_tell_the_same_numbers(ran: Path) -> None:
     parent = parents(ran)[-2]
     stages = nested(ran, parent.info.run_id)
     for item in ("imu", "nothing", "floor"):
-        values = json.loads((ran / "runs" / "evaluate" / item / "metrics.json").read_text())
         group = "evaluate_retrain" if item == "floor" else "evaluate"
-        logged = stages[f"{group}@{item}"].data.metrics
+        producer = f"{'retrain' if item == 'floor' else 'unlearn'}/{item}"
+        path = Workspace(ran).evaluation(producer) / "metrics.json"
+        logged, values = stages[f"{group}@{item}"].data.metrics, json.loads(path.read_text())
         for name, value in values.items():
             assert logged[name] == pytest.approx(value, rel=1e-12)
             assert parent.data.metrics[f"{item}/{name}"] == pytest.approx(value, rel=1e-12)
     assert stages["evaluate@imu"].data.metrics["RTE_time"] > 0
     assert stages["train"].data.params["train.epochs"] == "3"
     assert parent.data.params["unlearn.imu.method"] == "imu"
+
+
+def test_mlflow_holds_the_verdicts_and_the_slices(ran: Path) -> None:
+    parent = parents(ran)[-2]
+    stages = nested(ran, parent.info.run_id)
+    said = report.read_verdicts(Workspace(ran))
+    assert said.keys() == {"imu", "fine_tune", "nothing", "logit_mask", "floor", "floor_2"}
+    for item, verdict in said.items():
+        group = "evaluate_retrain" if item.startswith("floor") else "evaluate"
+        tags = stages[f"{group}@{item}"].data.tags
+        assert tags["verdict"] == verdict["words"] == parent.data.tags[f"verdict.{item}"]
+        assert tags["verdict.decided"] == "; ".join(verdict["decided"])
+    client = Tracker(Workspace(ran)).client
+    run_id = stages["evaluate@imu"].info.run_id
+    listed = {file.path for file in client.list_artifacts(run_id, "slices")}
+    tables = {f"slices/{name}.json" for name in ("by_class", "least_forgotten", "got_worse")}
+    assert listed == tables
+    shown = client.load_table("imu", "slices/least_forgotten.json", [run_id])
+    assert shown["remembered"].is_monotonic_decreasing
+    images = {cell["filepath"] for cell in shown["image"]}
+    assert len(images) == len(shown) == 16
+
+
+def test_mlflow_shows_what_many_networks_say(ran: Path) -> None:
+    stages = nested(ran, parents(ran)[-2].info.run_id)
+    for name, judged in (("per_sample@imu", "unlearn/imu"), ("per_sample_floor", "ensemble/floor")):
+        values = json.loads((Workspace(ran).per_sample(judged) / "metrics.json").read_text())
+        logged = stages[name].data.metrics
+        assert {metric: logged[metric] for metric in values} == pytest.approx(values, rel=1e-12)
+        assert {"U_LiRA", "KLoM_forget", "diverged"} <= values.keys()
 
 
 def test_a_logged_model_serves_the_probabilities_of_the_stored_one(ran: Path) -> None:
@@ -155,7 +186,7 @@ def test_one_parameter_reruns_only_what_depends_on_it(ran: Path) -> None:
         change(ran, {"unlearn": {"imu": {"step": 0.4}}})
         output = run("dvc", "repro", cwd=ran).stdout
         ran_stages = {line.split("'")[1] for line in output.splitlines() if "Running" in line}
-        assert ran_stages == {"unlearn@imu", "evaluate@imu", "report"}
+        assert ran_stages == {"unlearn@imu", "evaluate@imu", "per_sample@imu", "report"}
         newest = parents(ran)[0]
         assert newest.info.status == "FINISHED"
         assert newest.data.tags["imu.parent"].startswith("dvc-")
@@ -204,7 +235,7 @@ def test_a_second_run_in_the_workspace_is_refused(ran: Path) -> None:
 def test_dvc_metrics_and_plots_are_shown(ran: Path) -> None:
     shown = run("dvc", "metrics", "show", "--json", cwd=ran).stdout
     found = json.loads(shown)[""]["data"]
-    assert found["runs/evaluate/imu/metrics.json"]["data"]["gap"] >= 0
+    assert found["runs/evaluate/unlearn/imu/metrics.json"]["data"]["gap"] >= 0
     run("dvc", "plots", "show", cwd=ran)
     page = (ran / "dvc_plots" / "index.html").read_text()
     assert "distance.png" in page

@@ -47,7 +47,7 @@ def test_the_reference_and_its_floor_are_indistinguishable():
         ("FA", 3.0, 1, "not forgotten", (True, False)),
         ("TFA", 3.0, 1, "not forgotten", (True,)),
         ("MIA", 6.0, -1, "not forgotten", (False,)),
-        ("MIA_vector", 6.0, -1, "not forgotten", (False,)),
+        ("MIA_modified", 6.0, -1, "not forgotten", (False,)),
         ("RA", 2.0, -1, "utility lost", (True, False)),
         ("TA", 2.0, -1, "utility lost", (True, False)),
         ("probe", 5.0, 1, "masked only", (True, False)),

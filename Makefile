@@ -37,11 +37,12 @@ table: setup
 tune: setup
 	@python -m flows.sweep tune
 
-## make bench     speed; writes docs/startup.md, influence.md and ensemble.md
+## make bench     speed; and errors of verdicts; writes docs/startup.md and others
 bench: setup
 	@python -m benchmarks.startup
 	@python -m benchmarks.influence
 	@python -m benchmarks.ensemble
+	@python -m benchmarks.verdict
 
 ## make mlflow    MLflow's page on 127.0.0.1:5000
 mlflow: setup

@@ -163,10 +163,11 @@ def _warm(root: Path) -> Iterator[dict[str, str]]:
 
 
 def run_tags() -> dict[str, str]:
+    url = str(flow_run.ui_url)  # begins with "None" where the server ends with the run
     return {
         "prefect.flow_run_id": str(flow_run.id),
         "prefect.flow_run_name": str(flow_run.name),
-        "prefect.flow_run_url": str(flow_run.ui_url),
+        **({"prefect.flow_run_url": url} if url.startswith("http") else {}),
     }
 
 

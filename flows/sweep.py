@@ -2,6 +2,7 @@
 
     python -m flows.sweep table   a class, a fraction, a list of ids; seeds 0, 1, 2
                                   -> docs/results-digits.md, .csv and .png
+                                  (--shipped: the methods of params.yaml alone)
     python -m flows.sweep tune    a class, a fraction; seeds 100, 101, 102, other splits
                                   -> docs/tuning-digits.md and .csv
 
@@ -13,7 +14,6 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from flows.pipeline import JOBS, run_stages, run_tags
 from tasks import artifacts, params, results, results_page, tables, unlearn
 
 REPORTED = (0, 1, 2)
+MEMBERS = 8  # networks per family and cell; the seeds make them three families
 TUNING = {100: "1", 101: "3", 102: "5"}  # seed of everything -> class to forget
 SCENARIOS = ("class", "fraction", "ids")
 TUNED = ("class", "fraction")  # a file names the same samples under every seed: the reported ones
@@ -72,13 +73,21 @@ def sweep(name: str, cells: list[Cell], root: Path, jobs: int) -> list[dict[str,
     return said
 
 
-def reported_cells(root: Path) -> list[Cell]:
-    """Every method there is, those of ``params.yaml`` as they stand there, on reported seeds."""
-    entries = {**unlearn.entries(), **params.section(root, "unlearn")}
+def reported_cells(root: Path, shipped: bool) -> list[Cell]:
+    """Every method there is, those of ``params.yaml`` as they stand there, on reported seeds.
+
+    shipped: none but those of ``params.yaml``.
+    """
+    entries = {**({} if shipped else unlearn.entries()), **params.section(root, "unlearn")}
     return [
         Cell(
             name=f"{scenario} · seed {seed}",
-            changes={"seed": seed, "split.scenario": scenario, "unlearn": entries},
+            changes={
+                "seed": seed,
+                "split.scenario": scenario,
+                "ensemble.members": MEMBERS,
+                "unlearn": entries,
+            },
         )
         for scenario in SCENARIOS
         for seed in REPORTED
@@ -109,10 +118,11 @@ def tuning_cells() -> list[Cell]:
     ]
 
 
-def table(root: Path, jobs: int) -> None:
-    said = sweep("table", reported_cells(root), root, jobs)
+def table(root: Path, jobs: int, *, shipped: bool) -> None:
+    said = sweep("table", reported_cells(root, shipped), root, jobs)
     found = results.collected({cell["folder"]: cell for cell in said})
-    page = results_page.page(found, "make table")
+    command = "python -m flows.sweep table --shipped" if shipped else "make table"
+    page = results_page.page(found, command)
     target = root / "docs" / f"results-{found['dataset'].iloc[0]}.md"
     artifacts.write_text(target, page)
     artifacts.write_table(target.with_suffix(".csv"), found)
@@ -139,9 +149,11 @@ def tune(root: Path, jobs: int) -> None:
 
 
 def main() -> None:
-    commands: dict[str, Callable[[Path, int], None]] = {"table": table, "tune": tune}
     parser = argparse.ArgumentParser(prog="python -m flows.sweep", description=__doc__)
-    parser.add_argument("command", choices=commands)
+    parser.add_argument("command", choices=("table", "tune"))
+    parser.add_argument(
+        "--shipped", action="store_true", help="table: the methods of params.yaml, not all"
+    )
     parser.add_argument("--jobs", type=int, default=JOBS, help="stages at the same time")
     arguments = parser.parse_args()
     root = Path.cwd()
@@ -149,7 +161,10 @@ def main() -> None:
         os.environ.update(environment)
         try:
             with only_run(root):
-                commands[arguments.command](root, arguments.jobs)
+                if arguments.command == "table":
+                    table(root, arguments.jobs, shipped=arguments.shipped)
+                else:
+                    tune(root, arguments.jobs)
         except (ChildError, WorkspaceBusyError) as error:
             sys.exit(f"{arguments.command} failed: {error}")
 

@@ -19,6 +19,7 @@ from tasks.samples import load_samples
 from tasks.workspace import Stopwatch, Workspace, built
 
 SETS = ("forget", "retain", "validation")
+MOST = 1000  # networks in a family
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,20 +27,29 @@ class Config:
     members: int = 16  # networks in each family
 
     def __post_init__(self) -> None:
-        if self.members < 3:
-            raise ValueError(f"members must be >= 3, got {self.members}")
+        if not 3 <= self.members <= MOST:
+            raise ValueError(f"members must be in [3, {MOST}], got {self.members}")
 
 
 class Family(NamedTuple):
     manifest: str  # what its networks are trained on
-    seed_offset: int  # of the first network; the others follow by one
+    number: int  # sets its seeds apart from those of the other families
 
 
 FAMILIES = {
-    "original": Family("train", 10_000),
-    "oracle": Family("retain", 20_000),
-    "floor": Family("retain", 30_000),
+    "original": Family("train", 1),
+    "oracle": Family("retain", 2),
+    "floor": Family("retain", 3),
 }
+
+
+def seeds_of(item: str, seed: int, members: int) -> list[int]:
+    """Seeds of a family. No two families share one, nor do those of different training seeds.
+
+    Results over training seeds would not be independent otherwise.
+    """
+    first = (10 * seed + FAMILIES[item].number) * MOST
+    return list(range(first, first + members))
 
 
 def run(workspace: Workspace, item: str) -> float:
@@ -47,7 +57,7 @@ def run(workspace: Workspace, item: str) -> float:
     config = params.load(workspace.root, "ensemble", Config, without=("network",))
     recipe = params.load(workspace.root, "train", training.Config)
     family = FAMILIES[item]
-    seeds = [workspace.seed + family.seed_offset + i for i in range(config.members)]
+    seeds = seeds_of(item, workspace.seed, config.members)
     made = [workspace.new_model(data, seed, "ensemble.network") for seed in seeds]
     networks, about = [network.to(device) for network, _ in made], made[0][1]
     rows = workspace.rows(family.manifest, data)
@@ -80,7 +90,7 @@ def record(workspace: Workspace, item: str) -> Record:
         params={
             "ensemble": params.section(workspace.root, "ensemble"),
             "train": asdict(params.load(workspace.root, "train", training.Config)),
-            "seed": workspace.seed + FAMILIES[item].seed_offset,
+            "seed": seeds_of(item, workspace.seed, 1)[0],
         },
         metrics=artifacts.read_json(_out(workspace, item) / "metrics.json"),
         manifests={FAMILIES[item].manifest: workspace.manifest(FAMILIES[item].manifest)},

@@ -54,7 +54,8 @@ def collected(cells: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
         request, outcomes = workspace.read_request(), report.outcomes(workspace)
         entries = params.section(workspace.root, "unlearn")
         found = artifacts.read_table(workspace.runs / "report" / "table.csv")
-        judged = found.loc[found["kind"] != "reference", "model"]
+        # A floor of one model has no other to be judged by.
+        judged = found.loc[~found["kind"].isin(["reference", "floor"]), "model"]
         if unknown := sorted(set(judged) - outcomes.keys()):
             raise artifacts.ArtifactError(f"{report.verdicts(workspace)} has no {unknown}")
         about = {
@@ -63,6 +64,7 @@ def collected(cells: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
             "forget": request["forget"],
             "class_wise": bool(request["forget_classes"]),
             "seed": params.section(workspace.root, "seed"),
+            "networks": params.section(workspace.root, "ensemble.members"),
             "model": found["model"],
             "kind": found["kind"],
             "sees": [entries[m]["sees"] if m in entries else "retain" for m in found["model"]],

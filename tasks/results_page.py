@@ -154,6 +154,10 @@ def _introduction(table: pd.DataFrame, command: str) -> str:
             "many seeds each; of the floor, in how many models. In brackets behind an attack on "
             "features: minus the reference, mean over seeds. “–”: does not exist for the model. "
             "[Columns](#columns) has units, aims and meanings.\n",
+            "Per sample, each training seed has families of "
+            f"{', '.join(map(str, sorted(table['networks'].unique())))} small networks of their "
+            "own (`ensemble` in `params.yaml`); KLoM means nothing without the floor's, which is "
+            "of as many.\n",
             "The spread is over training seeds alone; split and forget set are the same. Original "
             "and reference share their seed. A mask on one logit passes metrics of outputs: they "
             "are no evidence that the features forgot.\n",

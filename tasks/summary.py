@@ -22,19 +22,19 @@ def opened(workspace: Workspace) -> dict[str, str]:
 
     lineup.prune(workspace)
     tracker = Tracker(workspace)
-    return _page(tracker, tracker.parent(token()[0], run_tags(workspace)))
+    return _page(workspace, tracker, tracker.parent(token()[0], run_tags(workspace)))
 
 
 def closed(workspace: Workspace, status: str) -> dict[str, Any]:
     """End the pipeline run that IMU_PARENT names as FINISHED, FAILED or KILLED."""
     tracker = Tracker(workspace)
     if status == "FINISHED":
-        page = _page(tracker, complete(workspace, tracker, token()[0]))
+        page = _page(workspace, tracker, complete(workspace, tracker, token()[0]))
         keys = lineage.locked_keys(workspace.root)
         return {**page, "results": results(workspace, tracker, keys)}
     parent = tracker.parent(token()[0], run_tags(workspace))
     tracker.end(parent, status)
-    return _page(tracker, parent)
+    return _page(workspace, tracker, parent)
 
 
 def complete(
@@ -63,13 +63,19 @@ def complete(
             files=original is None,
         )
     said = report.read_verdicts(workspace)
-    tracker.tag(
+    stages = {model: report.stage(workspace, model) for model in said}
+    tracker.tell(
         parent,
         {
-            report.stage(workspace, model): {
+            stages[model]: {
                 "verdict": verdict["words"],
                 "verdict.decided": "; ".join(verdict["decided"]),
             }
+            for model, verdict in said.items()
+        },
+        # A comparison shows names at the top, and tags at the very end.
+        {
+            stages[model]: f"{stages[model]} · {verdict['outcome']}"
             for model, verdict in said.items()
         },
     )
@@ -90,7 +96,8 @@ def complete(
 def results(workspace: Workspace, tracker: Tracker, keys: dict[str, str]) -> dict[str, float]:
     """Every evaluation that ``params.yaml`` names and that lies on disk, by "item/metric".
 
-    What many networks say of an item is among them. RTE_time is added where the seconds of all stages behind it are known.
+    What many networks say of an item is among them. RTE_time is added where the seconds of all
+    stages behind it are known.
     """
     found: dict[str, float] = {}
     for section in ("retrain", "unlearn"):
@@ -100,10 +107,9 @@ def results(workspace: Workspace, tracker: Tracker, keys: dict[str, str]) -> dic
             for file in (path, workspace.per_sample(judged) / "metrics.json"):
                 if file.is_file():
                     found |= {f"{item}/{k}": v for k, v in artifacts.read_json(file).items()}
-            if path.is_file():
-                if section == "unlearn":
-                    known = times.rte_time(workspace, tracker, item, keys)[0]
-                    found |= {f"{item}/{k}": v for k, v in known.items()}
+            if path.is_file() and section == "unlearn":
+                known = times.rte_time(workspace, tracker, item, keys)[0]
+                found |= {f"{item}/{k}": v for k, v in known.items()}
     return found
 
 
@@ -118,20 +124,32 @@ def shown(workspace: Workspace) -> str:
 
 
 def _note(workspace: Workspace, tracker: Tracker, parent: str) -> str:
-    """What the run's page says first: the table, and where the models stand side by side."""
-    from tasks import lineup, report
+    """What the run's page says first: verdicts, the table, and all models side by side."""
+    from tasks import findings, lineup, report
 
+    table = lineup.table(workspace)
+    compared = lineup.compared(workspace, table)
+    lines = findings.headlines(compared, findings.findings(compared))
     return (
-        f"[Compare all models]({tracker.comparison(parent)}). Read them beside *floor* (retrained "
-        "with another seed), *nothing* and *logit_mask*: output metrics can be passed by a mask."
-        f"\n\n```\n{report.text(lineup.table(workspace), report.outcomes(workspace))}\n```"
+        f"{' '.join(lines)}\n\n"
+        f"[Compare all models]({tracker.comparison(parent, _evaluations(workspace))}) beside the "
+        "*floor* (retrained with other seeds), *nothing* and *logit_mask*. A verdict is evidence "
+        "from the tests that were made, not a guarantee."
+        f"\n\n```\n{report.text(table, report.outcomes(workspace))}\n```"
     )
 
 
-def _page(tracker: Tracker, run: str) -> dict[str, str]:
+def _evaluations(workspace: Workspace) -> list[str]:
+    """Stages that evaluate a model, in the order of the table."""
+    from tasks import lineup, report
+
+    return [report.stage(workspace, row.model) for row in lineup.rows(workspace)]
+
+
+def _page(workspace: Workspace, tracker: Tracker, run: str) -> dict[str, str]:
     return {
         "run": run,
         "link": tracker.link(run),
-        "comparison": tracker.comparison(run),
+        "comparison": tracker.comparison(run, _evaluations(workspace)),
         "uri": tracker.uri,
     }

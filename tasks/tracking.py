@@ -188,25 +188,27 @@ class Tracker:
             for tag, value in tags.items():
                 self.client.set_tag(parent, tag, value)
 
-    def tag(self, parent: str, tags: dict[str, dict[str, str]]) -> None:
-        """Set tags on the newest finished run of each stage below a pipeline run.
+    def tell(self, parent: str, tags: dict[str, dict[str, str]], names: dict[str, str]) -> None:
+        """Tags and names of the newest finished runs of stages below a pipeline run.
 
-        tags: stage -> name -> value.
+        tags: stage -> name -> value. names: stage -> what the run is to be called.
         """
         with self.reaching():
             for stage, run in self._stages(parent).items():
                 for name, value in tags.get(stage, {}).items():
                     self.client.set_tag(run, name, value[:5000])
+                if stage in names:
+                    self.client.update_run(run, name=names[stage])
 
     def link(self, run: str) -> str:
         """Path of a run's page in the MLflow UI, behind the server's address."""
         return f"/#/experiments/{self.experiment}/runs/{run}"
 
-    def comparison(self, parent: str) -> str:
-        """Path of the page that compares all evaluations below a pipeline run."""
+    def comparison(self, parent: str, order: list[str]) -> str:
+        """Path of the page that compares stages below a pipeline run, those that are there."""
         with self.reaching():
             stages = self._stages(parent)
-        chosen = [stages[name] for name in sorted(stages) if name.startswith("evaluate")]
+        chosen = [stages[name] for name in order if name in stages]
         wanted = {"runs": json.dumps(chosen), "experiments": json.dumps([self.experiment])}
         return f"/#/compare-runs?{urlencode(wanted, quote_via=quote)}"
 

@@ -165,3 +165,14 @@ def test_a_key_of_another_reader_is_left_out_only_when_named(tmp_path):
     folder, config = root(tmp_path, TEXT), discovery.load("imu.unlearn", "imu").Config
     with pytest.raises(params.ParameterError, match=r"unknown parameter unlearn\.imu\.method"):
         params.load(folder, "unlearn.imu", config)
+
+
+def test_no_two_networks_of_any_family_share_a_seed():
+    members = 50
+    taken = [
+        seed
+        for training_seed in (0, 1, 2, 100, 101, 102)
+        for family in ensemble.FAMILIES
+        for seed in ensemble.seeds_of(family, training_seed, members)
+    ]
+    assert len(set(taken)) == len(taken) == 6 * 3 * members

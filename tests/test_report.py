@@ -29,16 +29,16 @@ verdict: {forgetting: 3.0, utility: 2.0, membership: 5.0, features: 5.0, distanc
   samples: 10.0}
 """
 FORGET = 20
-VALUES = {  # FA, RA, TFA, TA, gap, MIA, TV, probe_5, and RTE_work where there was work
-    "reference": (0.0, 100.0, 0.0, 99.5, 0.0, 98.25, 0.0, 60.0),
-    "floor": (1.25, 99.75, 2.5, 98.75, 1.3125, 97.0, 0.0625, 62.0),
-    "nothing": (100.0, 99.875, 97.5, 98.5, 58.78125, 1.5, 0.125, 97.0),
-    "logit_mask": (0.0, 99.875, 0.0, 98.125, 0.40625, 98.25, 0.05, 97.0, 210.5),
-    "ours": (0.0, 99.875, 0.0, 98.125, 0.40625, 98.25, 0.045, 66.5, 180.25),
-    "other": (0.0, 92.0, 0.0, 91.0, 25.5625, 12.5, 0.25, 55.0, 31.75),
+VALUES = {  # FA, RA, TFA, TA, gap, gap_acc, MIA, TV, probe_5, and RTE_work where there was work
+    "reference": (0.0, 100.0, 0.0, 99.5, 0.0, 0.0, 98.25, 0.0, 60.0),
+    "floor": (1.25, 99.75, 2.5, 98.75, 1.3125, 1.1875, 97.0, 0.0625, 62.0),
+    "nothing": (100.0, 99.875, 97.5, 98.5, 58.78125, 49.65625, 1.5, 0.125, 97.0),
+    "logit_mask": (0.0, 99.875, 0.0, 98.125, 0.40625, 0.375, 98.25, 0.05, 97.0, 210.5),
+    "ours": (0.0, 99.875, 0.0, 98.125, 0.40625, 0.375, 98.25, 0.045, 66.5, 180.25),
+    "other": (0.0, 92.0, 0.0, 91.0, 25.5625, 4.125, 12.5, 0.25, 55.0, 31.75),
 }
-NAMES = ("FA", "RA", "TFA", "TA", "gap", "MIA", "TV", "probe_5", "RTE_work")
-PLACES = dict(zip((*NAMES, "U_LiRA"), (2, 2, 2, 2, 2, 2, 4, 2, 1, 2), strict=True))
+NAMES = ("FA", "RA", "TFA", "TA", "gap", "gap_acc", "MIA", "TV", "probe_5", "RTE_work")
+PLACES = dict(zip((*NAMES, "U_LiRA"), (2, 2, 2, 2, 2, 2, 2, 4, 2, 1, 2), strict=True))
 RETRAINED = ("reference", "floor", "floor2")
 SAMPLES = ("U_LiRA",)  # measured over many models
 
@@ -203,7 +203,7 @@ def test_every_number_is_that_of_the_evaluation(reported: Workspace) -> None:
     assert list(found.columns) == ["kind", *metrics.about(), "RTE_work"]
     assert list(found.index) == ["reference", "floor", "nothing", "logit_mask", "ours", "other"]
     groups = [
-        ("FA", "RA", "TFA", "TA", "gap"),
+        ("FA", "RA", "TFA", "TA", "gap", "gap_acc"),
         ("MIA",),
         ("TV",),
         ("probe_5",),
@@ -221,7 +221,7 @@ def test_every_number_is_that_of_the_evaluation(reported: Workspace) -> None:
         rows = [row for row in page.rows if row[:2] == [item, kind]]
         assert rows == [[item, kind, *(printed[n] for n in group)] for group in groups]
         (line,) = [line for line in terminal.splitlines() if line.startswith(f"{item} ")]
-        headline = [printed[n] for n in NAMES if n != "MIA" and printed[n]]
+        headline = [printed[n] for n in NAMES if n not in ("MIA", "gap_acc") and printed[n]]
         assert line.split() == [item, *outcomes.get(item, "").split(), *headline]
     assert max(map(len, terminal.splitlines())) <= 110
 
@@ -248,12 +248,12 @@ def test_the_verdicts_and_what_decided_them_come_first(reported: Workspace) -> N
         "also: told apart",
     ]
     assert said["logit_mask"].decided == ["probe_5 +37.00, allowed 7.00"]
-    assert said["ours"].decided == ["all 8 tests passed"]
+    assert said["ours"].decided == ["all 9 tests passed"]
     first = next(row for row in page.rows if row[0] == "other")
     assert first[1] == "utility lost" + "".join(said["other"].decided)
     assert first[3:] == [
         "RA 92.00 | 100.00 ± 0.25TA 91.00 | 99.50 ± 0.75work 3.15 %",
-        "gap 25.56 | floor 1.31TV 0.2500 | floor 0.0625U_LiRA 6.00 | floor 6.00",
+        "gap_acc 4.12 | floor 1.19TV 0.2500 | floor 0.0625U_LiRA 6.00 | floor 6.00",
         "probe_5 55.00 | 60.00 ± 2.00",
     ]
     text = " ".join(page.text.split())
@@ -266,10 +266,12 @@ def test_the_verdicts_and_what_decided_them_come_first(reported: Workspace) -> N
 def test_tests_that_doing_nothing_passes_are_said_to_have_no_power(workspace: Workspace) -> None:
     change(workspace, "nothing", FA=0.0, TFA=0.0)
     report.run(workspace, None)
-    assert "Doing nothing is told apart from retraining: the tests have" not in Page(workspace).text
-    assert "Doing nothing is masked only (features keep the class): the tests have no power" in (
-        Page(workspace).text
-    )
+    said = report.read_verdicts(workspace)
+    assert said["nothing"]["outcome"] == "masked only"
+    words = "indistinguishable from retraining on these tests, which have no power here"
+    assert said["ours"]["words"] == words
+    text = Page(workspace).text
+    assert text.index("the tests have no power") < text.index(f"I{words[1:]}: ours.")
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -291,14 +293,12 @@ def second_floor(workspace: Workspace, **values: float) -> None:
 
 
 @pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize(
-    ("gap", "said"), [(0.55, "none"), (0.40, "ours"), (0.40625 - 1e-6, "none")]
-)
+@pytest.mark.parametrize(("gap", "said"), [(0.55, "none"), (0.30, "ours"), (0.375 + 1e-6, "none")])
 def test_the_mask_is_the_measure(workspace: Workspace, gap: float, said: str) -> None:
-    change(workspace, "ours", gap=gap)
+    change(workspace, "ours", gap_acc=gap)
     report.run(workspace, None)
-    line = f"Smaller average gap than the logit mask (0.41 points): {said}."
-    assert line in Page(workspace).text
+    line = "Smaller mean gap of accuracies than the logit mask (0.38 points; the floor's is 1.19): "
+    assert f"{line}{said}." in Page(workspace).text
 
 
 def test_the_figures_get_distances_to_the_reference(
@@ -330,7 +330,7 @@ def test_sample_wise_forgetting_has_no_forgotten_class(workspace: Workspace) -> 
     assert pd.read_csv(workspace.runs / "report" / "table.csv")["TFA"].isna().all()
     assert "TFA (%)" not in page.text
     assert "TFA" not in report.text(lineup.table(workspace), {})
-    assert "than doing nothing (58.78 points): ours, other." in page.text
+    assert "than doing nothing (49.66 points; the floor's is 1.19): ours, other." in page.text
     assert "masked only (features keep the samples)" in page.text
 
 
@@ -342,7 +342,7 @@ def test_without_floor_and_baselines(workspace: Workspace) -> None:
     report.run(workspace, None)
     text = Page(workspace).text
     assert "No noise floor" in text
-    assert "Smaller average gap" not in text
+    assert "Smaller mean gap" not in text
 
 
 def test_text_from_outside_is_escaped(reported: Workspace) -> None:

@@ -17,7 +17,7 @@ MODELS = ("nothing", "logit_mask", "imu")
 TWO_CELLS = f"""
 from flows import sweep
 from tasks import params
-def cells(root):
+def cells(root, shipped):
     few = {{name: params.section(root, "unlearn")[name] for name in {MODELS}}}
     retrained = {{name: params.section(root, "retrain")[name] for name in ("reference", "floor")}}
     retrained["another"] = {{"seed_offset": 2}}
@@ -47,7 +47,7 @@ def test_a_cell_cannot_change_what_is_not_there(workspace: Path) -> None:
 
 
 def test_every_scenario_is_reported_and_no_reported_request_is_tuned_on() -> None:
-    cells = [cell.changes for cell in sweep.reported_cells(REPOSITORY)]
+    cells = [cell.changes for cell in sweep.reported_cells(REPOSITORY, shipped=False)]
     found = sorted((changes["split.scenario"], changes["seed"]) for changes in cells)
     scenarios = get_args(Config.__dataclass_fields__["scenario"].type)
     assert found == [(scenario, seed) for scenario in sorted(scenarios) for seed in (0, 1, 2)]

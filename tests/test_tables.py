@@ -28,6 +28,7 @@ def measured(columns: dict[str, Values], class_wise: bool = True) -> pd.DataFram
                 "forget": "class 8" if class_wise else "stratified 10 %",
                 "class_wise": class_wise,
                 "seed": seed,
+                "networks": 8,
                 "model": model,
                 "kind": "floor" if model.startswith("floor") else KINDS.get(model, "method"),
                 "sees": "forget",
@@ -271,6 +272,7 @@ def cell(root: Path, seed: int, without: str = "") -> tuple[str, dict[str, dict[
         (root / "runs" / part).mkdir(parents=True)
     (root / "params.yaml").write_text(
         f"seed: {seed}\nunlearn: {{imu: {{sees: forget}}, nothing: {{sees: forget}}}}\n"
+        "ensemble: {members: 8}\n"
     )
     request = {"dataset": "digits", "scenario": "ids", "forget": "ids in x", "forget_classes": [8]}
     (root / "runs" / "split" / "request.json").write_text(json.dumps(request))
@@ -316,5 +318,6 @@ def test_a_missing_model_or_verdict_is_an_error(tmp_path: Path) -> None:
     table.write_text("\n".join(table.read_text().splitlines()[:-1]) + "\n")
     with pytest.raises(ArtifactError, match="models are missing in some cells"):
         results.collected(cells)
+    results.collected(dict([cell(tmp_path / "3", 3, without="again")]))  # a floor of one model
     with pytest.raises(ArtifactError, match=r"verdicts\.json has no \['imu'\]"):
         results.collected(dict([cell(tmp_path / "2", 2, without="imu")]))

@@ -29,7 +29,7 @@ GROUPS: dict[str, str] = {
     "outcome": "Accuracies and their gap to the reference",
     "membership": "Membership attacks on outputs",
     "distance": "Distance of outputs to the reference",
-    "features": "Attacks on features, which a mask cannot pass",
+    "features": "Attacks on features, which a mask on logits leaves as they are",
     "samples": "Per sample, over many models",
 }
 

@@ -9,7 +9,8 @@ which it never trains. Test samples take no part. Source: Alain & Bengio 2016, a
 h is what enters the head, shape (n, d); mean and standard deviation are those of the validation
 samples. The division by √d gives x a mean square length of 1, so the penalty binds alike in narrow
 and wide networks. Features in another scale, per unit or all, give the same answer, and so does
-any head: replacing or masking it changes nothing.
+any head: replacing or masking it changes nothing. A linear mix of units that shrinks some
+directions can hide a class from this probe: what it does not find may still be there.
 
 Two values. ``probe`` learns from every validation sample; a retrained network reads a class that
 it never saw almost as well, because a new class is often linear in features that tell the others.

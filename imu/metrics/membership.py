@@ -23,8 +23,9 @@ Validation samples serve twice in sample-wise forgetting: here, and as the accur
 methods stop. Caution: the attack learns from features of confident answers. Where a model gives
 the forget set confidences near 0, as after class-wise forgetting, it extrapolates and may answer 0
 or 100 from seed to seed. MIA_correct is 100 − FA where members are classified rightly more often
-than non-members, and the reverse where it is so by chance. A decision within 1e-9 of the boundary
-counts as member: an attack that found nothing to learn must not answer by rounding.
+than non-members, FA where it is the other way round by chance, and 0 where they are equal. A
+decision within 1e-9 of the boundary counts as member: an attack that found nothing to learn must
+not answer by rounding.
 """
 
 from collections.abc import Callable
@@ -43,7 +44,8 @@ ABOUT = {
         (
             "MIA_correct",
             "correctness",
-            "; it is 100 − FA, or FA where members happen to be wrong more often than non-members",
+            "; 100 − FA where members are right more often than non-members, FA where less often, "
+            "and 0 where equally often",
         ),
         ("MIA_entropy", "entropy", FLIPS),
         ("MIA_modified", "modified entropy", FLIPS),

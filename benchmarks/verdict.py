@@ -1,0 +1,186 @@
+"""How often verdicts err: on retrained models, on the original, and on its mask.
+
+    make bench                       writes docs/verdict.md
+    python -m benchmarks.verdict
+
+Networks of the pipeline's kind are trained on the handwritten digits, for requests and with seeds
+that no page of results uses. Each retrained model takes its turn as the reference, and three of the
+others as the floor. The margins are those that ship (``imu.verdict.Config``); they were chosen on
+this page.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from imu import metrics, splitting, training, verdict
+from imu.datasets import LabelledImages, digits
+from imu.models import resnet_small
+from imu.objective import Classification, Samples, features_and_logits
+from imu.unlearn import ForgetSet, logit_mask
+from tasks import artifacts, tables
+
+CPU = torch.device("cpu")
+SEED = 100  # of splits and requests
+SETS = ("forget", "retain", "validation", "test")
+REQUESTS = {
+    "class 3": {"scenario": "class", "by_class": splitting.ClassRequest(classes=("3",))},
+    "class 5": {"scenario": "class", "by_class": splitting.ClassRequest(classes=("5",))},
+    "10 %": {"scenario": "fraction", "by_fraction": splitting.FractionRequest(seed=SEED)},
+}
+ORIGINALS, RETRAINED = range(100, 102), range(200, 210)  # seeds
+FLOOR = 3
+DRAWS = 8  # floors per pair of models
+
+
+class Setting:
+    """One request: its samples, and what is measured of networks trained on them."""
+
+    def __init__(self, request: Mapping[str, object], data: LabelledImages):
+        config = splitting.Config(seed=SEED, **request)  # type: ignore[arg-type]
+        listed = {"id": data.ids, "index": range(len(data.labels)), "label": data.labels}
+        sets = splitting.split(pd.DataFrame(listed), config)
+        chosen, self.classes = splitting.select(sets, config, data.classes)
+        self.data = data
+        self.rows = {name: table["index"].tolist() for name, table in chosen.items()}
+        self.task = Classification(mean=data.mean, std=data.std)
+        self.samples = {}
+        for name in SETS:
+            images, labels = training.pixels(data, self.rows[name], CPU)
+            self.samples[name] = Samples(images.float() / data.scale, labels)
+
+    def trained(self, name: str, seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        model = resnet_small.build(resnet_small.Config(), 1, len(self.data.classes))
+        config = training.Config()
+        for _ in training.fit(model, self.data, self.rows[name], config, seed=seed, device=CPU):
+            pass
+        return model
+
+    def masked(self, original: nn.Module) -> nn.Module:
+        forget = ForgetSet(
+            samples=self.samples["forget"], classes=self.classes, target_accuracy=0.0
+        )
+        mask, config = deepcopy(original), logit_mask.Config()
+        list(logit_mask.unlearn(mask, self.task, config, torch.Generator(), forget=forget))
+        return mask
+
+    def measured(self, model: nn.Module, original_accuracy: float = 100.0) -> metrics.Measured:
+        found = {
+            n: features_and_logits(model, self.task, s.inputs) for n, s in self.samples.items()
+        }
+        outputs = metrics.Outputs(
+            probabilities={n: z.double().softmax(1).numpy() for n, (_, z) in found.items()},
+            features={n: h.double().numpy() for n, (h, _) in found.items()},
+            labels={n: s.targets.numpy() for n, s in self.samples.items()},
+            forget_classes=self.classes,
+            seed=SEED,
+        )
+        return metrics.measure(
+            metrics.Subject(
+                model=model,
+                objective=self.task,
+                samples=self.samples,
+                outputs=outputs,
+                original_accuracy=original_accuracy,
+            )
+        )
+
+
+def judged(
+    models: Mapping[str, metrics.Measured], class_wise: bool
+) -> dict[str, list[verdict.Verdict]]:
+    """Kind -> a verdict for every reference, model and draw of a floor."""
+    retrained = [name for name in models if name.startswith("retrained")]
+    found = {
+        (model, of): metrics.compare(models[model], models[of])
+        for model in models
+        for of in retrained
+    }
+    draw = np.random.default_rng(SEED)
+    verdicts: dict[str, list[verdict.Verdict]] = {}
+    for model, of in found:
+        others = [name for name in retrained if name not in (model, of)]
+        for _ in range(DRAWS if model != of else 0):
+            floor = [found[name, of] for name in draw.choice(others, FLOOR, replace=False)]
+            said = verdict.judge(
+                found[model, of], found[of, of], floor, verdict.Config(), class_wise=class_wise
+            )
+            verdicts.setdefault(model.split()[0], []).append(said)
+    return verdicts
+
+
+def outcomes(verdicts: Mapping[str, list[verdict.Verdict]]) -> pd.DataFrame:
+    rows = []
+    for kind, said in verdicts.items():
+        counts = Counter(each.outcome for each in said)
+        failed = Counter(result.test.metric for each in said for result in each.failed)
+        shares = ", ".join(f"{n} {100 * c / len(said):.1f} %" for n, c in failed.most_common())
+        rows.append(
+            {"model": kind, "verdicts": len(said)}
+            | {o: f"{100 * counts[o] / len(said):.1f} %" for o in verdict.OUTCOMES}
+            | {"tests that failed": shares or "–"}
+        )
+    return pd.DataFrame(rows)
+
+
+def spreads(models: Mapping[str, metrics.Measured], class_wise: bool) -> pd.DataFrame:
+    """What each kind of model has in the metrics that verdicts are made of: mean ± deviation."""
+    names = dict.fromkeys(c.metric for c in verdict.CRITERIA if c.class_wise in (None, class_wise))
+    kinds: dict[str, list[metrics.Measured]] = {}
+    for name, model in models.items():
+        kinds.setdefault(name.split()[0], []).append(model)
+    rows = []
+    for kind, found in kinds.items():
+        row = {"model": kind, "models": str(len(found))}
+        for name in names:
+            values = [model.values[name] for model in found if name in model.values]
+            if values:
+                row[name] = f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    root = Path.cwd()
+    data = digits.load(root / "data" / "digits")
+    margins = ", ".join(f"{n} {v:g}" for n, v in vars(verdict.Config()).items())
+    parts = [
+        "# How often verdicts err\n",
+        tables.provenance("make bench"),
+        f"Networks and recipe of the pipeline on the handwritten digits; split and requests drawn "
+        f"with seed {SEED}, originals and retrained models from seeds that no page of results "
+        f"uses. Every one of {len(RETRAINED)} retrained models is the reference in turn; the floor "
+        f"is {FLOOR} of the others, drawn {DRAWS} times for each pair. The verdicts share their "
+        "models, so their number says little about the precision of a share. "
+        f"Margins: {margins}; they were chosen by a look at such a table. U-LiRA is not measured "
+        "here. A retrained model should be *indistinguishable*, the original *not forgotten*, its "
+        "mask *masked only*.\n",
+    ]
+    for title, request in REQUESTS.items():
+        setting = Setting(request, data)
+        models = {}
+        for seed in ORIGINALS:
+            original = setting.trained("train", seed)
+            models[f"original {seed}"] = setting.measured(original)
+            if setting.classes:
+                models[f"mask {seed}"] = setting.measured(setting.masked(original))
+        for seed in RETRAINED:
+            models[f"retrained {seed}"] = setting.measured(setting.trained("retain", seed))
+        class_wise = bool(setting.classes)
+        parts += [f"## {title}\n", tables.markdown(outcomes(judged(models, class_wise)))]
+        parts.append(tables.markdown(spreads(models, class_wise)))
+        print(parts[-2], flush=True)
+    artifacts.write_text(root / "docs" / "verdict.md", "\n".join(parts))
+    print("\n".join(parts))
+
+
+if __name__ == "__main__":
+    main()

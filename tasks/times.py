@@ -31,7 +31,7 @@ def of_stage(
         took = artifacts.read_json(path(workspace, name))
         if took["key"] == keys[name]:
             metrics = {k: v for k, v in took.items() if k != "key" and v is not None}
-    if not (item and item.startswith("unlearn/")):
+    if item is None or not name.startswith("evaluate@"):
         return metrics, {}
     times, tags = rte_time(workspace, tracker, item.removeprefix("unlearn/"), keys)
     return metrics | times, tags

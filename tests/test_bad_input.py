@@ -63,7 +63,7 @@ def test_wrong_parameters(shared: Path, changes: dict[str, Any], stage: str, mes
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"trian": {"epochs": 1}}, "unknown section trian; known are influence, network, retrain"),
+        ({"trian": {"epochs": 1}}, "unknown section trian; known are ensemble, influence, network"),
         ({"unlearn": {"imu": {"method": "imuu"}}}, "imu.unlearn has no 'imuu': choose from"),
         ({"unlearn": {"floor": {"method": "imu"}}}, "unlearn.floor: a name must"),
         ({"unlearn": {"a-b": {"method": "imu"}}}, "unlearn.a-b: a name must"),

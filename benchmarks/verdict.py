@@ -22,7 +22,7 @@ from torch import nn
 from imu import metrics, splitting, training, verdict
 from imu.datasets import LabelledImages, digits
 from imu.models import resnet_small
-from imu.objective import Classification, Samples, features_and_logits
+from imu.objective import Classification, Samples
 from imu.unlearn import ForgetSet, logit_mask
 from tasks import artifacts, tables
 
@@ -72,15 +72,8 @@ class Setting:
         return mask
 
     def measured(self, model: nn.Module, original_accuracy: float = 100.0) -> metrics.Measured:
-        found = {
-            n: features_and_logits(model, self.task, s.inputs) for n, s in self.samples.items()
-        }
-        outputs = metrics.Outputs(
-            probabilities={n: z.double().softmax(1).numpy() for n, (_, z) in found.items()},
-            features={n: h.double().numpy() for n, (h, _) in found.items()},
-            labels={n: s.targets.numpy() for n, s in self.samples.items()},
-            forget_classes=self.classes,
-            seed=SEED,
+        outputs = metrics.outputs_of(
+            model, self.task, self.samples, forget_classes=self.classes, seed=SEED
         )
         return metrics.measure(
             metrics.Subject(

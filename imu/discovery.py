@@ -2,11 +2,13 @@
 
 import importlib
 import pkgutil
+from functools import cache
 from types import ModuleType
 
 
+@cache
 def names(package: str) -> tuple[str, ...]:
-    """Names of the public modules in ``package``, sorted."""
+    """Names of the public modules in ``package``, sorted; its folder is read once."""
     found = pkgutil.iter_modules(importlib.import_module(package).__path__)
     return tuple(sorted(m.name for m in found if not m.name.startswith("_")))
 

@@ -5,12 +5,11 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
 
 from imu import metrics
 from imu.cost import rte
 from imu.metrics import accuracy
-from imu.objective import Objective, Samples, features_and_logits, predictions
+from imu.objective import Objective, Samples, predictions
 from tasks import artifacts, slices, unlearn
 from tasks.record import Record
 from tasks.samples import load_samples
@@ -32,13 +31,20 @@ def run(workspace: Workspace, item: str) -> float | None:
         for producer in ("train", REFERENCE, item)
     }
     classes = tuple(workspace.read_request()["forget_classes"])
-    outputs = {p: _outputs(model, sets, classes, workspace.seed) for p, model in models.items()}
+    objective = sets["forget"][1]
+    samples = {name: of_set for name, (of_set, _) in sets.items()}
+    outputs = {
+        producer: metrics.outputs_of(
+            model, objective, samples, forget_classes=classes, seed=workspace.seed
+        )
+        for producer, model in models.items()
+    }
 
     def measured(producer: str) -> metrics.Measured:
         subject = metrics.Subject(
             model=models[producer],
-            objective=sets["forget"][1],
-            samples={name: samples for name, (samples, _) in sets.items()},
+            objective=objective,
+            samples=samples,
             outputs=outputs[producer],
             original_accuracy=accuracy.measure(outputs["train"])["FA"],
         )
@@ -89,7 +95,7 @@ def record(workspace: Workspace, item: str) -> Record:
 def _tables(workspace: Workspace, found: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The slices: by class, and the samples that stand out, with their images."""
     data = workspace.dataset()
-    influence = artifacts.read_table(workspace.influence)
+    influence = workspace.read_influence()
     tables = {"slices/by_class.json": slices.by_class(found)}
     for name, table in (
         ("forget", slices.least_forgotten(found, influence)),
@@ -103,17 +109,6 @@ def _tables(workspace: Workspace, found: pd.DataFrame) -> dict[str, pd.DataFrame
         kind = "least_forgotten" if name == "forget" else "got_worse"
         tables[f"slices/{kind}.json"] = table
     return tables
-
-
-def _outputs(model: nn.Module, sets: Sets, classes: tuple[int, ...], seed: int) -> metrics.Outputs:
-    found = {n: features_and_logits(model, task, s.inputs) for n, (s, task) in sets.items()}
-    return metrics.Outputs(
-        probabilities={n: z.double().softmax(1).cpu().numpy() for n, (_, z) in found.items()},
-        features={name: h.double().cpu().numpy() for name, (h, _) in found.items()},
-        labels={name: samples.targets.cpu().numpy() for name, (samples, _) in sets.items()},
-        forget_classes=classes,
-        seed=seed,
-    )
 
 
 def _trajectory(workspace: Workspace, item: str, sets: Sets, device: torch.device) -> pd.DataFrame:

@@ -3,10 +3,11 @@
 from dataclasses import asdict
 
 import pandas as pd
+from torch import Tensor, nn
 
 from imu import influence
 from imu.cost import FlopCounter
-from imu.objective import predictions
+from imu.objective import Objective, Samples, predictions
 from tasks import artifacts, params
 from tasks.record import Record
 from tasks.samples import load_samples
@@ -22,13 +23,7 @@ def run(workspace: Workspace, item: None) -> float:
     model.to(device)
     watch, flops = Stopwatch(), FlopCounter()
     with watch.running(), flops:
-        scores = influence.influence(model, objective, samples, config)
-        weights, selected = influence.ascent_weights(
-            scores,
-            score=config.score,
-            clip_quantile=config.clip_quantile,
-            top_fraction=config.top_fraction,
-        )
+        scores, weights, selected = scored(model, objective, samples, config)
     losses = objective.losses(predictions(model, objective, samples.inputs), samples.targets)
     table = pd.DataFrame(
         {
@@ -52,6 +47,20 @@ def run(workspace: Workspace, item: None) -> float:
     )
     print(f"{table['selected'].sum()} of {len(table)} forget samples are to be ascended")
     return watch.seconds
+
+
+def scored(
+    model: nn.Module, objective: Objective, samples: Samples, config: influence.Config
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Influence, weight for ascent, and whether a sample is selected: (n,) each."""
+    scores = influence.influence(model, objective, samples, config)
+    weights, selected = influence.ascent_weights(
+        scores,
+        score=config.score,
+        clip_quantile=config.clip_quantile,
+        top_fraction=config.top_fraction,
+    )
+    return scores, weights, selected
 
 
 def record(workspace: Workspace, item: None) -> Record:

@@ -27,6 +27,17 @@ class Row(NamedTuple):
     def model(self) -> str:
         return self.producer.rsplit("/", 1)[1]
 
+    @property
+    def stage(self) -> str:
+        """Name in DVC of the stage that evaluates it."""
+        of_method = self.producer.startswith("unlearn/")
+        return f"{'evaluate' if of_method else 'evaluate_retrain'}@{self.model}"
+
+    @property
+    def judged(self) -> str | None:
+        """What many networks are asked about: the method, the floor (all its models alike)."""
+        return {"reference": None, "floor": "ensemble/floor"}.get(self.kind, self.producer)
+
 
 def rows(workspace: Workspace) -> list[Row]:
     """Every row in the table's order: reference, floor, baselines, methods."""
@@ -100,8 +111,8 @@ def prune(workspace: Workspace) -> None:
 
 def _per_sample(workspace: Workspace, row: Row) -> dict[str, float]:
     """What many networks say: of a method, and of the floor, which all its models share."""
-    if row.kind == "reference":
+    if row.judged is None:
         return {}
-    judged = "ensemble/floor" if row.kind == "floor" else row.producer
-    found: dict[str, float] = artifacts.read_json(workspace.per_sample(judged) / "metrics.json")
+    path = workspace.per_sample(row.judged) / "metrics.json"
+    found: dict[str, float] = artifacts.read_json(path)
     return found

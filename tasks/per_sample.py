@@ -8,14 +8,14 @@ from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from imu import ensemble, influence, metrics
 from imu import unlearn as methods
 from imu.objective import predictions
 from tasks import artifacts, params, unlearn
 from tasks.ensemble import SETS, read_margins, read_networks
+from tasks.influence import scored
 from tasks.record import Record
 from tasks.samples import load_samples
 from tasks.workspace import Stopwatch, Workspace
@@ -69,14 +69,8 @@ def _unlearned(workspace: Workspace, item: str, watch: Stopwatch) -> metrics.Fam
     diverged, unfinished = [], 0
     for number, network in enumerate(networks):
 
-        def weights(network: torch.nn.Module = network) -> Tensor:
-            scores = influence.influence(network, objective, sets["forget"], config)
-            return influence.ascent_weights(
-                scores,
-                score=config.score,
-                clip_quantile=config.clip_quantile,
-                top_fraction=config.top_fraction,
-            )[0]
+        def weights(network: nn.Module = network) -> Tensor:
+            return scored(network, objective, sets["forget"], config)[1]
 
         logits = predictions(network, objective, sets["validation"].inputs)
         unseen = 100 * (logits.argmax(1) == sets["validation"].targets).double().mean().item()

@@ -56,12 +56,6 @@ def outcomes(workspace: Workspace) -> dict[str, str]:
     return {model: said["outcome"] for model, said in read_verdicts(workspace).items()}
 
 
-def stage(workspace: Workspace, model: str) -> str:
-    """Name in DVC of the stage that evaluated ``model``."""
-    made_by = {row.model: row.producer.split("/")[0] for row in lineup.rows(workspace)}
-    return f"{'evaluate' if made_by[model] == 'unlearn' else 'evaluate_retrain'}@{model}"
-
-
 def text(table: pd.DataFrame, outcomes: dict[str, str]) -> str:
     """The headline columns for a terminal, with the verdicts; a rule parts the kinds."""
     names = [n for n in findings.HEADLINE if n in table and table[n].notna().any()]

@@ -94,13 +94,7 @@ def _distances(compared: findings.Compared) -> list[figures.Distance]:
 
 
 def _influence(workspace: Workspace) -> dict[str, bytes]:
-    found = artifacts.read_table(workspace.influence)
-    manifest = workspace.read_manifest("forget")
-    if found["id"].astype(str).tolist() != manifest["id"].tolist():
-        raise artifacts.ArtifactError(
-            f"{workspace.influence} lists other samples than the forget set: "
-            "run `dvc repro influence`"
-        )
+    found = workspace.read_influence()
     data = _dataset(workspace)
     found["row"] = workspace.rows("forget", data)
     found["name"] = [data.classes[label] for label in found["label"]]
@@ -167,7 +161,7 @@ def _predictions(workspace: Workspace, row: lineup.Row) -> pd.DataFrame:
 def _slices(workspace: Workspace) -> dict[str, bytes]:
     """Method -> picture of the forget images it remembers and of the retain images it lost."""
     data = _dataset(workspace)
-    found = artifacts.read_table(workspace.influence)
+    found = workspace.read_influence()
     rows = {
         name: dict(
             zip(workspace.read_manifest(name)["id"], workspace.rows(name, data), strict=True)

@@ -5,7 +5,7 @@ import socket
 from importlib.metadata import version
 from typing import Any
 
-from tasks import artifacts, lineage, params, times
+from tasks import artifacts, lineage, times
 from tasks.stages import module_of, run_tags, token
 from tasks.tracking import Tracker
 from tasks.workspace import Workspace
@@ -44,7 +44,7 @@ def complete(
 
     made: keys of stages that are computed but not in ``dvc.lock`` yet. Returns the parent's id.
     """
-    from tasks import report
+    from tasks import lineup, report
 
     keys = lineage.locked_keys(workspace.root) | (made or {})
     commands = lineage.commands(workspace.root)
@@ -63,7 +63,7 @@ def complete(
             files=original is None,
         )
     said = report.read_verdicts(workspace)
-    stages = {model: report.stage(workspace, model) for model in said}
+    stages = {row.model: row.stage for row in lineup.rows(workspace)}
     tracker.tell(
         parent,
         {
@@ -99,17 +99,18 @@ def results(workspace: Workspace, tracker: Tracker, keys: dict[str, str]) -> dic
     What many networks say of an item is among them. RTE_time is added where the seconds of all
     stages behind it are known.
     """
+    from tasks import lineup
+
     found: dict[str, float] = {}
-    for section in ("retrain", "unlearn"):
-        for item in params.section(workspace.root, section):
-            path = workspace.evaluation(f"{section}/{item}") / "metrics.json"
-            judged = f"unlearn/{item}" if section == "unlearn" else f"ensemble/{item}"
-            for file in (path, workspace.per_sample(judged) / "metrics.json"):
-                if file.is_file():
-                    found |= {f"{item}/{k}": v for k, v in artifacts.read_json(file).items()}
-            if path.is_file() and section == "unlearn":
-                known = times.rte_time(workspace, tracker, item, keys)[0]
-                found |= {f"{item}/{k}": v for k, v in known.items()}
+    for row in lineup.rows(workspace):
+        evaluated = workspace.evaluation(row.producer)
+        for folder in (evaluated, row.judged and workspace.per_sample(row.judged)):
+            if folder and (folder / "metrics.json").is_file():
+                values = artifacts.read_json(folder / "metrics.json")
+                found |= {f"{row.model}/{k}": v for k, v in values.items()}
+        if (evaluated / "metrics.json").is_file() and row.producer.startswith("unlearn/"):
+            known = times.rte_time(workspace, tracker, row.model, keys)[0]
+            found |= {f"{row.model}/{k}": v for k, v in known.items()}
     return found
 
 
@@ -141,9 +142,9 @@ def _note(workspace: Workspace, tracker: Tracker, parent: str) -> str:
 
 def _evaluations(workspace: Workspace) -> list[str]:
     """Stages that evaluate a model, in the order of the table."""
-    from tasks import lineup, report
+    from tasks import lineup
 
-    return [report.stage(workspace, row.model) for row in lineup.rows(workspace)]
+    return [row.stage for row in lineup.rows(workspace)]
 
 
 def _page(workspace: Workspace, tracker: Tracker, run: str) -> dict[str, str]:

@@ -156,13 +156,7 @@ def _forget_set(
 
 
 def _influence(workspace: Workspace, device: torch.device) -> Tensor:
-    table = artifacts.read_table(workspace.influence)
-    if not table["id"].equals(workspace.read_manifest("forget")["id"].astype(table["id"].dtype)):
-        raise artifacts.ArtifactError(
-            f"{workspace.influence} lists other samples than the forget set: "
-            "run `dvc repro influence`"
-        )
-    return torch.tensor(table["weight"].to_numpy(), device=device)
+    return torch.tensor(workspace.read_influence()["weight"].to_numpy(), device=device)
 
 
 class Trajectory:

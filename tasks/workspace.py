@@ -98,6 +98,19 @@ class Workspace:
                 )
         return rows
 
+    def read_influence(self) -> "pd.DataFrame":
+        """Influence of every forget sample, in the order of the manifest.
+
+        Raises ArtifactError when the table lists other samples than the forget set.
+        """
+        table = artifacts.read_table(self.influence).astype({"id": "str"})
+        if table["id"].tolist() != self.read_manifest("forget")["id"].tolist():
+            raise artifacts.ArtifactError(
+                f"{self.influence} lists other samples than the forget set: "
+                "run `dvc repro influence`"
+            )
+        return table
+
     def read_request(self) -> dict[str, Any]:
         return artifacts.read_json(self.request)
 

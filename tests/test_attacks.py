@@ -19,12 +19,14 @@ from imu.metrics import (
     class_leakage,
     fine_tune_relearning,
     linear_probe,
+    outputs_of,
     prototype_relearning,
 )
 from imu.models import head, resnet_small
-from imu.objective import Classification, Samples, features_and_logits
+from imu.objective import Classification, Samples
 from imu.unlearn import ForgetSet, logit_mask
 from tests import oracles
+from tests.test_metrics import changed
 
 SIZES = {"forget": 14, "retain": 20, "validation": 40, "test": 20}
 CLASSES, WIDTH, FORGOTTEN = 4, 6, 8
@@ -51,15 +53,6 @@ def with_features(plain: Outputs, **features: np.ndarray) -> Outputs:
     return replace(plain, features=plain.features | features)
 
 
-def only(plain: Outputs, name: str, keep: np.ndarray) -> Outputs:
-    return replace(
-        plain,
-        features=plain.features | {name: plain.features[name][keep]},
-        probabilities=plain.probabilities | {name: plain.probabilities[name][keep]},
-        labels=plain.labels | {name: plain.labels[name][keep]},
-    )
-
-
 def subject_of(
     model: nn.Module,
     samples: dict[str, Samples],
@@ -68,18 +61,11 @@ def subject_of(
     original_accuracy: float = 100.0,
     seed: int = 0,
 ) -> Subject:
-    found = {n: features_and_logits(model, objective, s.inputs) for n, s in samples.items()}
     return Subject(
         model=model,
         objective=objective,
         samples=samples,
-        outputs=Outputs(
-            probabilities={n: z.double().softmax(1).numpy() for n, (_, z) in found.items()},
-            features={n: h.double().numpy() for n, (h, _) in found.items()},
-            labels={n: s.targets.numpy() for n, s in samples.items()},
-            forget_classes=forget_classes,
-            seed=seed,
-        ),
+        outputs=outputs_of(model, objective, samples, forget_classes=forget_classes, seed=seed),
         original_accuracy=original_accuracy,
     )
 
@@ -127,7 +113,7 @@ def test_the_few_are_drawn_by_class_and_seed(monkeypatch):
     monkeypatch.setattr(sklearn.linear_model, "LogisticRegression", Seen)
     plain = outputs()
     first = np.flatnonzero(plain.labels["validation"] == 2)[0]
-    plain = only(
+    plain = changed(
         plain,
         "validation",
         (plain.labels["validation"] != 2) | (np.arange(SIZES["validation"]) == first),
@@ -146,13 +132,13 @@ def test_the_probe_of_few_is_the_probe_where_there_are_few():
     order = np.argsort(plain.labels["validation"], kind="stable")
     ranks = np.concatenate([np.arange(n) for n in np.bincount(plain.labels["validation"])])
     keep = np.sort(order[ranks < linear_probe.FEW])
-    found = linear_probe.measure(only(plain, "validation", keep))
+    found = linear_probe.measure(changed(plain, "validation", keep))
     assert found["probe"] == pytest.approx(found["probe_5"], abs=1e-9)
 
 
 def test_the_probe_misses_a_label_without_validation_samples():
     plain = outputs()
-    lacking = only(plain, "validation", plain.labels["validation"] != 3)
+    lacking = changed(plain, "validation", plain.labels["validation"] != 3)
     with pytest.raises(ValueError, match=r"every forget label, not \[3\]"):
         linear_probe.measure(lacking)
 
@@ -208,15 +194,15 @@ def test_prototypes_need_a_class_forgotten_whole():
 def test_a_count_that_leaves_no_sample_to_ask_is_left_out():
     plain = outputs(forget_classes=(1,))
     for n, expected in ((2, 1), (5, 1), (6, 2), (10, 2), (11, 3)):
-        found = prototype_relearning.measure(only(plain, "forget", np.arange(n)))
+        found = prototype_relearning.measure(changed(plain, "forget", np.arange(n)))
         assert list(found) == ["proto_1", "proto_5", "proto_10"][:expected]
     with pytest.raises(ValueError, match=r"at least 2 forget samples.*got 1 of class 1"):
-        prototype_relearning.measure(only(plain, "forget", np.arange(1)))
+        prototype_relearning.measure(changed(plain, "forget", np.arange(1)))
 
 
 def test_prototypes_need_a_retained_class():
     plain = outputs()
-    forgotten = only(plain, "validation", np.isin(plain.labels["validation"], (1, 3)))
+    forgotten = changed(plain, "validation", np.isin(plain.labels["validation"], (1, 3)))
     with pytest.raises(ValueError, match="validation samples of a retained class"):
         prototype_relearning.measure(forgotten)
 
@@ -407,7 +393,7 @@ def test_leakage_reads_the_order_of_wrong_labels_alone():
 
 
 def test_leakage_without_forget_samples_is_refused():
-    empty = Measured(outputs=only(outputs(forget_classes=()), "forget", np.arange(0)))
+    empty = Measured(outputs=changed(outputs(forget_classes=()), "forget", np.arange(0)))
     with pytest.raises(ValueError, match="no forget samples"):
         class_leakage.compare(empty, empty)
 

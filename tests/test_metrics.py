@@ -9,7 +9,7 @@ from torch import nn
 
 from imu import metrics
 from imu.metrics import Measured, Outputs, Subject, accuracy, average_gap, membership
-from imu.objective import Classification, Samples, features_and_logits
+from imu.objective import Classification, Samples
 from tests import oracles
 
 SETS = {"forget": 12, "retain": 40, "validation": 24, "test": 30}
@@ -61,13 +61,7 @@ def measured(seed: int = 0, forget_classes: tuple[int, ...] = (1,)) -> Measured:
         torch.manual_seed(seed)
         model = nn.Sequential(nn.Flatten(), nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 4))
     objective = Classification()
-    found = {n: features_and_logits(model, objective, s.inputs) for n, s in samples.items()}
-    said = Outputs(
-        probabilities={n: z.double().softmax(1).numpy() for n, (_, z) in found.items()},
-        features={name: h.double().numpy() for name, (h, _) in found.items()},
-        labels={name: s.targets.numpy() for name, s in samples.items()},
-        forget_classes=forget_classes,
-    )
+    said = metrics.outputs_of(model, objective, samples, forget_classes=forget_classes)
     subject = Subject(
         model=model,
         objective=objective,

@@ -111,6 +111,30 @@ class Family:
     unfinished: int = 0
 
 
+def outputs_of(
+    model: "nn.Module",
+    objective: "Objective",
+    samples: "Mapping[str, Samples]",
+    *,
+    forget_classes: tuple[int, ...] = (),
+    seed: int = 0,
+) -> Outputs:
+    """What ``model`` says of each set, in evaluation mode.
+
+    Raises ValueError when the network has no linear head.
+    """
+    from imu.objective import features_and_logits
+
+    found = {n: features_and_logits(model, objective, s.inputs) for n, s in samples.items()}
+    return Outputs(
+        probabilities={n: z.double().softmax(1).cpu().numpy() for n, (_, z) in found.items()},
+        features={name: h.double().cpu().numpy() for name, (h, _) in found.items()},
+        labels={name: s.targets.cpu().numpy() for name, s in samples.items()},
+        forget_classes=forget_classes,
+        seed=seed,
+    )
+
+
 def about() -> dict[str, About]:
     """Every name that a metric can give, in the order of the tables."""
     found: dict[str, About] = {}

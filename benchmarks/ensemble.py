@@ -35,7 +35,7 @@ def networks(width: int, count: int) -> list[nn.Module]:
     found = []
     for seed in range(count):
         torch.manual_seed(seed)
-        found.append(resnet_small.build(resnet_small.Config(width=width), 1, 10))
+        found.append(resnet_small.build(resnet_small.Config(width=width), (1, 8, 8), 10))
     return found
 
 
@@ -95,7 +95,7 @@ def whole(data: LabelledImages) -> list[str]:
     order = torch.randperm(len(data.labels), generator=torch.Generator().manual_seed(0)).tolist()
     rows, held_out = order[:TRAINED], order[TRAINED:]
     images, labels = training.pixels(data, held_out, CPU)
-    inputs = training.normalised(images, data)
+    task = Classification(mean=data.mean, std=data.std, scale=data.scale)
     lines = []
     for name in ("one by one", "stacked"):
         models = networks(width, members)
@@ -106,7 +106,7 @@ def whole(data: LabelledImages) -> list[str]:
             for progress in one_by_one(models, data, rows, config):
                 list(progress)
         taken = perf_counter() - begin
-        found = [predictions(model, Classification(), inputs).argmax(1) for model in models]
+        found = [predictions(model, task, images).argmax(1) for model in models]
         right = [100 * (each == labels).double().mean().item() for each in found]
         lines.append(f"| {name} | {taken:.1f} | {spread(right, 2)} |")
         print(lines[-1], flush=True)

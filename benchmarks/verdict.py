@@ -57,7 +57,7 @@ class Setting:
 
     def trained(self, name: str, seed: int) -> nn.Module:
         torch.manual_seed(seed)
-        model = resnet_small.build(resnet_small.Config(), 1, len(self.data.classes))
+        model = resnet_small.build(resnet_small.Config(), (1, 8, 8), len(self.data.classes))
         config = training.Config()
         for _ in training.fit(model, self.data, self.rows[name], config, seed=seed, device=CPU):
             pass

@@ -16,7 +16,7 @@ from torch.func import functional_call, stack_module_state
 from torch.nn import functional as F
 
 from imu.datasets import LabelledImages
-from imu.objective import Objective, Samples, predictions
+from imu.objective import Objective, Samples, normalised, predictions
 from imu.objective import margins as margins_of
 from imu.training import (
     Config,
@@ -24,7 +24,6 @@ from imu.training import (
     descent,
     diverged,
     draws,
-    normalised,
     pixels,
     shift,
     steps_per_epoch,
@@ -126,7 +125,8 @@ def _fit_stack(
             batch, offsets = (torch.stack(pieces, -1) for pieces in zip(*drawn, strict=True))
             batch = batch.to(device)  # (batch_size, members)
             shifted = shift(images[batch.flatten()], config.shift, offsets.flatten(1))
-            inputs = normalised(shifted, data).unflatten(0, batch.shape)
+            seen = normalised(shifted, data.scale, data.mean, data.std)
+            inputs = seen.unflatten(0, batch.shape)
             found = outcomes(parameters, buffers, _members_last(inputs), labels[batch])
             optimizer.zero_grad()
             # Members share no weight, so each gets the gradient of its own loss.

@@ -49,17 +49,20 @@ class Objective(Protocol):
 class Classification:
     """Images with one label each, cross-entropy, influence on the head.
 
-    Inputs are images in [0, 1]; the network sees (x − mean) / std.
+    Inputs are images in [0, 1], or as they are stored: integers, which are divided by ``scale``.
+    The network sees (x − mean) / std, on its own device. mean, std: one number, or one per channel.
     """
 
-    mean: float = 0.0
-    std: float = 1.0
+    mean: float | tuple[float, ...] = 0.0
+    std: float | tuple[float, ...] = 1.0
+    scale: float = 255.0
     bounds: tuple[float, float] | None = (0.0, 1.0)
 
     def logits(self, model: nn.Module, inputs: Inputs) -> Tensor:
         if not isinstance(inputs, Tensor):
             raise TypeError(f"images must be one tensor, got {type(inputs).__name__}")
-        logits: Tensor = model((inputs - self.mean) / self.std)
+        device = next(model.parameters(), inputs).device
+        logits: Tensor = model(normalised(inputs.to(device), self.scale, self.mean, self.std))
         return logits
 
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -67,6 +70,25 @@ class Classification:
 
     def influence_parameters(self, model: nn.Module) -> tuple[str, ...]:
         return (head_name(model),)
+
+
+def normalised(
+    images: Tensor,
+    scale: float,
+    mean: float | tuple[float, ...],
+    std: float | tuple[float, ...],
+) -> Tensor:
+    """What a network sees of images (n, channels, height, width): (x − mean) / std.
+
+    Integers are divided by ``scale`` and become float32. mean, std: one number, or one per channel.
+    """
+    if not images.is_floating_point():
+        images = images.float() / scale
+    middle, spread = (
+        images.new_tensor(number)[:, None, None] if isinstance(number, tuple) else number
+        for number in (mean, std)
+    )
+    return (images - middle) / spread
 
 
 @dataclass(frozen=True)

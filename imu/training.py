@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from imu.datasets import LabelledImages
+from imu.objective import normalised
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +54,6 @@ def pixels(data: LabelledImages, rows: list[int], device: torch.device) -> tuple
     return images, torch.from_numpy(data.labels[rows]).to(device)
 
 
-def normalised(images: Tensor, data: LabelledImages) -> Tensor:
-    """float32 network input: (x / scale − mean) / std."""
-    return (images.float() / data.scale - data.mean) / data.std
-
-
 def fit(
     model: nn.Module,
     data: LabelledImages,
@@ -83,7 +79,7 @@ def fit(
         for drawn, offsets in draws(len(rows), config, generator):
             batch = drawn.to(device)
             shifted = shift(images[batch], config.shift, offsets)
-            logits = model(normalised(shifted, data))
+            logits = model(normalised(shifted, data.scale, data.mean, data.std))
             loss = F.cross_entropy(logits, labels[batch])
             optimizer.zero_grad()
             loss.backward()

@@ -11,10 +11,12 @@ from tasks.workspace import Workspace
 def load_samples(
     workspace: Workspace, name: str, data: LabelledImages, device: torch.device
 ) -> tuple[Samples, Classification]:
-    """Images in [0, 1] and labels that the manifest ``name`` lists, and how a network sees them.
+    """Images and labels that the manifest ``name`` lists, and how a network sees them.
 
+    Images are as stored; those of the forget set are in [0, 1], for methods that perturb them.
     Raises ArtifactError when a sample is not the one that was split.
     """
     images, labels = training.pixels(data, workspace.rows(name, data), device)
-    samples = Samples(images.float() / data.scale, labels)
-    return samples, Classification(mean=data.mean, std=data.std)
+    if name == "forget":
+        images = images.float() / data.scale
+    return Samples(images, labels), Classification(mean=data.mean, std=data.std, scale=data.scale)

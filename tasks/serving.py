@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from imu.objective import normalised
 from tasks.workspace import load_model
 
 
@@ -18,9 +19,9 @@ class Classifier:
     def predict(self, images: np.ndarray, params: dict[str, Any] | None = None) -> np.ndarray:
         """Class probabilities (n, classes) of images as stored: uint8 (n, channels, h, w)."""
         pixels = self.about["pixels"]
-        inputs = (torch.from_numpy(images).float() / pixels["scale"] - pixels["mean"]) / pixels[
-            "std"
-        ]
+        inputs = normalised(
+            torch.from_numpy(images), pixels["scale"], tuple(pixels["mean"]), tuple(pixels["std"])
+        )
         return self.model(inputs).softmax(1).numpy()
 
 

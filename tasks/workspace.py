@@ -146,11 +146,11 @@ class Workspace:
             "network": name,
             "config": asdict(config),
             "image": list(data.images.shape[1:]),
-            "pixels": {"scale": data.scale, "mean": data.mean, "std": data.std},
+            "pixels": {"scale": data.scale, "mean": list(data.mean), "std": list(data.std)},
             "classes": list(data.classes),
         }
         torch.manual_seed(seed)
-        return module.build(config, data.images.shape[1], len(data.classes)), about
+        return module.build(config, data.images.shape[1:], len(data.classes)), about
 
 
 def load_model(path: Path) -> tuple["nn.Module", dict[str, Any]]:
@@ -167,7 +167,7 @@ def built(path: Path, tensors: dict[str, "torch.Tensor"], about: dict[str, Any])
     try:
         module = discovery.load("imu.models", about["network"])
         model: nn.Module = module.build(
-            module.Config(**about["config"]), about["image"][0], len(about["classes"])
+            module.Config(**about["config"]), tuple(about["image"]), len(about["classes"])
         )
         model.load_state_dict(tensors)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

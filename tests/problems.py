@@ -141,7 +141,7 @@ def task(name: str, dtype: torch.dtype = torch.float64, n: int = 7):
     """A network with lived-in BatchNorm statistics, its objective and samples."""
     torch.manual_seed(5)
     if name in ("resnet", "inplace"):
-        model: nn.Module = resnet_small.build(resnet_small.Config(width=2), 1, 4)
+        model: nn.Module = resnet_small.build(resnet_small.Config(width=2), (1, 8, 8), 4)
         model = model if name == "resnet" else Inplace()
         model(2 * torch.rand(40, 1, 8, 8))
         samples = Samples(torch.rand(n, 1, 8, 8, dtype=dtype), torch.randint(0, 4, (n,)))

@@ -73,7 +73,7 @@ def subject_of(
 def small(forget_classes: tuple[int, ...] = (0,), **choices) -> Subject:
     """An untrained network and random images, each with its number as its first pixel."""
     torch.manual_seed(5)
-    model = resnet_small.build(resnet_small.Config(width=2), 1, CLASSES)
+    model = resnet_small.build(resnet_small.Config(width=2), (1, 8, 8), CLASSES)
     model(2 * torch.rand(40, 1, 8, 8))
     samples, count = {}, 0
     for name, n in SIZES.items():
@@ -418,7 +418,7 @@ def trained(tmp_path_factory) -> dict[str, Subject]:
     models = {}
     for name, rows in (("original", seen), ("retrained", sets["retain"])):
         torch.manual_seed(0)
-        model = resnet_small.build(resnet_small.Config(width=16), 1, 10)
+        model = resnet_small.build(resnet_small.Config(width=16), (1, 8, 8), 10)
         config = training.Config(epochs=10)
         list(training.fit(model, data, rows.tolist(), config, seed=0, device=torch.device("cpu")))
         models[name] = model.eval()

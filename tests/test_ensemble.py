@@ -36,8 +36,8 @@ def noise(channels: int = 1, n: int = 60) -> LabelledImages:
         ids=np.array([f"{i}" for i in range(n)]),
         classes=("a", "b", "c"),
         scale=16.0,
-        mean=0.5,
-        std=0.3,
+        mean=(0.5,) * channels,
+        std=(0.3,) * channels,
     )
 
 
@@ -46,7 +46,9 @@ def networks(channels: int = 1, seeds=SEEDS) -> list[nn.Module]:
     for seed in seeds:
         torch.manual_seed(seed)
         # Training has to leave evaluation mode.
-        found.append(Double(resnet_small.build(resnet_small.Config(width=2), channels, 3)).eval())
+        found.append(
+            Double(resnet_small.build(resnet_small.Config(width=2), (channels, 6, 4), 3)).eval()
+        )
     return found
 
 
@@ -199,7 +201,7 @@ def test_margins_are_those_of_every_network():
 
 def test_margins_of_float32_networks_are_float64():
     torch.manual_seed(0)
-    model = resnet_small.build(resnet_small.Config(width=2), 1, 3)
+    model = resnet_small.build(resnet_small.Config(width=2), (1, 6, 4), 3)
     samples = Samples(torch.rand(2, 1, 6, 4), torch.tensor([0, 2]))
     found = ensemble.margins([model], Classification(), samples)
     expected = margins(model.eval()(samples.inputs).double(), samples.targets)

@@ -45,7 +45,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, metrics.Meas
         networks = []
         for seed in seeds:
             torch.manual_seed(seed)
-            networks.append(resnet_small.build(resnet_small.Config(width=8), 1, 10))
+            networks.append(resnet_small.build(resnet_small.Config(width=8), (1, 8, 8), 10))
         for _ in ensemble.fit(
             networks, data, chosen.tolist(), RECIPE, seeds=seeds, device=torch.device("cpu")
         ):

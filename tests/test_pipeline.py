@@ -153,7 +153,8 @@ def test_a_logged_model_serves_the_probabilities_of_the_stored_one(ran: Path) ->
     data = Workspace(ran).dataset()
     model, _ = load_model(ran / "runs" / "unlearn" / "imu" / "model.safetensors")
     model.eval()
-    pixels = (torch.from_numpy(data.images[:5]).float() / data.scale - data.mean) / data.std
+    (mean,), (std,) = data.mean, data.std
+    pixels = (torch.from_numpy(data.images[:5]).float() / data.scale - mean) / std
     with torch.inference_mode():
         expected = model(pixels).softmax(1).numpy()
     np.testing.assert_allclose(served.predict(data.images[:5]), expected, rtol=1e-6)

@@ -17,7 +17,7 @@ README = (REPOSITORY / "README.md").read_text()
 def test_the_library_example_runs(capsys):
     torch.manual_seed(0)
     (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    model = resnet_small.build(resnet_small.Config(width=4), 1, 10)
+    model = resnet_small.build(resnet_small.Config(width=4), (1, 8, 8), 10)
     given = {"model": model, "images": torch.rand(6, 1, 8, 8), "labels": torch.full((6,), 8)}
     exec(example, given)
     assert given["deeper"].shape == given["scores"].shape == (6,)

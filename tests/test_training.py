@@ -32,14 +32,14 @@ def separable(n: int = 80) -> LabelledImages:
         ids=np.array([f"{i}" for i in range(n)]),
         classes=("left", "right"),
         scale=16.0,
-        mean=0.4,
-        std=0.3,
+        mean=(0.4,),
+        std=(0.3,),
     )
 
 
 def small(classes: int = 2, width: int = 2) -> nn.Module:
     torch.manual_seed(0)
-    return resnet_small.build(resnet_small.Config(width=width), 1, classes)
+    return resnet_small.build(resnet_small.Config(width=width), (1, 8, 8), classes)
 
 
 def trained(data: LabelledImages, rows: list[int], config=CONFIG, seed: int = 0):
@@ -92,7 +92,8 @@ def test_a_separable_problem_is_learned():
     assert [epoch.epoch for epoch in epochs] == list(range(1, 13))
     assert epochs[-1].loss < epochs[0].loss / 2
     images, labels = training.pixels(data, list(range(60, 80)), CPU)
-    logits = predictions(model, TASK, training.normalised(images, data))
+    task = Classification(mean=data.mean, std=data.std, scale=data.scale)
+    logits = predictions(model, task, images)
     assert (logits.argmax(1) == labels).double().mean() >= 0.9
 
 
@@ -169,7 +170,7 @@ def test_rte_is_a_quotient_of_positive_costs():
 @pytest.mark.parametrize("name", discovery.names("imu.models"))
 def test_features_are_the_input_of_the_head(name):
     module = discovery.load("imu.models", name)
-    model = module.build(module.Config(), 3, 5).double()
+    model = module.build(module.Config(), (3, 8, 8), 5).double()
     images = torch.randn(7, 3, 8, 8, dtype=torch.float64)
     model(images)  # moves the BatchNorm statistics away from 0 and 1
     task = Classification(mean=0.3, std=2.0)

@@ -73,7 +73,7 @@ STOPPING = [method for method in BY_SGD if not refuses_to_stop(method)]
 def original() -> tuple[nn.Module, Tensor, Tensor]:
     """A trained network, images with one bright third each, and which; it gets all right."""
     torch.manual_seed(0)
-    model = resnet_small.build(resnet_small.Config(width=3), 1, 3)
+    model = resnet_small.build(resnet_small.Config(width=3), (1, 8, 8), 3)
     labels = torch.arange(60) % 3
     images = 0.7 * torch.rand(60, 1, 8, 8)
     for image, label in zip(images, labels.tolist(), strict=True):

@@ -49,6 +49,6 @@ def load(folder: Path) -> LabelledImages:
         ids=np.array([f"digits-{i:04d}" for i in range(len(labels))]),
         classes=tuple("0123456789"),
         scale=16.0,
-        mean=0.3053,
-        std=0.3760,
+        mean=(0.3053,),
+        std=(0.3760,),
     )

@@ -1,4 +1,7 @@
-"""One network per file; a file offers ``Config`` and ``build(config, channels, classes)``."""
+"""One network per file; a file offers ``Config`` and ``build(config, image, classes)``.
+
+``image`` is the shape of one image: (channels, height, width).
+"""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager

@@ -20,9 +20,9 @@ class Config:
             raise ValueError(f"width must be >= 1, got {self.width}")
 
 
-def build(config: Config, channels: int, classes: int) -> nn.Module:
+def build(config: Config, image: tuple[int, int, int], classes: int) -> nn.Module:
     """A freshly initialised network for images (n, channels, height, width)."""
-    return ResNet(config.width, channels, classes)
+    return ResNet(config.width, image[0], classes)
 
 
 class ResNet(nn.Module):

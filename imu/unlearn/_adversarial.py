@@ -93,7 +93,12 @@ def nearest(
 def continuous(objective: Objective, samples: Samples) -> Tensor:
     """The inputs, where they can be perturbed."""
     images = samples.inputs
-    if objective.bounds is None or not isinstance(images, Tensor) or samples.targets.dim() != 1:
+    if (
+        objective.bounds is None
+        or not isinstance(images, Tensor)
+        or not images.is_floating_point()
+        or samples.targets.dim() != 1
+    ):
         raise ValueError(
             "this method perturbs its inputs: they must be one tensor of real numbers within "
             "Objective.bounds, with one target per sample"

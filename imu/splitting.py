@@ -1,13 +1,16 @@
-"""Train / validation / test split, and the three ways to name what must be forgotten.
+"""Train / validation / test split, and the ways to name what must be forgotten.
 
 Validation is used for choosing, test for reporting only.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import pandas as pd
+
+SHOWN = 30  # choices that an error lists
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,43 +35,89 @@ class IdsRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GroupRequest:
+    attribute: str = "superclass"  # what the data set knows of a sample besides its label
+    values: tuple[str, ...] = ("flowers",)  # the groups to forget
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubjectRequest:
+    subjects: tuple[str, ...] = ("subject-1",)  # whose samples to forget, all of them
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     dataset: str = "digits"
     seed: int = 0
-    validation: float = 0.15  # share of all samples, in (0, 1)
-    test: float = 0.25  # share of all samples, in (0, 1)
-    scenario: Literal["class", "fraction", "ids"] = "class"
+    used: float = 1.0  # share of every class that is used at all, in (0, 1]
+    validation: float = 0.15  # share of the used samples, in (0, 1)
+    test: float | Literal["published"] = 0.25  # likewise; or those that its authors set apart
+    scenario: Literal["class", "fraction", "ids", "group", "subject"] = "class"
     by_class: ClassRequest = ClassRequest()
     by_fraction: FractionRequest = FractionRequest()
     by_ids: IdsRequest = IdsRequest()
+    by_group: GroupRequest = GroupRequest()
+    by_subject: SubjectRequest = SubjectRequest()
 
     def __post_init__(self) -> None:
-        for name in ("validation", "test"):
-            if not 0 < getattr(self, name) < 1:
-                raise ValueError(f"{name} must be in (0, 1), got {getattr(self, name)}")
+        if not 0 < self.used <= 1:
+            raise ValueError(f"used must be in (0, 1], got {self.used}")
+        if not 0 < self.validation < 1:
+            raise ValueError(f"validation must be in (0, 1), got {self.validation}")
+        if self.test == "published":
+            return
+        if not 0 < self.test < 1:
+            raise ValueError(f"test must be in (0, 1) or 'published', got {self.test}")
         if self.validation + self.test >= 1:
             raise ValueError(f"validation + test must be < 1, got {self.validation} + {self.test}")
 
 
-def split(samples: pd.DataFrame, config: Config) -> dict[str, pd.DataFrame]:
-    """Stratified train, validation and test sets of ``samples`` (columns id, index, label)."""
+def split(
+    samples: pd.DataFrame, config: Config, published_test: np.ndarray | None = None
+) -> dict[str, pd.DataFrame]:
+    """Stratified train, validation and test sets of ``samples`` (columns id, index, label).
+
+    published_test: (n,) bool by row of ``samples``, which ``config.test`` may ask for. Raises
+    ValueError when there is none, and when a class has too few samples.
+    """
     from sklearn.model_selection import train_test_split
 
+    def divided(rows: pd.DataFrame, share: float | int) -> tuple[pd.DataFrame, pd.DataFrame]:
+        parts = train_test_split(
+            rows, test_size=share, stratify=rows["label"], random_state=config.seed
+        )
+        return parts[0], parts[1]
+
+    if config.test == "published" and published_test is None:
+        raise ValueError(
+            f"split.test is 'published', but {config.dataset} has no samples set apart for "
+            "testing: give a share in (0, 1)"
+        )
+    published = np.zeros(len(samples), bool) if published_test is None else published_test
+    if config.used < 1:
+        kept = _drawn(
+            samples["label"].to_numpy() * 2 + published,
+            FractionRequest(fraction=config.used, seed=config.seed),
+        )
+        samples, published = samples[kept], published[kept]
     counts = samples["label"].value_counts()
     if counts.min() < 3:
         raise ValueError(
             f"class {counts.idxmin()} has {counts.min()} samples: a split into train, validation "
             "and test needs at least 3 of every class"
         )
-    rest, test = train_test_split(
-        samples, test_size=config.test, stratify=samples["label"], random_state=config.seed
-    )
-    train, validation = train_test_split(
-        rest,
-        test_size=config.validation / (1 - config.test),
-        stratify=rest["label"],
-        random_state=config.seed,
-    )
+    if config.test == "published":
+        rest, test = samples[~published], samples[published]
+        share = config.validation * len(samples) / len(rest)
+        if not share < 1:
+            raise ValueError(
+                f"split.validation asks for {config.validation} of {len(samples)} samples, but "
+                f"{len(rest)} are left beside the published test samples"
+            )
+    else:
+        rest, test = divided(samples, config.test)
+        share = config.validation / (1 - config.test)
+    train, validation = divided(rest, share)
     sets = {"train": train, "validation": validation, "test": test}
     return {name: rows.sort_values("index", ignore_index=True) for name, rows in sets.items()}
 
@@ -78,29 +127,41 @@ def select(
     config: Config,
     classes: tuple[str, ...],
     requested: pd.DataFrame | None = None,
+    attributes: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[dict[str, pd.DataFrame], tuple[int, ...]]:
     """Divide the training set into forget and retain as the scenario says.
 
     sets: from ``split``. classes: names of the classes. requested: the table of the ids scenario.
+    attributes: name -> str array by the column "index" of the sets, for groups and subjects.
     Returns train, forget, retain, validation and test, and the labels of the classes forgotten
-    whole: those of the forget set, if none of them keeps a training sample, else none. An erasure
-    request also takes its ids out of validation and test.
+    whole: those of the forget set, if none of them keeps a training sample, else none. What is
+    erased (ids, subjects) is taken out of validation and test as well.
 
-    Raises ValueError for unknown classes or ids, repeated ids, an empty request, one that covers
-    all of the training set, and one that leaves a class without test samples.
+    Raises ValueError for unknown classes, ids, attributes, groups or subjects, repeated ids, an
+    empty request, one that covers all of the training set, and one that leaves a class without
+    test samples.
     """
     train = sets["train"]
+    known = attributes or {}
     if config.scenario == "class":
         chosen = train["label"].isin(_labels(config.by_class.classes, classes))
     elif config.scenario == "fraction":
         chosen = pd.Series(_drawn(train["label"].to_numpy(), config.by_fraction))
+    elif config.scenario == "group":
+        request = config.by_group
+        of_groups = _belonging(sets, known, request.attribute, request.values, "by_group.values")
+        chosen = of_groups["train"]
     else:
-        assert requested is not None
-        known = set(pd.concat(list(sets.values()))["id"])
-        ids = _ids(requested, known, config.by_ids.file)
-        chosen = train["id"].isin(ids)
+        if config.scenario == "subject":
+            subjects = config.by_subject.subjects
+            erased = _belonging(sets, known, "subject", subjects, "by_subject.subjects")
+        else:
+            assert requested is not None
+            ids = _ids(requested, set(pd.concat(list(sets.values()))["id"]), config.by_ids.file)
+            erased = {name: rows["id"].isin(ids) for name, rows in sets.items()}
+        chosen = erased["train"]
         sets = {
-            name: rows if name == "train" else rows[~rows["id"].isin(ids)].reset_index(drop=True)
+            name: rows if name == "train" else rows[~erased[name]].reset_index(drop=True)
             for name, rows in sets.items()
         }
     if not chosen.any():
@@ -131,6 +192,29 @@ def _labels(names: tuple[str, ...], classes: tuple[str, ...]) -> tuple[int, ...]
             f"{', '.join(classes)}"
         )
     return tuple(sorted({classes.index(name) for name in names}))
+
+
+def _belonging(
+    sets: dict[str, pd.DataFrame],
+    attributes: Mapping[str, np.ndarray],
+    attribute: str,
+    values: tuple[str, ...],
+    field: str,
+) -> dict[str, pd.Series]:
+    """Set name -> which of its samples have one of ``values`` as their ``attribute``."""
+    if attribute not in attributes:
+        raise ValueError(
+            f"split: the data set has no attribute {attribute!r}; it has: "
+            f"{', '.join(sorted(attributes)) or 'none'}"
+        )
+    if not values:
+        raise ValueError(f"split.{field} is empty: name at least one")
+    of_sets = {name: attributes[attribute][rows["index"]] for name, rows in sets.items()}
+    known = sorted({str(value) for found in of_sets.values() for value in found})
+    if unknown := [value for value in values if value not in known]:
+        shown = ", ".join(known[:SHOWN]) + (", …" if len(known) > SHOWN else "")
+        raise ValueError(f"split.{field}: unknown {attribute} {unknown[0]!r}, choose from {shown}")
+    return {name: pd.Series(np.isin(found, values)) for name, found in of_sets.items()}
 
 
 def _drawn(labels: np.ndarray, request: FractionRequest) -> np.ndarray:

@@ -83,7 +83,9 @@ def _adapter(config: Any) -> TypeAdapter[Any]:
 
 
 def _explain(error: Any, name: str, config: Any) -> str:
-    where = ".".join([name, *(str(part) for part in error["loc"])])
+    # Where one of several types is allowed, pydantic adds which of them it tried.
+    loc = [p for p in error["loc"] if p != "float" and not str(p).startswith("literal[")]
+    where = ".".join([name, *(str(part) for part in loc)])
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         for part in error["loc"][:-1]:
             config = config.__dataclass_fields__[part].type

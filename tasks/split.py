@@ -26,7 +26,11 @@ def run(workspace: Workspace, item: None) -> float | None:
     if config.scenario == "ids":
         requested = artifacts.read_table(workspace.root / config.by_ids.file, id="str")
     sets, whole = splitting.select(
-        splitting.split(samples, config), config, data.classes, requested
+        splitting.split(samples, config, data.published_test),
+        config,
+        data.classes,
+        requested,
+        data.attributes,
     )
     for name, rows in sets.items():
         artifacts.write_table(workspace.manifest(name), rows)
@@ -64,4 +68,8 @@ def _described(config: splitting.Config) -> str:
     if config.scenario == "fraction":
         kind = "stratified" if config.by_fraction.stratified else "random"
         return f"{kind} {100 * config.by_fraction.fraction:g} %"
+    if config.scenario == "group":
+        return f"{config.by_group.attribute} {', '.join(config.by_group.values)}"
+    if config.scenario == "subject":
+        return f"subject {', '.join(config.by_subject.subjects)}"
     return f"ids in {config.by_ids.file}"

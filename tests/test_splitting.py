@@ -1,9 +1,19 @@
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from imu.splitting import ClassRequest, Config, FractionRequest, IdsRequest, select, split
+from imu.splitting import (
+    ClassRequest,
+    Config,
+    FractionRequest,
+    GroupRequest,
+    IdsRequest,
+    SubjectRequest,
+    select,
+    split,
+)
 
 CLASSES = ("ant", "bee", "cat")
 CONFIG = Config(validation=0.2, test=0.2)
@@ -32,6 +42,25 @@ BY_IDS = replace(CONFIG, scenario="ids", by_ids=IdsRequest(file="ask.csv"))
 def chosen(config: Config, ids=None):
     requested = None if ids is None else pd.DataFrame({"id": list(ids)})
     return select(split(samples(), config), config, CLASSES, requested)
+
+
+# By row: ants are red, bees red or blue, cats blue; each of 20 people has ten samples.
+COLOURS = np.array(["red"] * 60 + ["blue"] * 140)
+PEOPLE = np.array([f"p{row % 20}" for row in range(200)])
+ATTRIBUTES = {"colour": COLOURS, "subject": PEOPLE}
+
+
+def by_group(*values: str, attribute: str = "colour") -> Config:
+    request = GroupRequest(attribute=attribute, values=values)
+    return replace(CONFIG, scenario="group", by_group=request)
+
+
+def by_subject(*subjects: str) -> Config:
+    return replace(CONFIG, scenario="subject", by_subject=SubjectRequest(subjects=subjects))
+
+
+def with_attributes(config: Config):
+    return select(split(samples(), config), config, CLASSES, None, ATTRIBUTES)
 
 
 def ids_of(name: str, label: int | None = None) -> list[str]:
@@ -181,8 +210,91 @@ def test_numbers_are_ids_as_well():
 @pytest.mark.parametrize("field", ["validation", "test"])
 @pytest.mark.parametrize("value", [0.0, 1.0, -0.1, float("nan")])
 def test_shares_out_of_range_are_refused(field, value):
-    with pytest.raises(ValueError, match=rf"{field} must be in \(0, 1\), got {value}"):
+    with pytest.raises(ValueError, match=rf"{field} must be in \(0, 1\).*, got {value}"):
         replace(CONFIG, **{field: value})
+
+
+def test_a_group_is_forgotten_where_it_was_trained_on():
+    sets, whole = with_attributes(by_group("red"))
+    assert set(COLOURS[sets["forget"]["index"]]) == {"red"}
+    assert set(COLOURS[sets["retain"]["index"]]) == {"blue"}
+    assert set(COLOURS[sets["test"]["index"]]) == {"red", "blue"}  # to be judged on
+    assert whole == ()  # some bees are retained
+    with pytest.raises(ValueError, match="whole training set"):
+        with_attributes(by_group("red", "blue"))
+
+
+def test_a_group_that_covers_classes_is_class_wise():
+    kinds = {"kind": np.array(["insect"] * 100 + ["mammal"] * 100)}
+    config = by_group("insect", attribute="kind")
+    assert select(split(samples(), config), config, CLASSES, None, kinds)[1] == (0, 1)
+
+
+def test_all_samples_of_a_subject_are_erased():
+    sets, whole = with_attributes(by_subject("p3", "p7"))
+    theirs = set(samples()["id"][np.isin(PEOPLE, ["p3", "p7"])])
+    before = split(samples(), CONFIG)
+    assert set(sets["forget"]["id"]) == theirs & set(before["train"]["id"])
+    for name in ("validation", "test"):
+        assert set(sets[name]["id"]) == set(before[name]["id"]) - theirs
+    assert len(sets["test"]) < len(before["test"])
+    assert whole == ()
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (by_group("green"), "by_group.values: unknown colour 'green', choose from blue, red"),
+        (by_group(), "by_group.values is empty"),
+        (by_group("red", attribute="size"), "no attribute 'size'; it has: colour, subject"),
+        (by_subject("p99"), r"by_subject.subjects: unknown subject 'p99', choose from p0, p1, p10"),
+        (by_subject(), "by_subject.subjects is empty"),
+    ],
+)
+def test_groups_and_subjects_that_do_not_exist_are_refused(config, message):
+    with pytest.raises(ValueError, match=message):
+        with_attributes(config)
+
+
+def test_data_without_attributes_say_so():
+    with pytest.raises(ValueError, match="no attribute 'subject'; it has: none"):
+        chosen(by_subject("p1"))
+
+
+def test_the_published_test_samples_are_the_test_set():
+    published = np.arange(200) % 4 == 0
+    config = replace(CONFIG, test="published")
+    sets = split(samples(), config, published)
+    assert sets["test"]["index"].tolist() == np.flatnonzero(published).tolist()
+    assert len(sets["validation"]) == 40  # a share of all samples, as ever
+    assert len(sets["train"]) == 110
+
+
+def test_a_published_test_set_must_exist_and_leave_samples_to_validate():
+    config = replace(CONFIG, test="published")
+    with pytest.raises(ValueError, match="digits has no samples set apart for testing"):
+        split(samples(), config)
+    with pytest.raises(ValueError, match=r"asks for 0\.2 of 200 samples, but 20 are left"):
+        split(samples(), config, np.arange(200) % 10 != 0)
+
+
+def test_a_share_of_the_samples_can_be_used():
+    published = np.arange(200) % 4 == 0
+    sets = split(samples(), replace(CONFIG, used=0.5, test="published"), published)
+    together = pd.concat(list(sets.values()))
+    assert together["label"].value_counts().to_dict() == {0: 20, 1: 30, 2: 50}
+    assert len(sets["test"]) == 25
+    assert published[sets["test"]["index"]].all()
+    again = split(samples(), replace(CONFIG, used=0.5, test="published"), published)
+    other = split(samples(), replace(CONFIG, used=0.5, test="published", seed=1), published)
+    assert again["test"].equals(sets["test"])
+    assert not other["test"].equals(sets["test"])
+
+
+@pytest.mark.parametrize("used", [0.0, 1.1, -0.5])
+def test_used_shares_out_of_range_are_refused(used):
+    with pytest.raises(ValueError, match=rf"used must be in \(0, 1\], got {used}"):
+        replace(CONFIG, used=used)
 
 
 def test_shares_must_leave_training_samples():

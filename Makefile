@@ -42,6 +42,7 @@ bench: setup
 	@python -m benchmarks.startup
 	@python -m benchmarks.influence
 	@python -m benchmarks.ensemble
+	@python -m benchmarks.training
 	@python -m benchmarks.verdict
 
 ## make mlflow    MLflow's page on 127.0.0.1:5000

@@ -43,7 +43,8 @@ def prepare(root: Path, cell: Cell) -> Path:
         capture_output=True,
         text=True,
     )
-    needed = ("imu/", "tasks/", "flows/", "requests/", "data.dvc", "dvc.yaml", ".dvcignore")
+    code = ("imu/", "tasks/", "flows/", "dvc.yaml", ".dvcignore")
+    needed = (*code, "requests/", "checkpoints/", "data.dvc")
     for name in filter(None, listed.stdout.split("\0")):
         if name.startswith(needed) and (root / name).is_file():
             target = folder / name

@@ -2,7 +2,9 @@
 
     python -m flows.sweep table   a class, a fraction, a list of ids; seeds 0, 1, 2
                                   -> docs/results-digits.md, .csv and .png
-                                  (--shipped: the methods of params.yaml alone)
+                                  (--shipped: the methods of params.yaml alone;
+                                  --with settings/x.yaml: other data, networks or
+                                  parameters -> docs/results-x.md; --scenarios: some)
     python -m flows.sweep tune    a class, a fraction; seeds 100, 101, 102, other splits
                                   -> docs/tuning-digits.md and .csv
 
@@ -14,6 +16,7 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -73,10 +76,16 @@ def sweep(name: str, cells: list[Cell], root: Path, jobs: int) -> list[dict[str,
     return said
 
 
-def reported_cells(root: Path, shipped: bool) -> list[Cell]:
+def reported_cells(
+    root: Path,
+    shipped: bool,
+    settings: dict[str, Any] | None = None,
+    scenarios: Sequence[str] = SCENARIOS,
+) -> list[Cell]:
     """Every method there is, those of ``params.yaml`` as they stand there, on reported seeds.
 
-    shipped: none but those of ``params.yaml``.
+    shipped: none but those of ``params.yaml``. settings: parameters that differ from it, by dotted
+    path, in every cell.
     """
     entries = {**({} if shipped else unlearn.entries()), **params.section(root, "unlearn")}
     return [
@@ -87,9 +96,10 @@ def reported_cells(root: Path, shipped: bool) -> list[Cell]:
                 "split.scenario": scenario,
                 "ensemble.members": MEMBERS,
                 "unlearn": entries,
-            },
+            }
+            | (settings or {}),
         )
-        for scenario in SCENARIOS
+        for scenario in scenarios
         for seed in REPORTED
     ]
 
@@ -118,17 +128,29 @@ def tuning_cells() -> list[Cell]:
     ]
 
 
-def table(root: Path, jobs: int, *, shipped: bool) -> None:
-    said = sweep("table", reported_cells(root, shipped), root, jobs)
+def table(
+    root: Path, jobs: int, *, shipped: bool, settings: Path | None, scenarios: Sequence[str]
+) -> None:
+    changes = params.read_file(settings, str(settings), "dotted paths") if settings else {}
+    cells = reported_cells(root, shipped, changes, scenarios)
+    said = sweep("table", cells, root, jobs)
     found = results.collected({cell["folder"]: cell for cell in said})
-    command = "python -m flows.sweep table --shipped" if shipped else "make table"
-    page = results_page.page(found, command)
-    target = root / "docs" / f"results-{found['dataset'].iloc[0]}.md"
+    name = settings.stem if settings else str(found["dataset"].iloc[0])
+    page = results_page.page(found, command(shipped, settings, scenarios), name, changes)
+    target = root / "docs" / f"results-{name}.md"
     artifacts.write_text(target, page)
     artifacts.write_table(target.with_suffix(".csv"), found)
     picture = Path(said[0]["folder"]) / "runs" / "report" / "figures" / "distance.png"
     artifacts.write_bytes(target.with_suffix(".png"), picture.read_bytes())
     print(f"{page}\nwritten to {target}")
+
+
+def command(shipped: bool, settings: Path | None, scenarios: Sequence[str]) -> str:
+    """What makes this page again."""
+    options = ["--shipped"] if shipped else []
+    options += ["--with", str(settings)] if settings else []
+    options += ["--scenarios", *scenarios] if tuple(scenarios) != SCENARIOS else []
+    return " ".join(["python -m flows.sweep table", *options]) if options else "make table"
 
 
 def tune(root: Path, jobs: int) -> None:
@@ -154,6 +176,10 @@ def main() -> None:
     parser.add_argument(
         "--shipped", action="store_true", help="table: the methods of params.yaml, not all"
     )
+    parser.add_argument(
+        "--with", type=Path, dest="settings", help="table: a YAML file of dotted path: value"
+    )
+    parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=SCENARIOS)
     parser.add_argument("--jobs", type=int, default=JOBS, help="stages at the same time")
     arguments = parser.parse_args()
     root = Path.cwd()
@@ -162,10 +188,16 @@ def main() -> None:
         try:
             with only_run(root):
                 if arguments.command == "table":
-                    table(root, arguments.jobs, shipped=arguments.shipped)
+                    table(
+                        root,
+                        arguments.jobs,
+                        shipped=arguments.shipped,
+                        settings=arguments.settings,
+                        scenarios=arguments.scenarios,
+                    )
                 else:
                     tune(root, arguments.jobs)
-        except (ChildError, WorkspaceBusyError) as error:
+        except (ChildError, WorkspaceBusyError, params.ParameterError) as error:
             sys.exit(f"{arguments.command} failed: {error}")
 
 

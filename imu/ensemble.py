@@ -13,19 +13,23 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
-from torch.nn import functional as F
 
+from imu import distributed
+from imu.augmentation import Moves
 from imu.datasets import LabelledImages
 from imu.objective import Objective, Samples, normalised, predictions
 from imu.objective import margins as margins_of
 from imu.training import (
     Config,
+    Draw,
     Epoch,
+    autocast,
+    batches,
+    cross_entropy,
     descent,
     diverged,
     draws,
-    pixels,
-    shift,
+    sourced,
     steps_per_epoch,
 )
 
@@ -44,9 +48,10 @@ def fit(
 ) -> Iterator[Epoch]:
     """Train ``networks`` in place on the given rows of ``data``; yields means over them per epoch.
 
-    The order of the samples and the shifts of each follow its seed. At most ``at_once`` are
-    stacked; on a CPU more of them leave its caches. Raises ValueError when the networks differ in
-    architecture, are not as many as the seeds, or there are fewer samples than a batch, and
+    The order of the samples and the moves of the images follow the seed of each. At most
+    ``at_once`` are stacked; on a CPU more of them leave its caches. Channels are last in memory
+    whatever ``config`` says. Raises ValueError when the networks differ in architecture, are not
+    as many as the seeds, there are fewer samples than a batch or several processes, and
     FloatingPointError, naming seed, epoch and step, when a loss is not finite.
     """
     if len(networks) != len(seeds) or not networks:
@@ -56,6 +61,8 @@ def fit(
         )
     if at_once < 1:
         raise ValueError(f"at_once must be >= 1, got {at_once}")
+    if (size := distributed.world().size) > 1:
+        raise ValueError(f"an ensemble is trained by one process, got {size}")
     shapes = [{n: t.shape for n, t in network.state_dict().items()} for network in networks]
     if any(other != shapes[0] for other in shapes):
         raise ValueError("the networks must be of one architecture")
@@ -103,7 +110,7 @@ def _fit_stack(
     device: torch.device,
 ) -> Iterator[Epoch]:
     steps = steps_per_epoch(rows, config)
-    images, labels = pixels(data, rows, device)
+    source = sourced(data, rows, config, device, distributed.ALONE)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     for network in networks:
         network.train()
@@ -115,19 +122,21 @@ def _fit_stack(
     ) -> tuple[Tensor, Tensor]:
         logits = functional_call(skeleton, (weights, state), (inputs,))
         correct = (logits.detach().argmax(1) == targets).float().mean()
-        return F.cross_entropy(logits, targets), correct
+        return cross_entropy(logits, targets, config), correct
 
     outcomes = torch.vmap(outcome, in_dims=(0, 0, 1, 1))
+    if config.compile:
+        outcomes = torch.compile(outcomes)
     optimizer, schedule = descent(parameters.values(), config, steps * config.epochs)
     for epoch in range(1, config.epochs + 1):
         losses, correct = [], []
-        for drawn in zip(*(draws(len(rows), config, g) for g in generators), strict=True):
-            batch, offsets = (torch.stack(pieces, -1) for pieces in zip(*drawn, strict=True))
-            batch = batch.to(device)  # (batch_size, members)
-            shifted = shift(images[batch.flatten()], config.shift, offsets.flatten(1))
-            seen = normalised(shifted, data.scale, data.mean, data.std)
-            inputs = seen.unflatten(0, batch.shape)
-            found = outcomes(parameters, buffers, _members_last(inputs), labels[batch])
+        drawn = map(_together, *(draws(len(rows), config, g) for g in generators))
+        for images, labels in batches(source, drawn, config):
+            seen = normalised(images, data.scale, data.mean, data.std)
+            inputs = seen.unflatten(0, (config.batch_size, len(networks)))
+            targets = labels.unflatten(0, (config.batch_size, len(networks)))
+            with autocast(config, device):
+                found = outcomes(parameters, buffers, _members_last(inputs), targets)
             optimizer.zero_grad()
             # Members share no weight, so each gets the gradient of its own loss.
             found[0].sum().backward()
@@ -143,6 +152,13 @@ def _fit_stack(
             100 * torch.stack(correct).mean().item(),
             float(schedule.get_last_lr()[0]),
         )
+
+
+def _together(*drawn: Draw) -> Draw:
+    """One batch of all members: sample by sample, the members of each next to each other."""
+    samples = torch.stack([draw.samples for draw in drawn], -1).flatten()
+    offsets, flips = (torch.stack(own, -1) for own in zip(*(d.moves for d in drawn), strict=True))
+    return Draw(samples, Moves(offsets.flatten(1), flips.flatten()))
 
 
 def _members_last(inputs: Tensor) -> Tensor:

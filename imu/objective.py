@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from imu.models import evaluating, head, head_name
+from imu.models import WITHOUT_HEAD, evaluating, head, head_name
 
 IGNORED = -100  # torch's ``ignore_index``
 Inputs = Tensor | Mapping[str, Tensor]
@@ -179,8 +179,7 @@ def predictions(
 
     The training mode of every module is put back afterwards.
     """
-    count = len(next(iter(inputs.values())) if isinstance(inputs, Mapping) else inputs)
-    starts = range(0, max(count, 1), batch_size)
+    starts = _starts(inputs, batch_size)
     with evaluating(model):
         return torch.cat(
             [objective.logits(model, rows(inputs, slice(at, at + batch_size))) for at in starts]
@@ -192,7 +191,7 @@ def features_and_logits(
 ) -> tuple[Tensor, Tensor]:
     """What enters the head, (n, *positions, d), and ``predictions``, from one pass.
 
-    Raises ValueError when the network has no linear head.
+    Raises ValueError when the network has no linear head, or does not call it once per batch.
     """
     seen: list[Tensor] = []
     hook = head(model).register_forward_pre_hook(lambda _, given: seen.append(given[0]))
@@ -200,6 +199,12 @@ def features_and_logits(
         logits = predictions(model, objective, inputs, batch_size)
     finally:
         hook.remove()
+    passes = len(_starts(inputs, batch_size))
+    if len(seen) != passes:
+        raise ValueError(
+            f"the head {head_name(model)!r} must be called once per pass, got {len(seen)} calls "
+            f"in {passes}. {WITHOUT_HEAD}"
+        )
     return torch.cat(seen), logits
 
 
@@ -208,3 +213,9 @@ def rows(inputs: Inputs, index: Tensor | slice) -> Inputs:
     if isinstance(inputs, Mapping):
         return {name: tensor[index] for name, tensor in inputs.items()}
     return inputs[index]
+
+
+def _starts(inputs: Inputs, batch_size: int) -> range:
+    """Where each batch begins; without samples there is one, empty."""
+    count = len(next(iter(inputs.values())) if isinstance(inputs, Mapping) else inputs)
+    return range(0, max(count, 1), batch_size)

@@ -51,6 +51,7 @@ class Config:
     seed: int = 0
     used: float = 1.0  # share of every class that is used at all, in (0, 1]
     validation: float = 0.15  # share of the used samples, in (0, 1)
+    validation_from: Literal["train", "test"] = "train"  # test: of the published test samples
     test: float | Literal["published"] = 0.25  # likewise; or those that its authors set apart
     scenario: Literal["class", "fraction", "ids", "group", "subject"] = "class"
     by_class: ClassRequest = ClassRequest()
@@ -66,6 +67,10 @@ class Config:
             raise ValueError(f"validation must be in (0, 1), got {self.validation}")
         if self.test == "published":
             return
+        if self.validation_from == "test":
+            raise ValueError(
+                f"validation_from can be 'test' only where test is 'published', got {self.test}"
+            )
         if not 0 < self.test < 1:
             raise ValueError(f"test must be in (0, 1) or 'published', got {self.test}")
         if self.validation + self.test >= 1:
@@ -107,17 +112,23 @@ def split(
             "and test needs at least 3 of every class"
         )
     if config.test == "published":
-        rest, test = samples[~published], samples[published]
+        train, test = samples[~published], samples[published]
+        rest = test if config.validation_from == "test" else train
         share = config.validation * len(samples) / len(rest)
         if not share < 1:
             raise ValueError(
                 f"split.validation asks for {config.validation} of {len(samples)} samples, but "
-                f"{len(rest)} are left beside the published test samples"
+                f"there are {len(rest)} to take them from (validation_from: "
+                f"{config.validation_from})"
             )
+        rest, validation = divided(rest, share)
+        if config.validation_from == "test":
+            test = rest
+        else:
+            train = rest
     else:
         rest, test = divided(samples, config.test)
-        share = config.validation / (1 - config.test)
-    train, validation = divided(rest, share)
+        train, validation = divided(rest, config.validation / (1 - config.test))
     sets = {"train": train, "validation": validation, "test": test}
     return {name: rows.sort_values("index", ignore_index=True) for name, rows in sets.items()}
 

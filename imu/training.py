@@ -1,31 +1,45 @@
 """One recipe for the original and every retrained model.
 
-SGD with Nesterov momentum under a OneCycle schedule (Smith & Topin 2017, arXiv 1708.07120),
-random shifts as augmentation. Data live on the device as uint8; a batch is cut, shifted and
-normalised there. On CPU, with a fixed number of threads, a run is bit-reproducible.
+SGD with Nesterov momentum under a OneCycle schedule (Smith & Topin 2017, arXiv 1708.07120), random
+shifts and mirror images as augmentation. Data live on the device as uint8 where they fit, else
+they stream; a batch is cut, moved and normalised on the device. Under ``torchrun`` the processes
+share every batch. On CPU, with a fixed number of threads and processes, a run is bit-reproducible.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from imu import augmentation, distributed, loading
 from imu.datasets import LabelledImages
+from imu.distributed import ALONE, World
+from imu.loading import pixels as pixels
 from imu.objective import normalised
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
     epochs: int = 15
-    batch_size: int = 64  # samples; the last, incomplete batch of an epoch is left out
+    batch_size: int = 64  # samples, of all processes; an epoch's last, incomplete batch is left out
     learning_rate: float = 0.1  # peak of the OneCycle schedule
     momentum: float = 0.9
     weight_decay: float = 5e-4
     warmup: float = 0.2  # share of the steps in which the learning rate rises
+    label_smoothing: float = 0.0  # share of a label that is spread over all classes
     shift: int = 1  # pixels: images are moved by up to this much in each direction
+    flip: bool = False  # exchange left and right in half of the images
+    precision: Literal["float32", "bfloat16"] = "float32"  # of forward passes; weights: float32
+    channels_last: bool = False  # memory layout; the faster one on matrix units
+    compile: bool = False  # torch.compile: a minute at the start, faster steps
+    memory_share: float = (
+        0.5  # of the device's free memory, which images may take; else they stream
+    )
+    workers: int = 2  # processes that read images where they stream
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
@@ -33,12 +47,21 @@ class Config:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be > 0, got {self.learning_rate}")
-        for name in ("momentum", "warmup"):
+        for name in ("momentum", "warmup", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        for name in ("weight_decay", "shift"):
+        if not 0 <= self.memory_share <= 1:
+            raise ValueError(f"memory_share must be in [0, 1], got {self.memory_share}")
+        for name in ("weight_decay", "shift", "workers"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+        if self.precision not in ("float32", "bfloat16"):
+            raise ValueError(f"precision must be float32 or bfloat16, got {self.precision}")
+
+
+class Draw(NamedTuple):
+    samples: Tensor  # (batch_size,), which of the rows
+    moves: augmentation.Moves
 
 
 class Epoch(NamedTuple):
@@ -46,12 +69,6 @@ class Epoch(NamedTuple):
     loss: float  # mean cross-entropy over the epoch, with augmentation
     accuracy: float  # % over the epoch, with augmentation
     learning_rate: float  # at the end of the epoch
-
-
-def pixels(data: LabelledImages, rows: list[int], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Images (n, channels, height, width), uint8, and labels (n,) of the given rows."""
-    images = torch.from_numpy(data.images[rows]).to(device)
-    return images, torch.from_numpy(data.labels[rows]).to(device)
 
 
 def fit(
@@ -65,38 +82,48 @@ def fit(
 ) -> Iterator[Epoch]:
     """Train ``model`` in place on the given rows of ``data``; yields once per epoch.
 
-    The order of the samples and the shifts follow ``seed``. Raises ValueError when there are
-    fewer samples than a batch, and FloatingPointError, naming epoch and step, when the loss is
-    not finite.
+    The order of the samples and the moves of the images follow ``seed``. Where
+    ``torch.distributed`` is initialised every process calls this with the same arguments but its
+    own device, and all end with the same weights. Raises ValueError when there are fewer samples
+    than a batch or a batch cannot be shared equally, and FloatingPointError, naming epoch and
+    step, when the loss is not finite.
     """
+    world = distributed.world()
+    if config.batch_size % world.size:
+        raise ValueError(
+            f"batch_size must be divisible by the number of processes ({world.size}), "
+            f"got {config.batch_size}"
+        )
     steps = steps_per_epoch(rows, config)
-    images, labels = pixels(data, rows, device)
+    source = sourced(data, rows, config, device, world)
     generator = torch.Generator().manual_seed(seed)
     optimizer, schedule = descent(model.parameters(), config, steps * config.epochs)
-    for epoch in range(1, config.epochs + 1):
-        model.train()
-        losses, correct = [], []
-        for drawn, offsets in draws(len(rows), config, generator):
-            batch = drawn.to(device)
-            shifted = shift(images[batch], config.shift, offsets)
-            logits = model(normalised(shifted, data.scale, data.mean, data.std))
-            loss = F.cross_entropy(logits, labels[batch])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            losses.append(loss.detach())
-            correct.append((logits.detach().argmax(1) == labels[batch]).float().mean())
-        finite = torch.stack(losses).isfinite()
-        if not finite.all():
-            step = int((~finite).nonzero()[0])
-            raise diverged("training loss", losses[step].item(), epoch, step + 1, steps, config)
-        yield Epoch(
-            epoch,
-            torch.stack(losses).mean().item(),
-            100 * torch.stack(correct).mean().item(),
-            float(schedule.get_last_lr()[0]),
-        )
+    with prepared(model, config, device, world) as forward:
+        for epoch in range(1, config.epochs + 1):
+            model.train()
+            losses, correct = [], []
+            drawn = draws(len(rows), config, generator, world)
+            for images, labels in batches(source, drawn, config):
+                with autocast(config, device):
+                    logits = forward(normalised(images, data.scale, data.mean, data.std))
+                loss = cross_entropy(logits, labels, config)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                losses.append(loss.detach())
+                correct.append((logits.detach().argmax(1) == labels).float().mean())
+            means = world.mean(torch.stack(losses))
+            finite = means.isfinite()
+            if not finite.all():
+                step = int((~finite).nonzero()[0])
+                raise diverged("training loss", means[step].item(), epoch, step + 1, steps, config)
+            yield Epoch(
+                epoch,
+                means.mean().item(),
+                100 * world.mean(torch.stack(correct)).mean().item(),
+                float(schedule.get_last_lr()[0]),
+            )
 
 
 def steps_per_epoch(rows: list[int], config: Config) -> int:
@@ -125,21 +152,76 @@ def descent(
         config.learning_rate,
         total_steps=steps,
         # A warm-up of one step has no slope: OneCycleLR divides by zero there.
-        pct_start=0.0 if config.warmup * steps == 1 else config.warmup,
+        pct_start=0.0 if config.warmup * steps == 1 else float(config.warmup),
         cycle_momentum=False,
     )
     return optimizer, schedule
 
 
-def draws(n: int, config: Config, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+def sourced(
+    data: LabelledImages, rows: list[int], config: Config, device: torch.device, world: World
+) -> loading.Source:
+    """Where the batches come from; processes of one CPU share its memory."""
+    share = config.memory_share / (world.size if device.type == "cpu" else 1)
+    return loading.source(data, rows, device, share=share, workers=config.workers)
+
+
+def draws(
+    n: int, config: Config, generator: torch.Generator, world: World = ALONE
+) -> Iterator[Draw]:
     """The random numbers of one epoch over ``n`` samples, one batch at a time.
 
-    Yields which samples, (batch_size,), and how far each is moved, (2, batch_size), see ``shift``.
+    Every process draws those of the whole batch and keeps its share.
     """
     order = torch.randperm(n, generator=generator)
     for at in range(0, n - config.batch_size + 1, config.batch_size):
-        offsets = draw_offsets(config.batch_size, config.shift, generator)
-        yield order[at : at + config.batch_size], offsets
+        moves = augmentation.draw(
+            config.batch_size, shift=config.shift, flip=config.flip, generator=generator
+        )
+        samples = order[at : at + config.batch_size]
+        yield Draw(world.share(samples), augmentation.Moves(*map(world.share, moves)))
+
+
+def batches(
+    source: loading.Source, drawn: Iterable[Draw], config: Config
+) -> Iterator[loading.Batch]:
+    """Augmented images, uint8 in the memory layout of ``config``, and labels, on the device."""
+    drawn = list(drawn)
+    layout = torch.channels_last if config.channels_last else torch.contiguous_format
+    read = source.batches([draw.samples for draw in drawn])
+    for draw, (images, labels) in zip(drawn, read, strict=True):
+        seen = augmentation.augmented(images, draw.moves, shift=config.shift, flip=config.flip)
+        yield seen.contiguous(memory_format=layout), labels
+
+
+@contextmanager
+def prepared(
+    model: nn.Module, config: Config, device: torch.device, world: World
+) -> Iterator[Callable[[Tensor], Tensor]]:
+    """The forward pass as ``config`` wants it; after the block ``model`` is as it was."""
+    with ExitStack() as undo:
+        if config.channels_last:
+            model.to(memory_format=torch.channels_last)
+            undo.callback(model.to, memory_format=torch.contiguous_format)
+        if world.size > 1:
+            undo.enter_context(distributed.synchronised(model))
+        forward = torch.compile(model) if config.compile else model
+        if world.size > 1:
+            forward = nn.parallel.DistributedDataParallel(
+                forward, device_ids=[device] if device.type == "cuda" else None
+            )
+        yield forward
+
+
+def autocast(config: Config, device: torch.device) -> torch.autocast:
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.precision == "bfloat16")
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, config: Config) -> Tensor:
+    """Mean over the batch, in float32 at least."""
+    if logits.dtype == torch.bfloat16:
+        logits = logits.float()
+    return F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
 
 
 def diverged(
@@ -149,34 +231,3 @@ def diverged(
         f"{what} is {value} in epoch {epoch}, step {step} of {steps}; "
         f"a smaller learning_rate than {config.learning_rate} may help"
     )
-
-
-def shift_randomly(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
-    """Move each image by up to ``pixels`` in both directions, see ``shift``."""
-    return shift(images, pixels, draw_offsets(len(images), pixels, generator))
-
-
-def draw_offsets(n: int, pixels: int, generator: torch.Generator) -> Tensor:
-    """Offsets of ``n`` images for ``shift``: (2, n), from the CPU generator on every device."""
-    if pixels == 0:
-        return torch.zeros(2, n, dtype=torch.int64)
-    return torch.randint(0, 2 * pixels + 1, (2, n, 1), generator=generator)[..., 0]
-
-
-def shift(images: Tensor, pixels: int, offsets: Tensor) -> Tensor:
-    """Move each image by its offsets; what enters is 0.
-
-    images: (n, channels, height, width) of any type; same shape and type back.
-    offsets: (2, n), rows and columns, from 0 to 2 * pixels; ``pixels`` leaves an image in place.
-    """
-    if pixels == 0:
-        return images
-    height, width = images.shape[2:]
-    offsets = offsets[..., None].to(images.device)  # (2, n, 1)
-    padded = F.pad(images, (pixels,) * 4)
-    rows = offsets[0] + torch.arange(height, device=images.device)  # (n, height)
-    columns = offsets[1] + torch.arange(width, device=images.device)  # (n, width)
-    sample = torch.arange(len(images), device=images.device)[:, None, None]
-    # Advanced indices around the channel slice put the channels last.
-    moved = padded[sample, :, rows[:, :, None], columns[:, None, :]]  # (n, height, width, channels)
-    return moved.permute(0, 3, 1, 2)

@@ -1,15 +1,18 @@
 """Every parameter at once, before anything runs."""
 
 from imu import discovery, influence, splitting, training, verdict
+from imu.datasets import Source
 from tasks import ensemble, params, retrain, unlearn
 from tasks.params import ParameterError
-from tasks.workspace import Runtime, Workspace
+from tasks.workspace import Original, Runtime, Workspace
 
 SECTIONS = {
     "seed": int,
     "snapshots": int,
     "runtime": Runtime,
+    "data": Source,
     "split": splitting.Config,
+    "original": Original,
     "train": training.Config,
     "influence": influence.Config,
     "verdict": verdict.Config,

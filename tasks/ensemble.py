@@ -16,7 +16,7 @@ from imu.objective import predictions
 from tasks import artifacts, params
 from tasks.record import Record
 from tasks.samples import load_samples
-from tasks.workspace import Stopwatch, Workspace, built
+from tasks.workspace import NOT_RETRAINED, Stopwatch, Workspace, built
 
 SETS = ("forget", "retain", "validation")
 MOST = 1000  # networks in a family
@@ -24,11 +24,11 @@ MOST = 1000  # networks in a family
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    members: int = 16  # networks in each family
+    members: int = 16  # networks in each family; 0: none, and the tests that need them are absent
 
     def __post_init__(self) -> None:
-        if not 3 <= self.members <= MOST:
-            raise ValueError(f"members must be in [3, {MOST}], got {self.members}")
+        if self.members and not 3 <= self.members <= MOST:
+            raise ValueError(f"members must be 0 or in [3, {MOST}], got {self.members}")
 
 
 class Family(NamedTuple):
@@ -52,9 +52,22 @@ def seeds_of(item: str, seed: int, members: int) -> list[int]:
     return list(range(first, first + members))
 
 
-def run(workspace: Workspace, item: str) -> float:
+def absent(workspace: Workspace) -> str | None:
+    """Why there are no families, if there are none: without oracles they would tell nothing."""
+    if not workspace.original.retrain:
+        return NOT_RETRAINED
+    return None if _config(workspace).members else "absent: ensemble.members is 0"
+
+
+def run(workspace: Workspace, item: str) -> float | None:
+    if why := absent(workspace):
+        for name in ("margins", "models"):
+            artifacts.write_tensors(_out(workspace, item) / f"{name}.safetensors", {}, {"why": why})
+        artifacts.write_json(_out(workspace, item) / "metrics.json", {})
+        print(why)
+        return None
     device, data = workspace.device(), workspace.dataset()
-    config = params.load(workspace.root, "ensemble", Config, without=("network",))
+    config = _config(workspace)
     recipe = params.load(workspace.root, "train", training.Config)
     family = FAMILIES[item]
     seeds = seeds_of(item, workspace.seed, config.members)
@@ -112,6 +125,10 @@ def read_networks(workspace: Workspace, item: str) -> list[nn.Module]:
         number, _, rest = name.partition("/")
         states.setdefault(number, {})[rest] = tensor
     return [built(path, state, about) for _, state in sorted(states.items(), key=_number)]
+
+
+def _config(workspace: Workspace) -> Config:
+    return params.load(workspace.root, "ensemble", Config, without=("network",))
 
 
 def _number(item: tuple[str, object]) -> int:

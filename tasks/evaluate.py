@@ -13,7 +13,7 @@ from imu.objective import Objective, Samples, predictions
 from tasks import artifacts, slices, unlearn
 from tasks.record import Record
 from tasks.samples import load_samples
-from tasks.workspace import Workspace, load_model
+from tasks.workspace import NOT_RETRAINED, Workspace, load_model
 
 REFERENCE = "retrain/reference"
 SETS = ("forget", "retain", "validation", "test")
@@ -23,12 +23,17 @@ Sets = Mapping[str, tuple[Samples, Objective]]
 
 def run(workspace: Workspace, item: str) -> float | None:
     """``item`` is the producer of the judged model: "unlearn/<name>" or "retrain/<name>"."""
+    out, retrained = workspace.evaluation(item), workspace.original.retrain
+    if not retrained and item.startswith("retrain/"):
+        artifacts.write_table(out / "predictions.parquet", pd.DataFrame())
+        artifacts.write_json(out / "metrics.json", {})
+        print(NOT_RETRAINED)
+        return None
     device, data = workspace.device(), workspace.dataset()
-    out = workspace.evaluation(item)
     sets = {name: load_samples(workspace, name, data, device) for name in SETS}
     models = {
         producer: load_model(workspace.model(producer))[0].to(device)
-        for producer in ("train", REFERENCE, item)
+        for producer in ("train", *([REFERENCE] if retrained else []), item)
     }
     classes = tuple(workspace.read_request()["forget_classes"])
     objective = sets["forget"][1]
@@ -51,19 +56,21 @@ def run(workspace: Workspace, item: str) -> float | None:
         return metrics.measure(subject)
 
     judged = measured(item)
-    if item.startswith("unlearn/"):
+    if not retrained:
+        values = metrics.alone(judged)
+    elif item.startswith("unlearn/"):
         known = artifacts.read_json(workspace.evaluation(REFERENCE) / "metrics.json")
         reference = metrics.Measured(outputs=outputs[REFERENCE], values=known)
+        values = metrics.compare(judged, reference)
     else:
-        reference = judged if item == REFERENCE else measured(REFERENCE)
-    values = metrics.compare(judged, reference)
+        values = metrics.compare(judged, judged if item == REFERENCE else measured(REFERENCE))
     if item.startswith("unlearn/"):
-        values |= _work(workspace, item)
+        values |= _work(workspace, item) if retrained else {}
         artifacts.write_table(out / "trajectory.csv", _trajectory(workspace, item, sets, device))
     manifests = {name: workspace.read_manifest(name) for name in SETS}
     artifacts.write_table(
         out / "predictions.parquet",
-        slices.predictions(manifests, outputs[item], outputs[REFERENCE], outputs["train"]),
+        slices.predictions(manifests, outputs[item], outputs.get(REFERENCE), outputs["train"]),
     )
     artifacts.write_json(out / "metrics.json", values)
     print(", ".join(f"{name} {value:.4g}" for name, value in values.items()))
@@ -83,7 +90,10 @@ def record(workspace: Workspace, item: str) -> Record:
         }
         tables = _tables(workspace, artifacts.read_table(out / "predictions.parquet", id="str"))
     return Record(
-        params={"judged": item, "reference": REFERENCE},
+        params={
+            "judged": item,
+            "reference": REFERENCE if workspace.original.retrain else NOT_RETRAINED,
+        },
         metrics=artifacts.read_json(out / "metrics.json"),
         curves=curves,
         files={"evaluation": files},

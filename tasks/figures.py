@@ -169,7 +169,7 @@ def samples(rows: Sequence[Images], scale: float) -> bytes:
 
 def courses(tables: dict[str, pd.DataFrame], aims: dict[str, list[float]]) -> bytes:
     """Accuracy by step, a panel per model; triangles mark the reference (first of the aims),
-    bands reach from it to the models of the floor.
+    bands reach from it to the models of the floor. aims: {} where there is no reference.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -179,15 +179,8 @@ def courses(tables: dict[str, pd.DataFrame], aims: dict[str, list[float]]) -> by
         grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
         for axes, (model, table) in zip(grid.flat, tables.items(), strict=False):
             for name, (colour, style) in SETS.items():
-                axes.axhspan(min(aims[name]), max(aims[name]), color=colour, alpha=0.3, zorder=1)
-                axes.plot(
-                    1.02,
-                    aims[name][0],
-                    marker="<",
-                    color=colour,
-                    transform=axes.get_yaxis_transform(),
-                    clip_on=False,
-                )
+                if name in aims:
+                    _aim(axes, aims[name], colour)
                 axes.plot(table["step"], table[name], color=colour, linestyle=style, marker=".")
             axes.set_title(model, loc="left", fontsize=10)
             axes.set_xlabel("step")
@@ -199,9 +192,29 @@ def courses(tables: dict[str, pd.DataFrame], aims: dict[str, list[float]]) -> by
         for axes in grid.flat[len(tables) :]:
             axes.set_axis_off()
         handles = [_line(colour, style, name) for name, (colour, style) in SETS.items()]
-        handles.append(_mark("<", "#999999", "#999999", "reference (retrained)"))
+        if aims:
+            handles.append(_mark("<", "#999999", "#999999", "reference (retrained)"))
         figure.legend(handles=handles, loc="outside upper left", ncols=5, frameon=False)
     return png.getvalue()
+
+
+def words(said: str) -> bytes:
+    """A sentence in the place of a figure that there is nothing to draw for."""
+    with _figure(10, 0.8) as (figure, png):
+        figure.text(0.5, 0.5, said, ha="center", va="center", fontsize=11)
+    return png.getvalue()
+
+
+def _aim(axes: "Axes", accuracies: list[float], colour: str) -> None:
+    axes.axhspan(min(accuracies), max(accuracies), color=colour, alpha=0.3, zorder=1)
+    axes.plot(
+        1.02,
+        accuracies[0],
+        marker="<",
+        color=colour,
+        transform=axes.get_yaxis_transform(),
+        clip_on=False,
+    )
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """What the table of results says, in plain sentences made from its numbers."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import pandas as pd
 
@@ -19,7 +19,7 @@ GROUPS = {**metrics.GROUPS, "cost": "Cost"}
 QUESTIONS = {
     "Did it forget?": ("FA", "TFA", "MIA"),
     "What did it cost?": ("RA", "TA"),
-    "How far from retraining?": ("gap_acc", "TV", "U_LiRA"),
+    "How far from retraining?": ("gap_acc", "TV", "U_LiRA", "JSD_unseen"),
     "Would it survive relearning?": ("probe_5", "proto_5", "relearn_auc", "relearn_steps"),
 }
 HEADLINE = ("FA", "RA", "TFA", "TA", "gap", "TV", "probe_5", "proto_5", "relearn_auc", WORK, TIME)
@@ -32,6 +32,7 @@ WORDS: dict[verdict.Outcome, str] = {
     "utility lost": "utility lost",
     "not forgotten": "not forgotten",
 }
+NOT_JUDGED: Literal["not judged"] = "not judged"
 
 
 class Explained(NamedTuple):
@@ -56,7 +57,7 @@ class Finding(NamedTuple):
 
     model: str
     kind: str
-    outcome: verdict.Outcome
+    outcome: verdict.Outcome | Literal["not judged"]  # the latter where nothing was retrained
     words: str
     decided: list[str]
     answers: list[list[str]]
@@ -74,6 +75,11 @@ class Compared(NamedTuple):
     @property
     def methods(self) -> list[str]:
         return [model for kind in METHODS for model in self.of_kind(kind)]
+
+    @property
+    def retrained(self) -> bool:
+        """Whether there is a reference to be held against."""
+        return bool(self.of_kind("reference"))
 
     @property
     def reference(self) -> str:
@@ -101,11 +107,6 @@ class Compared(NamedTuple):
         """The largest distance among the models of the noise floor."""
         distances = [self.distance(model, name) for model in self.of_kind("floor")]
         return max((d for d in distances if not pd.isna(d)), default=None)
-
-    @property
-    def original(self) -> str:
-        """The model that cost is counted from: the original, else the reference."""
-        return self.nothing or self.reference
 
     @property
     def trivial(self) -> tuple[str | None, str]:
@@ -165,6 +166,13 @@ def findings(compared: Compared) -> list[Finding]:
 
 def headlines(compared: Compared, found: list[Finding]) -> list[str]:
     """The result in a few sentences; a defeat is told as plainly as a success."""
+    if not compared.retrained:
+        return [
+            "Nothing was retrained (original.retrain in params.yaml): no verdict is given, and "
+            "what is measured against a retrained model is absent.",
+            "JSD_unseen stands in its place: how differently a model answers what it was to forget "
+            "and what it never saw. It is an estimate, and 0 does not prove that a model forgot.",
+        ]
     lines = []
     if powerless(compared):
         lines.append(
@@ -220,10 +228,19 @@ def reasons(found: verdict.Verdict) -> list[str]:
 
 
 def _finding(compared: Compared, model: str) -> Finding:
+    kind, answers = str(compared.table.loc[model, "kind"]), _answers(compared, model)
+    if not compared.retrained:
+        return Finding(model, kind, NOT_JUDGED, NOT_JUDGED, ["nothing was retrained"], answers)
     found = compared.verdict(model)
     words = _words(compared, WORDS[found.outcome])
     if found.outcome == "indistinguishable" and powerless(compared):
         words += ", which have no power here"
+    decided = reasons(found) + _failures(compared, model, found)
+    return Finding(model, kind, found.outcome, words, decided, answers)
+
+
+def _answers(compared: Compared, model: str) -> list[list[str]]:
+    """Lines per question."""
     answers = []
     for question, names in QUESTIONS.items():
         # After class-wise forgetting a membership attack flips between 0 and 100.
@@ -232,14 +249,7 @@ def _finding(compared: Compared, model: str) -> Finding:
         if question == "What did it cost?":
             lines += _work(compared, model)
         answers.append(lines)
-    return Finding(
-        model,
-        str(compared.table.loc[model, "kind"]),
-        found.outcome,
-        words,
-        reasons(found) + _failures(compared, model, found),
-        answers,
-    )
+    return answers
 
 
 def _failures(compared: Compared, model: str, found: verdict.Verdict) -> list[str]:
@@ -251,8 +261,11 @@ def _failures(compared: Compared, model: str, found: verdict.Verdict) -> list[st
 
 
 def _answer(compared: Compared, model: str, name: str) -> str:
-    """The model's value, and what it is held against."""
+    """The model's value, and what it is held against: the original where nothing was retrained."""
     line = f"{name} {shown(name, compared.value(model, name))}"
+    if not compared.retrained:
+        original = compared.nothing
+        return line + (f" | {shown(name, compared.value(original, name))}" if original else "")
     floor = compared.floor(name)
     if metrics.about()[name].aim != "reference":
         return line if floor is None else f"{line} | floor {shown(name, floor)}"
@@ -261,7 +274,7 @@ def _answer(compared: Compared, model: str, name: str) -> str:
 
 
 def _work(compared: Compared, model: str) -> list[str]:
-    if compared.table.loc[model, "kind"] == "floor":
+    if compared.table.loc[model, "kind"] == "floor" or not compared.retrained:
         return []
     work = compared.value(model, WORK)
     return ["work 0 %" if pd.isna(work) else f"work {100 / work:.2f} %"]

@@ -40,14 +40,18 @@ class Row(NamedTuple):
 
 
 def rows(workspace: Workspace) -> list[Row]:
-    """Every row in the table's order: reference, floor, baselines, methods."""
+    """Every row in the table's order: reference, floor, baselines, methods.
+
+    Where nothing is retrained there is neither reference nor floor.
+    """
+    retrained = list(params.section(workspace.root, "retrain"))
     params.section(workspace.root, f"retrain.{REFERENCE}")
-    retrained = [name for name in params.section(workspace.root, "retrain") if name != REFERENCE]
+    retrained = [REFERENCE, *(name for name in retrained if name != REFERENCE)]
     entries = params.section(workspace.root, "unlearn") or {}
     made = [(str(name), str(entry["method"])) for name, entry in entries.items()]
     if not made:
         raise params.ParameterError(f"{params.FILE}: unlearn has no entry to report on")
-    if both := sorted({name for name, _ in made} & {REFERENCE, *retrained}):
+    if both := sorted({name for name, _ in made} & set(retrained)):
         raise params.ParameterError(f"{params.FILE}: {both} stand both in retrain and unlearn")
     kinds = {
         name: "with_retain" if entry.get("sees") == "retain" else "method"
@@ -55,8 +59,11 @@ def rows(workspace: Workspace) -> list[Row]:
     }
     baselines = [(n, m) for baseline in BASELINES for n, m in made if m == baseline]
     return [
-        Row(f"retrain/{REFERENCE}", "reference", "retrain"),
-        *(Row(f"retrain/{name}", "floor", "retrain") for name in retrained),
+        *(
+            Row(f"retrain/{name}", "reference" if name == REFERENCE else "floor", "retrain")
+            for name in retrained
+            if workspace.original.retrain
+        ),
         *(Row(f"unlearn/{name}", "baseline", method) for name, method in baselines),
         *(
             Row(f"unlearn/{name}", kind, method)
@@ -102,6 +109,7 @@ def compared(workspace: Workspace, results: pd.DataFrame) -> findings.Compared:
 def prune(workspace: Workspace) -> None:
     """Remove evaluations of entries that ``params.yaml`` no longer has."""
     known = {row.producer for row in rows(workspace)}
+    known |= {f"retrain/{name}" for name in params.section(workspace.root, "retrain")}
     for folder in sorted(workspace.evaluation("").glob("*/*/")):
         producer = f"{folder.parent.name}/{folder.name}"
         if producer not in known:

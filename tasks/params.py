@@ -20,15 +20,22 @@ class ParameterError(ValueError):
 
 
 def read(root: Path) -> dict[str, Any]:
-    """All of ``params.yaml``, parsed as DVC parses it (YAML 1.2)."""
+    """All of ``params.yaml``."""
     if not (root / FILE).is_file():
         raise ParameterError(f"there is no {FILE} in {root}: run this in the repository's folder")
+    return read_file(root / FILE, FILE, "sections")
+
+
+def read_file(path: Path, name: str, of: str) -> dict[str, Any]:
+    """A mapping, parsed as DVC parses it (YAML 1.2). name, of: of the file and what it maps."""
     try:
-        content = YAML(typ="safe").load((root / FILE).read_text(encoding="utf-8"))
+        content = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ParameterError(f"there is no {name}") from error
     except (YAMLError, UnicodeDecodeError) as error:
-        raise ParameterError(f"{FILE} is not valid YAML: {error}") from error
+        raise ParameterError(f"{name} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
-        raise ParameterError(f"{FILE} must be a mapping of sections, got {content!r}")
+        raise ParameterError(f"{name} must be a mapping of {of}, got {content!r}")
     return content
 
 

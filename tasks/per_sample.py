@@ -14,7 +14,7 @@ from imu import ensemble, influence, metrics
 from imu import unlearn as methods
 from imu.objective import predictions
 from tasks import artifacts, params, unlearn
-from tasks.ensemble import SETS, read_margins, read_networks
+from tasks.ensemble import SETS, absent, read_margins, read_networks
 from tasks.influence import scored
 from tasks.record import Record
 from tasks.samples import load_samples
@@ -25,14 +25,18 @@ ORACLES = "oracle"
 
 def run(workspace: Workspace, item: str) -> float | None:
     """``item`` says what is judged: "unlearn/<entry>", or "ensemble/floor", the noise floor."""
-    watch = Stopwatch()
+    out, watch = workspace.per_sample(item), Stopwatch()
+    if why := absent(workspace):
+        artifacts.write_table(out / "samples.parquet", pd.DataFrame())
+        artifacts.write_json(out / "metrics.json", {})
+        print(why)
+        return None
     if item.startswith("unlearn/"):
         judged = _unlearned(workspace, item.removeprefix("unlearn/"), watch)
     else:
         judged = read_margins(workspace, item.removeprefix("ensemble/"))
     oracles = read_margins(workspace, ORACLES)
     values = metrics.over_models(judged, oracles)
-    out = workspace.per_sample(item)
     artifacts.write_table(out / "samples.parquet", _samples(workspace, judged, oracles))
     artifacts.write_json(out / "metrics.json", values)
     print(", ".join(f"{name} {value:.4g}" for name, value in values.items()))

@@ -25,7 +25,9 @@ FIGURES = {
 def drawn(workspace: Workspace, compared: findings.Compared) -> dict[str, bytes]:
     """Every one of ``FIGURES``, as PNG."""
     return {
-        "distance": figures.distances(_distances(compared), compared.of_kind("baseline")),
+        "distance": figures.distances(_distances(compared), compared.of_kind("baseline"))
+        if compared.retrained
+        else figures.words("Nothing was retrained: there is no distance to draw."),
         **_influence(workspace),
         "course": figures.courses(_courses(workspace), _aims(workspace)),
     }
@@ -56,12 +58,12 @@ def page(
             name: len(workspace.read_manifest(name))
             for name in ("train", "forget", "retain", "validation", "test")
         },
+        retrained=compared.retrained,
         floors=compared.of_kind("floor"),
         limits=compared.limits,
         headlines=findings.headlines(compared, found),
         questions=list(findings.QUESTIONS),
         findings=found,
-        cost_from="original" if compared.nothing else "reference",
         groups=_groups(results),
         classes=_by_class(workspace),
         figures={
@@ -193,18 +195,24 @@ def _slices(workspace: Workspace) -> dict[str, bytes]:
 
 
 def _by_class(workspace: Workspace) -> dict[str, Any]:
-    """Test accuracy per class in %: of the reference, and of each model minus that, in points."""
+    """Test accuracy per class in %: of the reference, and of each model minus that, in points.
+
+    Where nothing was retrained the original stands in the reference's place.
+    """
     columns: dict[str, list[float]] = {}
-    names, reference = [], []
     for row in lineup.rows(workspace):
         table = slices.by_class(_predictions(workspace, row))
         table = table[table["set"] == "test"]
-        if row.kind == "reference":
-            names = [workspace.read_request()["classes"][label] for label in table["class"]]
-            reference = table["accuracy"].tolist()
-        else:
+        if row.kind != "reference":
             columns[row.model] = table["changed"].tolist()
-    return {"classes": names, "reference": reference, "models": columns}
+    against = slices.yardstick(table)
+    classes = workspace.read_request()["classes"]
+    return {
+        "classes": [classes[label] for label in table["class"]],
+        "against": against,
+        "accuracies": table[against].tolist(),
+        "models": columns,
+    }
 
 
 def _groups(results: pd.DataFrame) -> list[dict[str, Any]]:

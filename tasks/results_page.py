@@ -1,20 +1,26 @@
 """The page of results in ``docs/``: spreads over seeds, verdicts and paired comparisons."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import pandas as pd
 
 from imu import statistics, verdict
-from tasks import artifacts, findings, lineup, results
+from tasks import artifacts, findings, lineup, params, results
 from tasks.results import FLOOR, Scenario
 from tasks.tables import markdown, provenance
 
 Table = list[statistics.Comparison]
 
 
-def page(table: pd.DataFrame, command: str) -> str:
-    """All of it, made of ``results.collected``'s table alone."""
+def page(
+    table: pd.DataFrame, command: str, name: str, settings: Mapping[str, Any] | None = None
+) -> str:
+    """All of it, made of ``results.collected``'s table alone.
+
+    name: of the data or settings. settings: parameters that differ from ``params.yaml``.
+    """
     sections: list[str] = []
     compared: list[Table] = []
     names: set[str] = set()
@@ -35,7 +41,12 @@ def page(table: pd.DataFrame, command: str) -> str:
             if rest := [name for name in columns if name not in first]:
                 sections += [f"### {title}\n", markdown(_named(_summary(scenario, rest)))]
     return "\n".join(
-        [_introduction(table, command), _errors(compared, most), *sections, _glossary(names)]
+        [
+            _introduction(table, command, name, settings or {}),
+            _errors(compared, most),
+            *sections,
+            _glossary(names),
+        ]
     )
 
 
@@ -137,13 +148,14 @@ def _tally(made: Table) -> str:
     return f"{_count(len(made), 'comparison')}: {said}."
 
 
-def _introduction(table: pd.DataFrame, command: str) -> str:
+def _introduction(table: pd.DataFrame, command: str, name: str, settings: Mapping[str, Any]) -> str:
     floors = table.loc[table["kind"] == "floor", "model"].nunique()
     seeds = ", ".join(map(str, sorted(table["seed"].unique())))
     return "\n".join(
         [
-            f"# Results on {table['dataset'].iloc[0]}\n",
+            f"# Results on {name}\n",
             provenance(command),
+            *_differing(settings),
             f"Mean ± sample standard deviation over training seeds {seeds}. *reference*: retrained "
             "without the forget set. *floor*: retrained with other seeds, "
             f"{_count(floors, 'model')} per training seed; the mean of their values is one value "
@@ -154,10 +166,7 @@ def _introduction(table: pd.DataFrame, command: str) -> str:
             "many seeds each; of the floor, in how many models. In brackets behind an attack on "
             "features: minus the reference, mean over seeds. “–”: does not exist for the model. "
             "[Columns](#columns) has units, aims and meanings.\n",
-            "Per sample, each training seed has families of "
-            f"{', '.join(map(str, sorted(table['networks'].unique())))} small networks of their "
-            "own (`ensemble` in `params.yaml`); KLoM means nothing without the floor's, which is "
-            "of as many.\n",
+            _networks(table),
             "The spread is over training seeds alone; split and forget set are the same. Original "
             "and reference share their seed. A mask on one logit passes metrics of outputs: they "
             "are no evidence that the features forgot.\n",
@@ -170,6 +179,24 @@ def _introduction(table: pd.DataFrame, command: str) -> str:
             "Yardsticks are the trivial baseline (logit_mask where a class is forgotten whole, "
             "else nothing) and the floor.\n",
         ]
+    )
+
+
+def _differing(settings: Mapping[str, Any]) -> list[str]:
+    if not settings:
+        return []
+    lines = "".join(f"    {params.line({path: value})}\n" for path, value in settings.items())
+    return [f"Parameters that differ from `params.yaml`:\n\n{lines}"]
+
+
+def _networks(table: pd.DataFrame) -> str:
+    numbers = sorted(table["networks"].unique())
+    if numbers == [0]:
+        return "Nothing is measured per sample over many networks: `ensemble.members` is 0.\n"
+    return (
+        f"Per sample, each training seed has families of {', '.join(map(str, numbers))} small "
+        "networks of their own (`ensemble` in `params.yaml`); KLoM means nothing without the "
+        "floor's, which is of as many.\n"
     )
 
 

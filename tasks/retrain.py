@@ -1,10 +1,13 @@
 """Retrain from scratch on the retain set: the reference, and other seeds for the noise floor."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
-from tasks import params, train
+import pandas as pd
+
+from imu import training
+from tasks import artifacts, params, train
 from tasks.record import Record
-from tasks.workspace import Workspace
+from tasks.workspace import NOT_RETRAINED, Workspace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,11 +19,20 @@ class Config:
             raise ValueError(f"seed_offset must be >= 0, got {self.seed_offset}")
 
 
-def run(workspace: Workspace, item: str) -> float:
-    return train.fit(workspace, "retain", workspace.runs / "retrain" / item, _seed(workspace, item))
+def run(workspace: Workspace, item: str) -> float | None:
+    out = workspace.runs / "retrain" / item
+    if not workspace.original.retrain:
+        artifacts.write_tensors(out / "model.safetensors", {}, {"why": NOT_RETRAINED})
+        artifacts.write_table(out / "curve.csv", pd.DataFrame(columns=training.Epoch._fields))
+        artifacts.write_json(out / "metrics.json", {})
+        print(NOT_RETRAINED)
+        return None
+    return train.fit(workspace, "retain", out, _seed(workspace, item))
 
 
 def record(workspace: Workspace, item: str) -> Record:
+    if not workspace.original.retrain:
+        return Record(params={"original": asdict(workspace.original)})
     return train.fitted(
         workspace, "retain", workspace.runs / "retrain" / item, _seed(workspace, item)
     )

@@ -8,12 +8,16 @@ from imu.metrics import Outputs
 
 
 def predictions(
-    manifests: Mapping[str, pd.DataFrame], judged: Outputs, reference: Outputs, original: Outputs
+    manifests: Mapping[str, pd.DataFrame],
+    judged: Outputs,
+    reference: Outputs | None,
+    original: Outputs,
 ) -> pd.DataFrame:
     """One row per sample: set, id, label, and what three models say of it.
 
     predicted: the most probable class. confidence: the probability of the label. Those of the
-    judged model bear these names, the others "reference_" and "original_" before them.
+    judged model bear these names, the others "reference_" and "original_" before them; those of
+    the reference are absent where there is none.
     """
     tables = []
     for name, manifest in manifests.items():
@@ -21,6 +25,8 @@ def predictions(
         table.insert(0, "set", name)
         models = {"": judged, "reference_": reference, "original_": original}
         for prefix, outputs in models.items():
+            if outputs is None:
+                continue
             table[f"{prefix}predicted"] = outputs.probabilities[name].argmax(1)
             table[f"{prefix}confidence"] = outputs.confidence(name)
         tables.append(table)
@@ -30,7 +36,8 @@ def predictions(
 def by_class(predictions: pd.DataFrame) -> pd.DataFrame:
     """Per class and set: number of samples, accuracy in %, that of the reference and original.
 
-    ``changed`` is the accuracy minus the reference's, in points.
+    ``changed`` is the accuracy minus the reference's, in points; the original's, where there is
+    no reference.
     """
     right = pd.DataFrame(
         {
@@ -40,28 +47,29 @@ def by_class(predictions: pd.DataFrame) -> pd.DataFrame:
                 ("reference", "reference_predicted"),
                 ("original", "original_predicted"),
             )
+            if column in predictions
         }
     )
     groups = right.groupby([predictions["label"], predictions["set"]], sort=True)
     table = groups.mean()
     table.insert(0, "samples", groups.size())
-    table["changed"] = table["accuracy"] - table["reference"]
+    table["changed"] = table["accuracy"] - table[yardstick(table)]
     return table.reset_index().rename(columns={"label": "class"})
 
 
 def least_forgotten(predictions: pd.DataFrame, influence: pd.DataFrame) -> pd.DataFrame:
     """Forget samples, those first whose label the model remembers most beyond the reference.
 
-    remembered = confidence − the reference's confidence, in [−1, 1]. influence: table with id and
-    influence. Of equals the one that the original knew best comes first. Raises ValueError when
-    the two tables list other samples.
+    remembered = confidence − the reference's confidence, in [−1, 1]; the confidence itself where
+    there is no reference. influence: table with id and influence. Of equals the one that the
+    original knew best comes first. Raises ValueError when the two tables list other samples.
     """
     table = predictions[predictions["set"] == "forget"]
     scores = influence.astype({"id": "str"}).set_index("id")["influence"]
     if set(table["id"]) != set(scores.index):
         raise ValueError("the table of influence lists other samples than the forget set")
     table = table.assign(influence=scores[table["id"]].to_numpy())
-    table["remembered"] = table["confidence"] - table["reference_confidence"]
+    table["remembered"] = table["confidence"] - table.get("reference_confidence", 0.0)
     return _ordered(table, ["remembered", "original_confidence"])
 
 
@@ -73,6 +81,11 @@ def got_worse(predictions: pd.DataFrame) -> pd.DataFrame:
     table = predictions[predictions["set"] == "retain"].copy()
     table["lost"] = table["original_confidence"] - table["confidence"]
     return _ordered(table, ["lost"])
+
+
+def yardstick(table: pd.DataFrame) -> str:
+    """What the models of ``by_class`` are held against: "reference", else "original"."""
+    return "reference" if "reference" in table else "original"
 
 
 def _ordered(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:

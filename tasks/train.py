@@ -1,21 +1,40 @@
-"""Train the original model; ``tasks.retrain`` uses the same recipe."""
+"""Train the original model, or take one that is trained; ``tasks.retrain`` uses the same recipe.
 
+Where ``runtime.processes`` is more than one, ``python -m tasks.train`` is what each of them runs.
+"""
+
+import sys
+import tempfile
+import warnings
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+import torch
+from torch import nn
 
-from imu import training
+from imu import checkpoint, distributed, training
 from imu.cost import FlopCounter
-from imu.objective import mean_cross_entropy, predictions
+from imu.datasets import LabelledImages
+from imu.models import evaluating
+from imu.objective import mean_cross_entropy, normalised, predictions
 from tasks import artifacts, params
 from tasks.record import Record
 from tasks.samples import load_samples
-from tasks.workspace import Stopwatch, Workspace
+from tasks.workspace import NO_CHECKPOINT, Runtime, Stopwatch, Workspace
 
 
-def run(workspace: Workspace, item: None) -> float:
-    return fit(workspace, "train", workspace.runs / "train", workspace.seed)
+def run(workspace: Workspace, item: None) -> float | None:
+    given = workspace.original.checkpoint
+    if given == NO_CHECKPOINT:
+        return fit(workspace, "train", workspace.runs / "train", workspace.seed)
+    data, device = workspace.dataset(), workspace.device()
+    model, about = workspace.new_model(data, workspace.seed)
+    checkpoint.load_into(model, workspace.root / given)
+    print(f"weights of {given}; not trained")
+    keep(workspace, "train", workspace.runs / "train", model.to(device), about, [], 0)
+    return None
 
 
 def record(workspace: Workspace, item: None) -> Record:
@@ -28,24 +47,82 @@ def fit(workspace: Workspace, manifest: str, out: Path, seed: int) -> float:
     Kept with the model: its accuracy and loss on validation data, which it has not seen. That is
     the number at which sample-wise unlearning stops.
     """
+    runtime = params.load(workspace.root, "runtime", Runtime)
+    if runtime.processes == 1:
+        return _fit(workspace, manifest, out, seed, workspace.device(), distributed.ALONE)
+    if runtime.device == "cuda" and runtime.processes > torch.cuda.device_count():
+        raise params.ParameterError(
+            f"{params.FILE}: runtime.processes must be <= the number of GPUs "
+            f"({torch.cuda.device_count()}), got {runtime.processes}"
+        )
+    with tempfile.NamedTemporaryFile("r") as seconds:
+        distributed.launch(
+            "tasks.train",
+            [str(workspace.root), manifest, str(out), str(seed), seconds.name],
+            runtime.processes,
+        )
+        return float(seconds.read())
+
+
+def one_of_several(root: str, manifest: str, out: str, seed: str, seconds: str) -> None:
+    """What one of several processes does; the first writes the outputs and its ``seconds``."""
+    # Of convolutions of 1×1 pixels, whose strides have two names.
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+    workspace = Workspace(Path(root))
     device = workspace.device()
+    with distributed.joined("nccl" if device.type == "cuda" else "gloo") as world:
+        if device.type == "cuda":
+            device = torch.device("cuda", world.rank)
+            torch.cuda.set_device(device)
+        took = _fit(workspace, manifest, Path(out), int(seed), device, world)
+        if world.rank == 0:
+            Path(seconds).write_text(str(took))
+
+
+def _fit(
+    workspace: Workspace,
+    manifest: str,
+    out: Path,
+    seed: int,
+    device: torch.device,
+    world: distributed.World,
+) -> float:
     config = params.load(workspace.root, "train", training.Config)
     data = workspace.dataset()
     rows = workspace.rows(manifest, data)
     model, about = workspace.new_model(data, seed)
     model.to(device)
-    watch, flops, epochs = Stopwatch(), FlopCounter(), []
+    flops = operations(model, data, len(rows), config, device)
+    watch, epochs = Stopwatch(), []
     progress = training.fit(model, data, rows, config, seed=seed, device=device)
     while True:
-        with watch.running(), flops:
+        with watch.running():
             epoch = next(progress, None)
         if epoch is None:
             break
         epochs.append(epoch)
-        print(
-            f"epoch {epoch.epoch}/{config.epochs}: loss {epoch.loss:.4f}, "
-            f"accuracy {epoch.accuracy:.2f} %"
-        )
+        if world.rank == 0:
+            print(
+                f"epoch {epoch.epoch}/{config.epochs}: loss {epoch.loss:.4f}, "
+                f"accuracy {epoch.accuracy:.2f} %"
+            )
+    if world.rank > 0:
+        return watch.seconds
+    keep(workspace, manifest, out, model, about, epochs, flops)
+    return watch.seconds
+
+
+def keep(
+    workspace: Workspace,
+    manifest: str,
+    out: Path,
+    model: nn.Module,
+    about: dict[str, Any],
+    epochs: list[training.Epoch],
+    flops: int,
+) -> None:
+    """Write a model that was trained on ``manifest``, and what it is worth on three sets."""
+    data, device = workspace.dataset(), workspace.device()
     scores = {}
     for name in (manifest, "validation", "test"):
         samples, objective = load_samples(workspace, name, data, device)
@@ -54,23 +131,38 @@ def fit(workspace: Workspace, manifest: str, out: Path, seed: int) -> float:
             "accuracy": 100 * (logits.argmax(1) == samples.targets).double().mean().item(),
             "loss": mean_cross_entropy(logits.double(), samples.targets).mean().item(),
         }
-    artifacts.write_table(out / "curve.csv", pd.DataFrame(epochs))
+    artifacts.write_table(out / "curve.csv", pd.DataFrame(epochs, columns=training.Epoch._fields))
     artifacts.write_tensors(
         out / "model.safetensors", model.state_dict(), about | {"unseen": scores["validation"]}
     )
     artifacts.write_json(
         out / "metrics.json",
         {f"{name}_{key}": value for name, score in scores.items() for key, value in score.items()}
-        | {"flops": flops.total},
+        | {"flops": flops},
     )
-    return watch.seconds
+
+
+def operations(
+    model: nn.Module, data: LabelledImages, n: int, config: training.Config, device: torch.device
+) -> int:
+    """Of training on ``n`` samples, in all processes together; ``model`` stays as it is.
+
+    Those of one batch, for all have the same: counting along would count the share of one process,
+    and a compiled network cannot be counted.
+    """
+    batch = torch.zeros(config.batch_size, *data.images.shape[1:], dtype=torch.uint8, device=device)
+    with evaluating(model), FlopCounter() as flops:  # draws no random number, as dropout would
+        model(normalised(batch, data.scale, data.mean, data.std))
+    return flops.total * config.epochs * (n // config.batch_size)
 
 
 def fitted(workspace: Workspace, manifest: str, out: Path, seed: int) -> Record:
     curve = artifacts.read_table(out / "curve.csv")
+    original = {"original": asdict(workspace.original)} if manifest == "train" else {}
     return Record(
         params={
             "seed": seed,
+            **original,
             "train": asdict(params.load(workspace.root, "train", training.Config)),
             "network": params.section(workspace.root, "network"),
         },
@@ -83,3 +175,7 @@ def fitted(workspace: Workspace, manifest: str, out: Path, seed: int) -> Record:
         model=out / "model.safetensors",
         manifests={manifest: workspace.manifest(manifest)},
     )
+
+
+if __name__ == "__main__":
+    one_of_several(*sys.argv[1:])

@@ -24,10 +24,22 @@ if TYPE_CHECKING:
 class Runtime:
     device: Literal["cpu", "cuda"] = "cpu"
     threads: int = 1  # CPU threads of a stage; another number may change the last bits
+    processes: int = 1  # that share each batch where one network is trained; one GPU for each
 
     def __post_init__(self) -> None:
-        if self.threads < 1:
-            raise ValueError(f"threads must be >= 1, got {self.threads}")
+        for name in ("threads", "processes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+
+
+NO_CHECKPOINT = "checkpoints/none"
+NOT_RETRAINED = "absent: original.retrain is false"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Original:
+    checkpoint: str = NO_CHECKPOINT  # weights for ``network`` instead of training it
+    retrain: bool = True  # False: nothing is retrained, and what needs a reference is absent
 
 
 @dataclass(frozen=True)
@@ -75,6 +87,10 @@ class Workspace:
     @property
     def seed(self) -> int:
         return params.load(self.root, "seed", int)
+
+    @property
+    def original(self) -> Original:
+        return params.load(self.root, "original", Original)
 
     def dataset(self) -> "LabelledImages":
         name = params.section(self.root, "split.dataset")
@@ -149,6 +165,8 @@ class Workspace:
             "pixels": {"scale": data.scale, "mean": list(data.mean), "std": list(data.std)},
             "classes": list(data.classes),
         }
+        if hasattr(module, "source_sha256"):
+            about["source"] = module.source_sha256(config)
         torch.manual_seed(seed)
         return module.build(config, data.images.shape[1:], len(data.classes)), about
 
@@ -166,9 +184,12 @@ def built(path: Path, tensors: dict[str, "torch.Tensor"], about: dict[str, Any])
     """
     try:
         module = discovery.load("imu.models", about["network"])
-        model: nn.Module = module.build(
-            module.Config(**about["config"]), tuple(about["image"]), len(about["classes"])
-        )
+        config = module.Config(**about["config"])
+        if "source" in about and module.source_sha256(config) != about["source"]:
+            raise ValueError(
+                f"the code of {config.factory} changed after; run `dvc repro -f train`"
+            )
+        model: nn.Module = module.build(config, tuple(about["image"]), len(about["classes"]))
         model.load_state_dict(tensors)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise artifacts.ArtifactError(

@@ -29,8 +29,8 @@ def failing(root: Path, *stage: str) -> str:
     [
         ({"split": {"tset": 0.2}}, "split", "unknown parameter split.tset; known here: dataset"),
         ({"split": {"test": "0.2"}}, "split", "split.test: Input should be a valid number"),
-        ({"split": {"test": 1.5}}, "split", "test must be in (0, 1), got 1.5"),
-        ({"split": {"dataset": "mnist"}}, "split", "no 'mnist': choose from digits"),
+        ({"split": {"test": 1.5}}, "split", "test must be in (0, 1) or 'published', got 1.5"),
+        ({"split": {"dataset": "mnist"}}, "split", "no 'mnist': choose from cifar10"),
         ({"split": {"by_class": {"classes": ["x"]}}}, "split", "unknown class 'x', choose from 0"),
         ({"train": {"learning_rate": 1e30}}, "train", "training loss is nan in epoch 1, step"),
         ({"runtime": {"device": "tpu"}}, "train", "device: Input should be 'cpu' or 'cuda'"),
@@ -63,7 +63,7 @@ def test_wrong_parameters(shared: Path, changes: dict[str, Any], stage: str, mes
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"trian": {"epochs": 1}}, "unknown section trian; known are ensemble, influence, network"),
+        ({"trian": {"epochs": 1}}, "unknown section trian; known are data, ensemble, influence"),
         ({"unlearn": {"imu": {"method": "imuu"}}}, "imu.unlearn has no 'imuu': choose from"),
         ({"unlearn": {"floor": {"method": "imu"}}}, "unlearn.floor: a name must"),
         ({"unlearn": {"a-b": {"method": "imu"}}}, "unlearn.a-b: a name must"),

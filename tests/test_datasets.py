@@ -4,9 +4,29 @@ import numpy as np
 import pytest
 
 from imu import discovery
-from imu.datasets import digits
+from imu.datasets import Source, digits, made_from
+from tests import tiny_sources
 
 DATASETS = discovery.names("imu.datasets")
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch):
+    from torchvision.datasets import utils
+
+    def refused(*arguments, **options):
+        raise OSError("no network here")
+
+    monkeypatch.setattr(utils, "_get_redirect_url", refused)
+    monkeypatch.setattr(utils, "_urlretrieve", refused)
+
+
+@pytest.fixture
+def source(name, tmp_path, monkeypatch) -> Source:
+    """A tiny source in the published format where there is one."""
+    if name in tiny_sources.BUILDERS:
+        return tiny_sources.make(name, tmp_path / "source", monkeypatch).source
+    return Source()
 
 
 def hashes(folder) -> dict[str, str]:
@@ -14,19 +34,19 @@ def hashes(folder) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", DATASETS)
-def test_writing_twice_gives_the_same_bytes(name, tmp_path):
+def test_writing_twice_gives_the_same_bytes(name, source, tmp_path):
     module = discovery.load("imu.datasets", name)
-    module.write(tmp_path / "a")
-    module.write(tmp_path / "deep" / "b")
-    module.write(tmp_path / "a")  # over what is there
+    module.write(tmp_path / "a", source)
+    module.write(tmp_path / "deep" / "b", source)
     assert hashes(tmp_path / "a") == hashes(tmp_path / "deep" / "b") != {}
 
 
 @pytest.mark.parametrize("name", DATASETS)
-def test_a_data_set_keeps_the_contract(name, tmp_path):
+def test_a_data_set_keeps_the_contract(name, source, tmp_path):
     module = discovery.load("imu.datasets", name)
-    module.write(tmp_path)
-    data = module.load(tmp_path)
+    (tmp_path / "a").mkdir()  # an empty folder is as good as none
+    module.write(tmp_path / "a", source)
+    data = module.load(tmp_path / "a")
     n = len(data.labels)
     assert data.images.dtype == np.uint8
     assert data.images.ndim == 4
@@ -43,6 +63,105 @@ def test_a_data_set_keeps_the_contract(name, tmp_path):
     # mean and std are stored to three or four digits.
     assert np.allclose(inputs.mean((0, 2, 3)), 0, atol=0.01)
     assert np.allclose(inputs.std((0, 2, 3)), 1, atol=0.01)
+    if data.published_test is not None:
+        assert data.published_test.dtype == bool
+        assert 0 < data.published_test.sum() < n
+    for values in data.attributes.values():
+        assert values.dtype.kind == "U"
+
+
+@pytest.mark.parametrize("name", tiny_sources.BUILDERS)
+def test_what_is_packed_is_what_was_published(name, tmp_path, monkeypatch):
+    tiny = tiny_sources.make(name, tmp_path / "source", monkeypatch)
+    module = discovery.load("imu.datasets", name)
+    module.write(tmp_path / "a", tiny.source)
+    data = module.load(tmp_path / "a")
+    assert np.array_equal(data.images, tiny.images)
+    assert data.labels.tolist() == tiny.labels.tolist()
+    assert list(data.classes) == tiny.classes
+    n = len(tiny.labels)
+    assert data.published_test.tolist() == [row >= n - tiny.n_test for row in range(n)]
+    assert {key: values.tolist() for key, values in data.attributes.items()} == tiny.attributes
+    recorded = tiny.source if name in ("image_folder", "image_table") else None
+    assert made_from(tmp_path / "a") == recorded
+
+
+@pytest.mark.parametrize("name", tiny_sources.PUBLISHED)
+def test_published_samples_are_named_by_their_row(name, tmp_path, monkeypatch):
+    tiny = tiny_sources.make(name, tmp_path / "source", monkeypatch)
+    module = discovery.load("imu.datasets", name)
+    module.write(tmp_path / "a", tiny.source)
+    ids = module.load(tmp_path / "a").ids
+    assert (ids[0], ids[-1]) == (f"{name}-00000", f"{name}-{len(ids) - 1:05d}")
+
+
+@pytest.mark.parametrize("name", tiny_sources.PUBLISHED)
+def test_without_archives_and_network_it_says_what_to_put_where(name, tmp_path):
+    where = tmp_path / "downloads"
+    folder = where / "FashionMNIST" / "raw" if name == "fashion_mnist" else where
+    with pytest.raises(FileNotFoundError) as caught:
+        discovery.load("imu.datasets", name).write(tmp_path / "a", Source(path=str(where)))
+    message = str(caught.value)
+    assert f"neither all in {folder} nor could they be downloaded" in message
+    assert "no network here" in message
+    files = {
+        "cifar10": ["cifar-10-python.tar.gz"],
+        "svhn": ["train_32x32.mat", "test_32x32.mat"],
+        "fashion_mnist": [
+            f"{part}-{kind}-ubyte.gz"
+            for part in ("train", "t10k")
+            for kind in ("images-idx3", "labels-idx1")
+        ],
+    }
+    for file in files.get(name, ["cifar-100-python.tar.gz"]):
+        assert f"  {file} from http" in message
+    assert message.count(": missing") == message.count(", MD5 ") == message.count("\n")
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_damaged_archive_is_told_from_a_missing_one(tmp_path, monkeypatch):
+    tiny = tiny_sources.make("svhn", tmp_path / "source", monkeypatch)
+    with (tmp_path / "source" / "test_32x32.mat").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(FileNotFoundError) as caught:
+        discovery.load("imu.datasets", "svhn").write(tmp_path / "a", tiny.source)
+    _, train, test = str(caught.value).splitlines()
+    assert train.endswith(": is there")
+    assert ": is there, but its MD5 is " in test
+
+
+def test_a_silent_server_does_not_hold_up_the_download_for_ever(tmp_path, monkeypatch):
+    import socket
+
+    from torchvision.datasets import utils
+
+    seen = []
+    monkeypatch.setattr(
+        utils, "_get_redirect_url", lambda url, **_: seen.append(socket.getdefaulttimeout()) or url
+    )
+    with pytest.raises(FileNotFoundError, match="no network here"):
+        discovery.load("imu.datasets", "cifar10").write(
+            tmp_path / "a", Source(path=str(tmp_path / "downloads"))
+        )
+    assert seen == [30.0]
+    assert socket.getdefaulttimeout() is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [({"size": 7}, "size must be >= 8, got 7"), ({"path": ""}, "path must name a folder")],
+)
+def test_sources_out_of_range_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        Source(**fields)
+
+
+def test_the_digits_need_no_source(tmp_path):
+    digits.write(tmp_path)
+    before = hashes(tmp_path)
+    digits.write(tmp_path, Source(path="nowhere"))  # over what is there
+    assert hashes(tmp_path) == before
+    assert made_from(tmp_path) is None
 
 
 def test_digits_are_those_of_scikit_learn(tmp_path):

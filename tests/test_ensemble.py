@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -102,6 +103,9 @@ def test_members_equal_networks_trained_one_by_one(channels, at_once):
         {"momentum": 0.0},
         {"weight_decay": 0.1},
         {"shift": 0},
+        {"flip": True},
+        {"shift": 0, "flip": True},
+        {"label_smoothing": 0.2},
         {"warmup": 0.6},
         {"batch_size": 25},
         {"learning_rate": 0.3},
@@ -112,6 +116,32 @@ def test_members_follow_every_setting(change):
     found, _ = stacked(data, config)
     assert farness(one_by_one(data, config)[0], found) < CLOSE
     assert farness(one_by_one(data)[0], found) > 1e-3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"channels_last": True}, {"memory_share": 0.0, "workers": 1}, {"compile": True}],
+)
+def test_ways_to_compute_change_no_result(change, monkeypatch):
+    if "compile" in change:
+        monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    data, config = noise(3), replace(CONFIG, flip=True)
+    assert farness(stacked(data, config)[0], stacked(data, replace(config, **change))[0]) < CLOSE
+
+
+def test_bfloat16_is_followed():
+    """Members agree with networks trained one by one in distribution, not in their weights."""
+    found = {}
+    for precision in ("float32", "bfloat16"):
+        models = [network.network.float() for network in networks(3)]
+        config = replace(CONFIG, batch_size=50, precision=precision)
+        epochs = list(ensemble.fit(models, noise(3), ROWS, config, seeds=SEEDS, device=CPU))
+        found[precision] = models, epochs
+    (exact, right), (models, epochs) = found["float32"], found["bfloat16"]
+    assert farness(exact, models) > 1e-4
+    assert all(t.dtype != torch.bfloat16 for m in models for t in m.state_dict().values())
+    for one, other in zip(right, epochs, strict=True):
+        assert one.loss == pytest.approx(other.loss, rel=0.01)  # bfloat16 has 8 bits
 
 
 def test_every_member_follows_its_own_seed():

@@ -135,9 +135,17 @@ def test_every_value_is_named_in_the_order_of_the_tables():
         # What is compared has an aim of its own; what one model has is held against the reference.
         for name in values:
             assert (metrics.about()[name].aim == "reference") == (name in judged.values)
-        found |= values
+        found |= values | metrics.alone(judged)
     families = (m for m in metrics._modules() if hasattr(m, "over_models"))
     assert found.keys() | {n for m in families for n in m.ABOUT} == metrics.about().keys()
+
+
+def test_without_a_reference_there_are_estimates_and_no_distances():
+    judged = measured()
+    values = metrics.alone(judged)
+    assert judged.values.items() <= values.items()
+    assert values.keys() - judged.values.keys() == {"JSD_unseen"}
+    assert "JSD_unseen" not in metrics.compare(judged, judged)
 
 
 def test_every_metric_says_how_to_read_it():

@@ -6,8 +6,9 @@ import pytest
 
 from imu import discovery, influence, splitting, training, verdict
 from imu import unlearn as methods
+from imu.datasets import Source
 from tasks import ensemble, params, retrain, tables, tune, unlearn
-from tasks.workspace import Runtime
+from tasks.workspace import Original, Runtime
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = params.read(ROOT)
@@ -15,7 +16,9 @@ SECTIONS = {
     "seed": int,
     "snapshots": int,
     "runtime": Runtime,
+    "data": Source,
     "split": splitting.Config,
+    "original": Original,
     "network": discovery.load("imu.models", SHIPPED["network"]["name"]).Config,
     "train": training.Config,
     "ensemble": ensemble.Config,

@@ -19,6 +19,7 @@ PARAMETERS = """\
 # <script>alert("parameters")</script>
 seed: 3
 split: {dataset: digits}
+original: {checkpoint: checkpoints/none, retrain: true}
 retrain: {floor: {seed_offset: 1000}, reference: {seed_offset: 0}}
 unlearn:
   ours: {method: imu}
@@ -336,13 +337,48 @@ def test_sample_wise_forgetting_has_no_forgotten_class(workspace: Workspace) -> 
 
 def test_without_floor_and_baselines(workspace: Workspace) -> None:
     (workspace.root / "params.yaml").write_text(
-        "seed: 0\nsplit: {dataset: digits}\nretrain: {reference: {seed_offset: 0}}\n"
+        "seed: 0\nsplit: {dataset: digits}\noriginal: {retrain: true}\n"
+        "retrain: {reference: {seed_offset: 0}}\n"
         "unlearn: {ours: {method: imu}}\nverdict: " + PARAMETERS.split("verdict: ")[1]
     )
     report.run(workspace, None)
     text = Page(workspace).text
     assert "No noise floor" in text
     assert "Smaller mean gap" not in text
+
+
+def test_without_retraining_nothing_is_judged_and_the_page_says_so(workspace: Workspace) -> None:
+    (workspace.root / "params.yaml").write_text(
+        PARAMETERS.replace("retrain: true", "retrain: false")
+    )
+    for item in VALUES:
+        if item in RETRAINED:
+            continue
+        change(workspace, item, gap=None, gap_acc=None, TV=None, RTE_work=None, JSD_unseen=0.125)
+        path = evaluation(workspace, item) / "predictions.parquet"
+        found = artifacts.read_table(path)
+        kept = [name for name in found if not name.startswith("reference_")]
+        artifacts.write_table(path, found[kept])
+        artifacts.write_json(workspace.per_sample(f"unlearn/{item}") / "metrics.json", {})
+    report.run(workspace, None)
+    page = Page(workspace)
+    assert report.outcomes(workspace) == dict.fromkeys(
+        ("ours", "other", "nothing", "logit_mask"), "not judged"
+    )
+    text = " ".join(page.text.split())
+    assert "Nothing was retrained (original.retrain in params.yaml): no verdict is given" in text
+    assert "No reference was retrained." in text
+    assert "A verdict is empirical evidence" not in text
+    first = next(row for row in page.rows if row[0] == "other")
+    assert first[1:4] == [
+        "not judgednothing was retrained",
+        "FA 0.00 | 100.00TFA 0.00 | 97.50",
+        "RA 92.00 | 99.88TA 91.00 | 98.50",
+    ]
+    assert "JSD_unseen 0.1250 | 0.1250" in first[4]
+    assert page.row("original")[1:] == ["100.0"] * len(page.row("original")[1:])
+    table = pd.read_csv(workspace.runs / "report" / "table.csv")
+    assert set(table["kind"]) == {"baseline", "method"}
 
 
 def test_text_from_outside_is_escaped(reported: Workspace) -> None:

@@ -67,6 +67,25 @@ def test_the_least_forgotten_is_what_exceeds_the_reference_most(found: pd.DataFr
         slices.least_forgotten(found, influence[:2])
 
 
+def test_without_a_reference_the_original_is_the_yardstick(found: pd.DataFrame) -> None:
+    alone = found[[c for c in found if not c.startswith("reference_")]]
+    table = slices.by_class(alone).set_index(["class", "set"])
+    assert "reference" not in table
+    assert table.loc[(0, "retain"), "changed"] == -50.0
+    assert table.loc[(0, "test"), "changed"] == 100.0
+    influence = pd.DataFrame({"id": ["forget0", "forget1", "forget2"], "influence": [1.0, 2, 3]})
+    least = slices.least_forgotten(alone, influence)
+    assert least["remembered"].tolist() == [0.9, 0.6, 0.2]
+
+
+def test_predictions_without_a_reference_have_no_columns_of_it() -> None:
+    manifests = {"test": pd.DataFrame({"id": ["a", "b"], "label": [0, 1]})}
+    own = outputs({"test": [0.9, 0.2]})
+    table = slices.predictions(manifests, own, None, own)
+    assert not [column for column in table if column.startswith("reference_")]
+    assert table["original_confidence"].tolist() == [0.9, 0.2]
+
+
 def test_the_retain_samples_that_lost_most_come_first(found: pd.DataFrame) -> None:
     table = slices.got_worse(found)
     assert table["id"].tolist() == ["retain0", "retain2", "retain1"]

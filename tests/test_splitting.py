@@ -274,8 +274,20 @@ def test_a_published_test_set_must_exist_and_leave_samples_to_validate():
     config = replace(CONFIG, test="published")
     with pytest.raises(ValueError, match="digits has no samples set apart for testing"):
         split(samples(), config)
-    with pytest.raises(ValueError, match=r"asks for 0\.2 of 200 samples, but 20 are left"):
+    with pytest.raises(ValueError, match=r"asks for 0\.2 of 200 samples, but there are 20"):
         split(samples(), config, np.arange(200) % 10 != 0)
+
+
+def test_validation_samples_can_be_taken_from_the_published_test_samples():
+    published = np.arange(200) % 2 == 0
+    config = replace(CONFIG, test="published", validation_from="test")
+    sets = split(samples(), config, published)
+    assert sets["train"]["index"].tolist() == np.flatnonzero(~published).tolist()
+    assert len(sets["validation"]) == 40
+    unseen = pd.concat([sets["validation"], sets["test"]])["index"]
+    assert sorted(unseen) == np.flatnonzero(published).tolist()
+    with pytest.raises(ValueError, match="'test' only where test is 'published', got 0"):
+        replace(CONFIG, validation_from="test")
 
 
 def test_a_share_of_the_samples_can_be_used():

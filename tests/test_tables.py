@@ -44,7 +44,9 @@ def measured(columns: dict[str, Values], class_wise: bool = True) -> pd.DataFram
 def written(table: pd.DataFrame) -> dict[str, dict[str, dict[str, str]]]:
     """Section -> model -> column -> cell, as the page has it."""
     found: dict[str, dict[str, dict[str, str]]] = {}
-    for section in re.split(r"^##+ ", results_page.page(table, "make table"), flags=re.M)[1:]:
+    for section in re.split(r"^##+ ", results_page.page(table, "make table", "digits"), flags=re.M)[
+        1:
+    ]:
         title, *lines = section.splitlines()
         rows = [[c.strip() for c in line.strip("|").split(" | ")] for line in lines if "|" in line]
         if rows:
@@ -117,7 +119,7 @@ def test_models_are_compared_by_metrics_that_there_are() -> None:
 
 def test_the_page_says_how_many_comparisons_it_makes() -> None:
     gaps = {**GAPS, "imu": [1.0, 2.08, 5.92], "floor": [0.0, 1.0, 5.0]}
-    page = results_page.page(measured({"gap": gaps, "gap_acc": gaps}), "make table")
+    page = results_page.page(measured({"gap": gaps, "gap_acc": gaps}), "make table", "digits")
     assert page.count("2 comparisons: 2 better, 0 worse, 0 equal, 0 undecided.") == 1
     assert page.count("4 comparisons: 0 better, 4 worse, 0 equal, 0 undecided.") == 1
     assert "This page makes 6 comparisons: 2 better, 4 worse, 0 equal, 0 undecided." in page
@@ -194,12 +196,12 @@ def test_what_does_not_exist_is_a_dash_and_not_compared() -> None:
 def test_what_is_absent_in_some_seeds_is_an_error_but_costs_say_so() -> None:
     partly = {**GAPS, "imu": [1.0, NAN, 2.0]}
     with pytest.raises(ArtifactError, match="gap of imu: 1 of 3 values are absent"):
-        results_page.page(measured({"gap": partly}), "make table")
+        results_page.page(measured({"gap": partly}), "make table", "digits")
     with pytest.raises(ArtifactError, match="RA of imu: 1 of 3 values are absent"):
-        results_page.page(measured({"gap": GAPS, "RA": partly}), "make table")
+        results_page.page(measured({"gap": GAPS, "RA": partly}), "make table", "digits")
     floors = {**GAPS, "floor_2": [2.0, NAN, 2.0]}
     with pytest.raises(ArtifactError, match="gap is absent in some models of the floor"):
-        results_page.page(measured({"gap": floors}), "make table")
+        results_page.page(measured({"gap": floors}), "make table", "digits")
     found = written(measured({"gap": GAPS, "RTE_work": partly}))[HEADLINE]["imu"]["RTE_work"]
     assert found == "1.5 ± 0.7 (2 of 3 seeds)"
 

@@ -1,17 +1,19 @@
+import copy
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from imu import discovery, training
+from imu import training
 from imu.cost import FlopCounter, rte
 from imu.datasets import LabelledImages
 from imu.models import head, head_name, only_trains, resnet_small, trainable
 from imu.objective import Classification, features_and_logits, predictions
-from tests import oracles
+from tasks.train import operations
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")
@@ -53,26 +55,9 @@ def same(one: nn.Module, other: nn.Module) -> bool:
     return all(torch.equal(a, b) for a, b in pairs)
 
 
-@pytest.mark.parametrize("pixels", [1, 2, 5])
-def test_shifts_equal_the_loop(pixels):
-    images = torch.randint(1, 17, (6, 2, 5, 4), generator=torch.Generator().manual_seed(1))
-    images = images.to(torch.uint8)
-    drawn = torch.randint(0, 2 * pixels + 1, (2, 6), generator=torch.Generator().manual_seed(9))
-    found = training.shift_randomly(images, pixels, torch.Generator().manual_seed(9))
-    assert found.dtype == torch.uint8
-    assert torch.equal(found, oracles.shifted(images, *(drawn - pixels).tolist()))
-
-
-def test_shift_0_changes_nothing_and_draws_nothing():
-    images, generator = torch.randint(0, 17, (3, 1, 4, 4)), torch.Generator().manual_seed(0)
-    before = generator.get_state()
-    assert torch.equal(training.shift_randomly(images, 0, generator), images)
-    assert torch.equal(generator.get_state(), before)
-
-
-@pytest.mark.parametrize("shift", [0, 1])
-def test_a_seed_fixes_the_weights(shift):
-    data, config = separable(), replace(CONFIG, shift=shift)
+@pytest.mark.parametrize("change", [{}, {"shift": 1}, {"shift": 1, "flip": True}])
+def test_a_seed_fixes_the_weights(change):
+    data, config = separable(), replace(CONFIG, **change)
     first, again, other = (trained(data, list(range(80)), config, seed)[0] for seed in (0, 0, 1))
     assert same(first, again)
     assert not same(first, other)
@@ -97,13 +82,111 @@ def test_a_separable_problem_is_learned():
     assert (logits.argmax(1) == labels).double().mean() >= 0.9
 
 
-@pytest.mark.parametrize("field", ["momentum", "weight_decay", "warmup", "shift", "batch_size"])
-def test_every_setting_has_an_effect(field):
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"momentum": 0.5},
+        {"weight_decay": 0.1},
+        {"warmup": 0.6},
+        {"label_smoothing": 0.2},
+        {"shift": 2},
+        {"flip": True},
+        {"batch_size": 20},
+        {"precision": "bfloat16"},
+    ],
+)
+def test_every_setting_has_an_effect(change):
     data, config = separable(), replace(CONFIG, batch_size=10)
-    value = {"momentum": 0.5, "weight_decay": 0.1, "warmup": 0.6, "shift": 2, "batch_size": 20}
-    other = replace(config, **{field: value[field]})
+    other = replace(config, **change)
     rows = list(range(80))
     assert not same(trained(data, rows, config)[0], trained(data, rows, other)[0])
+
+
+def colour() -> LabelledImages:
+    data = separable()
+    images = np.concatenate([data.images, data.images[::-1], 16 - data.images], 1)
+    return replace(data, images=images, mean=(0.4, 0.4, 0.6), std=(0.3, 0.3, 0.3))
+
+
+class Wide(nn.Module):
+    """Three channels; everything after the images is float64. Remembers what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.network = resnet_small.build(resnet_small.Config(width=2), (3, 8, 8), 2).double()
+        self.seen: list[tuple[bool, bool]] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        layout = torch.channels_last
+        weight = self.network.blocks[0].conv1.weight
+        self.seen.append(
+            (images.is_contiguous(memory_format=layout), weight.is_contiguous(memory_format=layout))
+        )
+        return self.network(images.double())
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_channels_last_is_a_layout_alone(shift):
+    models = []
+    for last in (False, True):
+        config = replace(CONFIG, shift=shift, channels_last=last)
+        model = Wide()
+        list(training.fit(model, colour(), list(range(80)), config, seed=0, device=CPU))
+        assert set(model.seen) == {(last, last)}
+        assert all(tensor.is_contiguous() for tensor in model.state_dict().values())
+        models.append(model)
+    for one, other in zip(*(model.state_dict().values() for model in models), strict=True):
+        # Five steps of float64; sums in another order are 1e-16 off.
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+
+
+def test_bfloat16_computes_in_it_and_keeps_float32():
+    model, kinds = small(), set()
+    model.blocks[0].conv1.register_forward_hook(lambda _, given, out: kinds.add(out.dtype))
+    config = replace(CONFIG, precision="bfloat16", epochs=12)
+    epochs = list(training.fit(model, separable(), list(range(60)), config, seed=0, device=CPU))
+    assert kinds == {torch.bfloat16}
+    assert all(tensor.dtype != torch.bfloat16 for tensor in model.state_dict().values())
+    _, expected = trained(separable(), list(range(60)), replace(config, precision="float32"))
+    # bfloat16 has 8 bits: what one step reads is off by a percent at most.
+    assert epochs[0].loss == pytest.approx(expected[0].loss, rel=0.01)
+    assert epochs[-1].loss < epochs[0].loss / 2
+
+
+def test_label_smoothing_is_that_of_the_definition():
+    logits = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    labels = torch.tensor([0, 2, 1, 1, 0])
+    spread = 0.7 * F.one_hot(labels, 3) + 0.3 / 3
+    expected = -(spread * logits.log_softmax(1)).sum(1).mean()
+    found = training.cross_entropy(logits, labels, replace(CONFIG, label_smoothing=0.3))
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_compiled_network_trains_the_same_and_stays_itself(monkeypatch):
+    compiled, truly = [], torch.compile
+
+    def compiling(network):
+        compiled.append(network)
+        return truly(network, backend="eager")
+
+    monkeypatch.setattr(torch, "compile", compiling)
+    config = replace(CONFIG, epochs=2, shift=1)
+    model, _ = trained(separable(), list(range(80)), replace(config, compile=True))
+    assert compiled == [model]
+    assert model.state_dict().keys() == small().state_dict().keys()
+    assert same(model, trained(separable(), list(range(80)), config)[0])
+
+
+def test_operations_of_training_are_those_counted_along():
+    data, config = separable(), replace(CONFIG, epochs=2)
+    model = small()
+    before = copy.deepcopy(model)
+    with FlopCounter() as counter:
+        list(training.fit(copy.deepcopy(model), data, list(range(70)), config, seed=0, device=CPU))
+    assert operations(model, data, 70, config, CPU) == counter.total > 0
+    assert same(model, before)
+    assert model.training
 
 
 def test_a_warmup_of_exactly_one_step_works():
@@ -129,8 +212,13 @@ def test_fewer_samples_than_a_batch_are_refused():
         ("learning_rate", 0.0),
         ("momentum", 1.0),
         ("warmup", -0.1),
+        ("label_smoothing", 1.0),
+        ("memory_share", 1.1),
+        ("memory_share", -0.1),
+        ("precision", "float16"),
         ("weight_decay", -1.0),
         ("shift", -1),
+        ("workers", -1),
     ],
 )
 def test_settings_out_of_range_are_refused(field, value):
@@ -165,25 +253,6 @@ def test_rte_is_a_quotient_of_positive_costs():
     for costs in [(0.0, 1.0), (1.0, 0.0), (1.0, float("nan"))]:
         with pytest.raises(ValueError, match="must be > 0"):
             rte(*costs)
-
-
-@pytest.mark.parametrize("name", discovery.names("imu.models"))
-def test_features_are_the_input_of_the_head(name):
-    module = discovery.load("imu.models", name)
-    model = module.build(module.Config(), (3, 8, 8), 5).double()
-    images = torch.randn(7, 3, 8, 8, dtype=torch.float64)
-    model(images)  # moves the BatchNorm statistics away from 0 and 1
-    task = Classification(mean=0.3, std=2.0)
-    features, logits = features_and_logits(model, task, images, batch_size=3)
-    assert logits.shape == (7, 5)
-    assert not logits.requires_grad
-    model.eval()
-    # 1e-12: batches of another size may add up in another order.
-    expected = model((images - 0.3) / 2.0)
-    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-12)
-    torch.testing.assert_close(logits, head(model)(features), rtol=0, atol=1e-12)
-    assert torch.equal(predictions(model, task, images, batch_size=3), logits)
-    assert not head(model)._forward_pre_hooks
 
 
 @pytest.mark.parametrize("mode", ["training", "evaluation", "training with BatchNorm frozen"])

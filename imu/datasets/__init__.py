@@ -1,9 +1,33 @@
-"""One data set per file; a file offers ``write(folder)`` and ``load(folder) -> LabelledImages``."""
+"""One data set per file, which offers ``write(folder, source)`` and ``load(folder)``.
 
+``write`` makes a folder of arrays from a ``Source``; ``load`` reads it as ``LabelledImages``.
+"""
+
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
+
+ABOUT = "about.json"  # beside the arrays of a data set: what they are, and what they were made from
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What a data set is made from.
+
+    Raises ValueError where a field is out of range.
+    """
+
+    path: str = "downloads"  # folder of downloaded archives, folder of images, or table of images
+    size: int = 32  # pixels per side, for image_folder and image_table
+
+    def __post_init__(self) -> None:
+        if not self.path:
+            raise ValueError("path must name a folder or a table, got ''")
+        if self.size < 8:
+            raise ValueError(f"size must be >= 8, got {self.size}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,3 +76,12 @@ class LabelledImages:
         for name, array in arrays.items():
             if array.shape != (n,):
                 raise ValueError(f"{name} must have shape ({n},), got {array.shape}")
+
+
+def made_from(folder: Path) -> Source | None:
+    """What the images in ``folder`` were made from; None where nothing else is possible."""
+    try:
+        recorded = json.loads((folder / ABOUT).read_text(encoding="utf-8"))["source"]
+        return Source(path=recorded["path"], size=recorded["size"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None  # of a published data set, or damaged, which ``load`` explains

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from imu.datasets import LabelledImages
+from imu.datasets import LabelledImages, Source
 
 SHA256 = {
     "images.npy": "05265c7b7b3337013810334acc678fb66b2b697784902a65d31eb141c82a682e",
@@ -17,8 +17,11 @@ SHA256 = {
 }
 
 
-def write(folder: Path) -> None:
-    """Write ``images.npy`` (1797, 1, 8, 8) and ``labels.npy`` (1797,) into ``folder``."""
+def write(folder: Path, source: Source | None = None) -> None:
+    """Write ``images.npy`` (1797, 1, 8, 8) and ``labels.npy`` (1797,) into ``folder``.
+
+    ``source`` is ignored: the images come with scikit-learn.
+    """
     from sklearn.datasets import load_digits
 
     digits = load_digits()

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from imu.influence.checks import check, check_choice, check_share, finite
 from imu.influence.head import Fisher, HeadInfluence, Score, head_influence
 from imu.influence.parameters import ParameterInfluence, chosen, parameter_influence
-from imu.models import head
+from imu.models import has_head, head
 from imu.objective import Classification, Objective, Samples, features_and_logits
 
 __all__ = [
@@ -112,7 +112,7 @@ def _may_be_closed(
     cross_entropy = type(objective).losses is Classification.losses
     if not (isinstance(objective, Classification) and cross_entropy and samples.targets.dim() == 1):
         return False
-    if not any(isinstance(module, nn.Linear) for module in model.modules()):
+    if not has_head(model):
         return False
     wanted = {id(parameter) for parameter in chosen(model, names).values()}
     return wanted == {id(parameter) for parameter in head(model).parameters()}

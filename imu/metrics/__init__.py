@@ -3,10 +3,13 @@
     measure(outputs) -> {name: value}               a number of one model's outputs,
     attack(subject) -> {name: value}                a number of one model, got at by trying, or
     compare(judged, reference) -> {name: value}     a distance between two models,
+    alone(judged) -> {name: value}                  an estimate where there is no reference,
     over_models(judged, oracles) -> {name: value}   a distance between two families of models,
 
-where ``compare`` sees what every ``measure`` and ``attack`` found. A name keeps its meaning in all
-tables, so two files may not give the same one. ``ABOUT`` says how to read each name.
+where ``compare`` and ``alone`` see what every ``measure`` and ``attack`` found. A name keeps its
+meaning in all tables, so two files may not give the same one. ``ABOUT`` says how to read each name.
+A file with ``NEEDS_HEAD`` is passed over for a network without a linear head, and its metrics are
+absent.
 """
 
 from collections.abc import Mapping
@@ -51,7 +54,7 @@ class Outputs:
     """What one model says about each set.
 
     probabilities: set name -> float64 array (n, classes), rows sum to 1.
-    features: set name -> float64 array (n, d), what enters the head.
+    features: set name -> float64 array (n, d), what enters the head; {} where there is none.
     labels: set name -> int64 array (n,).
     Sets: "forget", "retain" (training samples), "validation", "test" (the latter two with all
     classes). forget_classes: classes forgotten whole, empty for sample-wise forgetting.
@@ -119,16 +122,22 @@ def outputs_of(
     forget_classes: tuple[int, ...] = (),
     seed: int = 0,
 ) -> Outputs:
-    """What ``model`` says of each set, in evaluation mode.
+    """What ``model`` says of each set, in evaluation mode."""
+    from imu.models import has_head
+    from imu.objective import features_and_logits, predictions
 
-    Raises ValueError when the network has no linear head.
-    """
-    from imu.objective import features_and_logits
-
-    found = {n: features_and_logits(model, objective, s.inputs) for n, s in samples.items()}
+    features: dict[str, np.ndarray] = {}
+    probabilities: dict[str, np.ndarray] = {}
+    for name, of_set in samples.items():
+        if has_head(model):
+            entering, logits = features_and_logits(model, objective, of_set.inputs)
+            features[name] = entering.double().cpu().numpy()
+        else:
+            logits = predictions(model, objective, of_set.inputs)
+        probabilities[name] = logits.double().softmax(1).cpu().numpy()
     return Outputs(
-        probabilities={n: z.double().softmax(1).cpu().numpy() for n, (_, z) in found.items()},
-        features={name: h.double().cpu().numpy() for name, (h, _) in found.items()},
+        probabilities=probabilities,
+        features=features,
         labels={name: s.targets.cpu().numpy() for name, s in samples.items()},
         forget_classes=forget_classes,
         seed=seed,
@@ -151,6 +160,8 @@ def measure(subject: Subject) -> Measured:
     """Apply every metric and every attack of one model."""
     values: dict[str, float] = {}
     for module in _modules():
+        if hasattr(module, "NEEDS_HEAD") and not subject.outputs.features:
+            continue
         if hasattr(module, "measure"):
             values |= module.measure(subject.outputs)
         if hasattr(module, "attack"):
@@ -173,6 +184,18 @@ def compare(judged: Measured, reference: Measured) -> dict[str, float]:
     for module in _modules():
         if hasattr(module, "compare"):
             values |= module.compare(judged, reference)
+    return _checked(values)
+
+
+def alone(judged: Measured) -> dict[str, float]:
+    """Values of ``judged``, and every estimate for those who have no retrained model.
+
+    Raises FloatingPointError when a value is not finite.
+    """
+    values = dict(judged.values)
+    for module in _modules():
+        if hasattr(module, "alone"):
+            values |= module.alone(judged)
     return _checked(values)
 
 

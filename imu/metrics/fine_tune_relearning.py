@@ -46,6 +46,7 @@ BATCH = 16  # forget samples of a step, and as many validation samples
 TOLERANCE = 10.0  # points below the original accuracy; at 5, retrained models miss it by chance
 COUNTS = (1, 2, 5, 10, 20)  # forget samples to relearn from, besides the half
 
+NEEDS_HEAD = True
 ABOUT = {
     "relearn_auc": About(
         "features",

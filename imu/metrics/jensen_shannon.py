@@ -22,10 +22,15 @@ ABOUT = {
 
 def compare(judged: Measured, reference: Measured) -> dict[str, float]:
     """{"JS": nats in [0, ln 2]}."""
+    p, q = (model.outputs.probabilities["test"] for model in (judged, reference))
+    return {"JS": float(divergence(p, q).mean())}
+
+
+def divergence(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """JS of distributions along the last axis, in nats: (..., classes) -> (...)."""
     from scipy.special import rel_entr
 
-    p, q = (model.outputs.probabilities["test"] for model in (judged, reference))
     # Half of the least positive float is 0, and a divergence from 0 infinite.
     middle = np.maximum((p + q) / 2, np.nextafter(0, 1))
-    terms = rel_entr(p, middle) + rel_entr(q, middle)  # (n, classes)
-    return {"JS": float(terms.sum(1).mean() / 2)}
+    terms = rel_entr(p, middle) + rel_entr(q, middle)  # (..., classes)
+    return np.asarray(terms.sum(-1) / 2)

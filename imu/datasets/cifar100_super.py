@@ -1,0 +1,28 @@
+"""CIFAR-100 with its 20 superclasses as classes; the 100 classes are the attribute ``subclass``.
+
+For requests to erase one of the five subclasses of a class, which the other four resemble.
+60,000 photographs of 32×32 pixels; 10,000 are set apart for testing.
+A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images" (2009),
+https://www.cs.toronto.edu/~kriz/cifar.html
+"""
+
+from pathlib import Path
+
+from imu.datasets import LabelledImages, Source, _archives, _cifar, _packed
+
+NAME = "cifar100_super"
+
+
+def write(folder: Path, source: Source) -> None:
+    """Pack the archive in ``source.path``, downloaded there if it is missing, into ``folder``.
+
+    Raises FileNotFoundError, saying what to put where, when there is none and no network.
+    """
+    images, fine, coarse = _cifar.cifar100(source)
+    attributes = {"subclass": fine.named()}
+    _archives.write(folder, NAME, images, coarse.parts, coarse.names, attributes)
+
+
+def load(folder: Path) -> LabelledImages:
+    """Read what ``write`` wrote; images (60000, 3, 32, 32). Raises as ``_packed.load`` does."""
+    return _packed.load(folder, NAME)

@@ -1,0 +1,118 @@
+"""``python -m tasks data``: what is written, recorded and refused."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from imu.datasets import Source, made_from
+from tasks.artifacts import ArtifactError
+from tasks.data import prepare
+from tasks.workspace import Workspace
+from tests.conftest import change, make_workspace, run
+from tests.tiny_sources import random_images, save
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with a folder of images, which the digits stand beside."""
+    root = make_workspace(tmp_path_factory.mktemp("data") / "workspace")
+    for seed, path in enumerate(("ant/1.png", "ant/2.png", "bee/1.png", "bee/2.png")):
+        save(root / "downloads" / path, random_images(seed, 3, 9, 9))
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _restored(shared: Path):
+    """Every test begins with the digits alone."""
+    kept = {name: (shared / name).read_text() for name in ("params.yaml", "data.dvc")}
+    yield
+    shutil.rmtree(shared / "data" / "image_folder", ignore_errors=True)
+    for name, text in kept.items():
+        (shared / name).write_text(text)
+
+
+def data(root: Path, *, refused: bool = False) -> str:
+    done = run("python", "-m", "tasks", "data", cwd=root, check=False)
+    assert done.returncode == refused, done.stdout
+    assert "Traceback" not in done.stdout
+    return done.stdout
+
+
+def choose(root: Path, **source: object) -> None:
+    change(root, {"split": {"dataset": "image_folder"}, "data": source})
+
+
+def test_a_new_data_set_is_written_and_asks_to_be_recorded(shared: Path) -> None:
+    choose(shared, size=9)
+    folder = shared / "data" / "image_folder"
+    message = data(shared, refused=True)
+    assert f"data: wrote {folder}" in message
+    assert (
+        "data/image_folder is new, and data.dvc does not record it yet: `dvc add data`" in message
+    )
+    # The path as it stands in params.yaml, so that the data are the same wherever they are made.
+    assert made_from(folder) == Source(path="downloads", size=9)
+    again = data(shared, refused=True)
+    assert "data/ differs from what data.dvc records" in again
+    assert "if a data set is new or a change is meant, record it with `dvc add data`" in again
+    run("dvc", "add", "-q", "data", cwd=shared)
+    assert data(shared) == "data/ is what data.dvc records\n"
+
+
+def test_a_relative_path_starts_at_the_workspace(
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choose(shared, size=9)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ArtifactError, match="data/image_folder is new"):
+        prepare(Workspace(shared))
+    assert made_from(shared / "data" / "image_folder") == Source(path="downloads", size=9)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("source", "says"), [({"path": "photos"}, "photos and 9"), ({"size": 8}, "downloads and 8")]
+)
+def test_data_made_from_something_else_are_refused(
+    shared: Path, source: dict[str, object], says: str
+) -> None:
+    choose(shared, size=9)
+    data(shared, refused=True)
+    run("dvc", "add", "-q", "data", cwd=shared)
+    choose(shared, **source)
+    folder = shared / "data" / "image_folder"
+    message = data(shared, refused=True)
+    assert f"{folder} was made from data.path downloads with data.size 9, but" in message
+    assert f"params.yaml says {says}." in message
+    assert "remove that folder and run `make data` to have it made again" in message
+    choose(shared, path="./downloads/", size=9)
+    assert data(shared) == "data/ is what data.dvc records\n"
+
+
+def test_the_digits_do_not_mind_the_source(shared: Path) -> None:
+    change(shared, {"data": {"path": "nowhere", "size": 64}})
+    assert data(shared) == "data/ is what data.dvc records\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({"path": "nowhere"}, "there is no folder nowhere to take images from"),
+        ({"size": 4}, "data: size must be >= 8, got 4"),
+        ({"pth": "x"}, "unknown parameter data.pth; known here: path, size"),
+    ],
+)
+def test_wrong_sources_are_refused_and_leave_nothing(
+    shared: Path, source: dict[str, object], message: str
+) -> None:
+    choose(shared, **source)
+    assert message in data(shared, refused=True)
+    assert [entry.name for entry in (shared / "data").iterdir()] == ["digits"]
+
+
+def test_the_section_is_checked_before_anything_runs(shared: Path) -> None:
+    change(shared, {"data": {"size": 4}})
+    done = run("python", "-m", "tasks", "check", cwd=shared, check=False)
+    assert done.returncode == 1
+    assert "params.yaml: data: size must be >= 8, got 4" in done.stdout

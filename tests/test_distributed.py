@@ -1,0 +1,214 @@
+"""Also the program that the processes run: ``python -m tests.test_distributed FOLDER SETTING``."""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+import torch
+from torch import distributed as dist
+from torch import nn
+
+from imu import distributed, ensemble, training
+from imu.models import resnet_small
+from tasks.workspace import Runtime
+from tests.conftest import REPOSITORY, make_workspace, run, started
+from tests.test_ensemble import CONFIG, CPU, ROWS, Double, farness, noise
+from tests.test_faults import stage_processes
+
+BASE = replace(CONFIG, shift=1, flip=True, label_smoothing=0.1)
+SETTINGS = {
+    "synchronised": BASE,
+    "not synchronised": BASE,
+    "streamed": replace(BASE, memory_share=0.0, workers=1),
+    "compiled": replace(BASE, compile=True),
+    "odd": replace(BASE, batch_size=15),
+    "diverging": replace(BASE, learning_rate=1e300),
+    "one fails": BASE,
+}
+# Six steps of float64; sums in another order are 1e-16 off, and training amplifies that.
+CLOSE = 1e-10
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return Double(resnet_small.build(resnet_small.Config(width=2), (3, 6, 4), 3))
+
+
+def trained(setting: str) -> tuple[nn.Module, list[training.Epoch]]:
+    model = network()
+    config = SETTINGS[setting]
+    return model, list(training.fit(model, noise(3), ROWS, config, seed=4, device=CPU))
+
+
+def process(folder: Path, setting: str) -> None:
+    """What each of the processes does; leaves its weights and epochs in ``folder``."""
+    torch.set_num_threads(1)
+    if setting == "not synchronised":
+        distributed.synchronised = lambda model: nullcontext()
+    if setting == "compiled":
+        torch.compile = partial(torch.compile, backend="eager")
+    rank = dist.get_rank()
+    if setting == "one fails" and rank == 1:
+        raise ArithmeticError("a process of two")
+    torch.manual_seed(rank)  # what a process draws for itself has no say
+    model, epochs = trained(setting)
+    assert not any(isinstance(m, distributed._Synchronised) for m in model.modules())
+    if setting == "synchronised":
+        with pytest.raises(ValueError, match="an ensemble is trained by one process, got 2"):
+            next(ensemble.fit([model], noise(3), ROWS, BASE, seeds=[0], device=CPU))
+    torch.save((model.state_dict(), [tuple(e) for e in epochs]), folder / f"{rank}.pt")
+
+
+def both(folder: Path) -> tuple[list[nn.Module], list[list[tuple]]]:
+    """What the processes left."""
+    models, epochs = [], []
+    for rank in range(2):
+        state, found = torch.load(folder / f"{rank}.pt", weights_only=False)
+        model = network()
+        model.load_state_dict(state)
+        models.append(model)
+        epochs.append(found)
+    return models, epochs
+
+
+def launched(folder: Path, setting: str) -> None:
+    distributed.launch("tests.test_distributed", [str(folder), setting], 2)
+
+
+def by_torchrun(folder: Path, setting: str) -> None:
+    run(
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
+        *("-m", "tests.test_distributed", str(folder), setting),
+        cwd=REPOSITORY,
+    )
+
+
+@pytest.mark.parametrize(
+    ("start", "setting"),
+    [(by_torchrun, "synchronised"), (launched, "streamed"), (launched, "compiled")],
+)
+def test_two_processes_give_the_result_of_one(
+    start: Callable[[Path, str], None], setting: str, tmp_path: Path
+) -> None:
+    start(tmp_path, setting)
+    models, epochs = both(tmp_path)
+    one, expected = trained("synchronised")
+    assert farness(models[:1], models[1:]) == 0.0
+    assert farness([one], models[:1]) < CLOSE
+    assert epochs[0] == epochs[1]
+    for found, right in zip(epochs[0], expected, strict=True):
+        assert found == pytest.approx(tuple(right), rel=1e-6)  # reported in float32
+
+
+def test_without_synchronised_batch_norm_the_result_is_another(tmp_path: Path) -> None:
+    launched(tmp_path, "not synchronised")
+    assert farness([trained("synchronised")[0]], both(tmp_path)[0][:1]) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (
+            "odd",
+            r"process [01]: ValueError: batch_size must be divisible by .* \(2\), got 15",
+        ),
+        (
+            "diverging",
+            r"process [01]: FloatingPointError: training loss is nan in epoch 1, step 2 of 3",
+        ),
+        ("one fails", "process 1: ArithmeticError: a process of two"),
+    ],
+)
+def test_a_process_that_fails_ends_all_and_says_why(
+    setting: str, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(RuntimeError, match=message):
+        launched(tmp_path, setting)
+    assert not list(tmp_path.iterdir())
+
+
+def test_fewer_than_one_process_is_refused() -> None:
+    with pytest.raises(ValueError, match="processes must be >= 1, got 0"):
+        Runtime(processes=0)
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace where two processes train, for long."""
+    changes = {"runtime": {"processes": 2}, "train": {"epochs": 2000}}
+    root = make_workspace(tmp_path_factory.mktemp("distributed") / "workspace", changes)
+    run("python", "-m", "tasks", "split", cwd=root)
+    return root
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", ["warm", "cold"])
+@pytest.mark.parametrize(
+    ("victim", "number", "status"),
+    [
+        ("stage", signal.SIGTERM, 128 + signal.SIGTERM),
+        ("stage", signal.SIGKILL, -signal.SIGKILL),
+        ("one process", signal.SIGKILL, 1),
+    ],
+)
+def test_no_process_outlives_the_stage(
+    split: Path,
+    victim: str,
+    number: signal.Signals,
+    status: int,
+    start: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if start == "cold":
+        monkeypatch.delenv("IMU_WARM")
+    stage = started(split, sys.executable, "-m", "tasks", "train", until="epoch 2/2000")
+    together = stage_processes(split)
+    training = [process for process in together if "tasks.train" in process.cmdline()]
+    assert len(training) == 2
+    if victim == "stage":
+        stage.send_signal(number)
+    else:
+        training[1].send_signal(number)
+    assert stage.wait(timeout=20) == status
+    assert not psutil.wait_procs(together, timeout=20)[1]
+    assert not (split / "runs" / "train" / "model.safetensors").exists()
+    if victim == "one process":
+        assert (
+            "train failed: process 1: Signal 9 (SIGKILL)"
+            in (split.parent / f"{split.name}.log").read_text()
+        )
+
+
+@pytest.mark.slow
+def test_a_stage_of_two_processes_writes_what_one_would(tmp_path: Path) -> None:
+    roots = [make_workspace(tmp_path / f"{n}", {"runtime": {"processes": n}}) for n in (1, 2)]
+    for root in roots:
+        run("python", "-m", "tasks", "split", cwd=root)
+        run("python", "-m", "tasks", "train", cwd=root)
+    one, two = (pd.read_csv(root / "runs" / "train" / "curve.csv") for root in roots)
+    # 33 steps of float32.
+    pd.testing.assert_frame_equal(one, two, rtol=1e-2)
+    one, two = (
+        json.loads((root / "runs" / "train" / "metrics.json").read_text()) for root in roots
+    )
+    assert one["flops"] == two["flops"]
+    assert one.keys() == two.keys()
+
+
+if __name__ == "__main__":
+    if distributed.FOLDER in os.environ:
+        with distributed.joined("gloo"):
+            process(Path(sys.argv[1]), sys.argv[2])
+    else:
+        dist.init_process_group("gloo")
+        process(Path(sys.argv[1]), sys.argv[2])
+        dist.destroy_process_group()

@@ -1,0 +1,315 @@
+"""Folders and tables of the user's own images."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from imu.datasets import Source, _images, image_folder, image_table
+from tests.tiny_sources import random_images, save
+
+SQUARE = random_images(0, 3, 8, 8)
+
+
+def folder_of(root: Path, *paths: str) -> Source:
+    for seed, path in enumerate(paths):
+        save(root / path, random_images(seed, 3, 8, 8))
+    return Source(path=str(root), size=8)
+
+
+def table_of(root: Path, text: str, images=("a.png", "b.png", "c.png")) -> Source:
+    folder_of(root, *images)
+    (root / "table.csv").write_text(text, encoding="utf-8")
+    return Source(path=str(root / "table.csv"), size=8)
+
+
+def packed(module, source: Source, folder: Path):
+    module.write(folder, source)
+    return module.load(folder)
+
+
+def scaled(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Naive: (h, w, 3) to (size, w', 3) or (h', size, 3) by a triangle filter, side by side.
+
+    The filter is as wide as two output pixels are in the input, or two input pixels if enlarged.
+    """
+    shorter = min(pixels.shape[:2])
+    result = pixels.astype(np.float64)
+    for axis in (1, 0):
+        old = result.shape[axis]
+        new = old * size // shorter
+        ratio = old / new
+        width = max(ratio, 1)
+        rows = []
+        for target in range(new):
+            centre = (target + 0.5) * ratio
+            weights = [max(0.0, 1 - abs(x + 0.5 - centre) / width) for x in range(old)]
+            column = np.array(weights) / sum(weights)
+            rows.append(np.tensordot(column, result, (0, axis)))
+        # Pillow rounds after each direction.
+        result = np.floor(np.stack(rows, axis) + 0.5)
+    return result
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "top", "left"),
+    [(16, 16, 0, 0), (16, 20, 0, 1), (27, 16, 2, 0), (4, 9, 0, 5), (9, 10, 0, 0), (8, 13, 0, 2)],
+)
+def test_images_are_scaled_and_cropped_to_their_middle(height, width, top, left, tmp_path):
+    image = random_images(1, 3, height, width)
+    save(tmp_path / "a.png", image)
+    found = _images.decoded(tmp_path / "a.png", "a", 8)
+    expected = scaled(image.transpose(1, 2, 0), 8)[top : top + 8, left : left + 8]
+    # Weights are simple fractions, so that many a sum lies half-way between two grey levels.
+    assert np.abs(found.transpose(1, 2, 0) - expected).max() <= 1
+
+
+@pytest.mark.parametrize(("height", "width", "top", "left"), [(8, 8, 0, 0), (8, 11, 0, 1)])
+def test_pixels_of_the_right_size_stay_as_they_are(height, width, top, left, tmp_path):
+    image = random_images(2, 3, height, width)
+    save(tmp_path / "a.png", image)
+    expected = image[:, top : top + 8, left : left + 8]
+    assert np.array_equal(_images.decoded(tmp_path / "a.png", "a", 8), expected)
+
+
+def test_jpeg_is_decoded_as_pillow_does(tmp_path):
+    Image.fromarray(SQUARE.transpose(1, 2, 0)).save(tmp_path / "a.jpg")
+    expected = np.asarray(Image.open(tmp_path / "a.jpg")).transpose(2, 0, 1)
+    assert np.array_equal(_images.decoded(tmp_path / "a.jpg", "a", 8), expected)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA"])
+def test_other_colours_become_rgb(mode, tmp_path):
+    image = Image.fromarray(SQUARE.transpose(1, 2, 0)).convert(mode)
+    image.save(tmp_path / "a.png")
+    expected = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+    assert np.array_equal(_images.decoded(tmp_path / "a.png", "a", 8), expected)
+
+
+@pytest.mark.parametrize(("dtype", "mode"), [(np.uint16, "I;16"), (np.float32, "F")])
+def test_more_than_eight_bits_are_refused_instead_of_cut_off(dtype, mode, tmp_path):
+    Image.fromarray(np.full((8, 8), 300, dtype)).save(tmp_path / "a.tif")
+    with pytest.raises(ValueError, match=f"picture a has pixels of mode {mode}, must have 8 bits"):
+        _images.decoded(tmp_path / "a.tif", "picture a", 8)
+
+
+def test_blocks_keep_the_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(_images, "BLOCK", 3)
+    paths = [tmp_path / f"{i}.png" for i in range(8)]
+    images = random_images(3, 8, 3, 8, 8)
+    for path, image in zip(paths, images, strict=True):
+        save(path, image)
+    blocks = list(_images.blocks(paths, list(map(str, paths)), 8))
+    assert [len(block) for block in blocks] == [3, 3, 2]
+    assert np.array_equal(np.concatenate(blocks), images)
+
+
+# Folders
+
+
+def test_a_folder_without_parts_has_no_published_test(tmp_path):
+    source = folder_of(tmp_path / "s", "bee/2.png", "bee/10.png", "ant/x/1.png", "ant/.x.png")
+    (tmp_path / "s" / "ant" / "notes.txt").write_text("no image")
+    (tmp_path / "s" / "README.md").write_text("no class")
+    (tmp_path / "s" / ".git").mkdir()
+    data = packed(image_folder, source, tmp_path / "a")
+    assert data.ids.tolist() == ["ant/x/1.png", "bee/10.png", "bee/2.png"]
+    assert data.classes == ("ant", "bee")
+    assert data.labels.tolist() == [0, 1, 1]
+    assert data.published_test is None
+    for row, seed in enumerate((2, 1, 0)):
+        assert np.array_equal(data.images[row], random_images(seed, 3, 8, 8))
+
+
+def test_links_are_followed(tmp_path):
+    source = folder_of(tmp_path / "s", "ant/1.png", "bee/1.png")
+    save(tmp_path / "elsewhere" / "2.png", SQUARE)
+    (tmp_path / "s" / "bee" / "more").symlink_to(tmp_path / "elsewhere")
+    data = packed(image_folder, source, tmp_path / "a")
+    assert data.ids.tolist() == ["ant/1.png", "bee/1.png", "bee/more/2.png"]
+    assert np.array_equal(data.images[2], SQUARE)
+
+
+def test_training_images_come_first(tmp_path):
+    paths = ("test/ant/1.png", "train/bee/1.png", "train/ant/1.png", "test/bee/1.png")
+    data = packed(image_folder, folder_of(tmp_path / "s", *paths), tmp_path / "a")
+    assert data.ids.tolist() == [paths[2], paths[1], paths[0], paths[3]]
+    assert data.labels.tolist() == [0, 1, 0, 1]
+    assert data.published_test.tolist() == [False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    "paths", [("test/1.png", "train/1.png"), ("test/a/1.png", "train/a/1.png", "val/a/1.png")]
+)
+def test_test_and_train_can_be_classes(paths, tmp_path):
+    data = packed(image_folder, folder_of(tmp_path / "s", *paths), tmp_path / "a")
+    assert data.classes == tuple(path.split("/")[0] for path in paths)
+    assert data.published_test is None
+
+
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        (
+            ["a.png"],
+            "{root} must have a folder of images for each of 2 or more classes, it has none",
+        ),
+        (["ant/a.png"], "{root} must have a folder .* classes, it has 'ant'"),
+        (["ant/a.png", "bee/.a.png"], "{root}/bee holds no image: .* end in .bmp, .jpeg, .jpg, "),
+        (
+            ["train/ant/a.png", "test/ant/a.png"],
+            "{root}/test must have a folder .* classes, it has 'ant'",
+        ),
+        (
+            ["train/ant/a.png", "train/bee/a.png", "test/ant/a.png", "test/cat/a.png"],
+            "{root}/test has no folder 'bee', which {root}/train has: .* the same classes",
+        ),
+        (
+            [
+                "train/ant/a.png",
+                "train/bee/a.png",
+                *(f"test/{c}/a.png" for c in ("ant", "bee", "cat")),
+            ],
+            "{root}/train has no folder 'cat', which {root}/test has",
+        ),
+    ],
+)
+def test_wrong_folders_are_refused(paths, message, tmp_path):
+    source = folder_of(tmp_path / "s", *paths)
+    with pytest.raises(ValueError, match=message.format(root=source.path)):
+        image_folder.write(tmp_path / "a", source)
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("name", ["nowhere", "file"])
+def test_a_missing_folder_is_named(name, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileNotFoundError, match=f"there is no folder .*{name} to take images from"):
+        image_folder.write(tmp_path / "a", Source(path=str(tmp_path / name)))
+
+
+@pytest.mark.parametrize("damage", ["text", "truncated"])
+def test_an_unreadable_image_is_named(damage, tmp_path):
+    source = folder_of(tmp_path / "s", "ant/a.png", "bee/b.png", "bee/c.png")
+    path = tmp_path / "s" / "bee" / "b.png"
+    path.write_bytes(b"no image" if damage == "text" else path.read_bytes()[:-40])
+    with pytest.raises(ValueError, match=f"{path} is not a readable image: "):
+        image_folder.write(tmp_path / "a", source)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["s"]
+
+
+# Tables
+
+
+def test_a_table_alone_gives_ids_and_no_more(tmp_path):
+    source = table_of(tmp_path / "s", "\ufefflabel,path,age\nx,b.png,\n\n07,a.png,3\nNA,c.png,\n")
+    data = packed(image_table, source, tmp_path / "a")
+    assert data.ids.tolist() == ["b.png", "a.png", "c.png"]
+    assert data.classes == ("07", "NA", "x")
+    assert data.labels.tolist() == [2, 0, 1]
+    assert data.published_test is None
+    assert data.attributes == {}
+    for row, seed in enumerate((1, 0, 2)):
+        assert np.array_equal(data.images[row], random_images(seed, 3, 8, 8))
+
+
+def test_ids_subjects_and_parts_follow_their_images(tmp_path):
+    text = (
+        "id,path,label,subject,part\n"
+        '1,a.png,y,"Mr. A, B",test\n'
+        f"2,{tmp_path / 's' / 'b.png'},x,C,train\n"
+        "3,c.png,y,D,train\n"
+    )
+    data = packed(image_table, table_of(tmp_path / "s", text), tmp_path / "a")
+    assert data.ids.tolist() == ["2", "3", "1"]
+    assert data.labels.tolist() == [0, 1, 1]
+    assert data.attributes["subject"].tolist() == ["C", "D", "Mr. A, B"]
+    assert data.published_test.tolist() == [False, False, True]
+    for row, seed in enumerate((1, 2, 0)):
+        assert np.array_equal(data.images[row], random_images(seed, 3, 8, 8))
+
+
+def test_parquet_gives_the_same_as_csv(tmp_path):
+    text = "id,path,label,subject,part\n1,a.png,10,5,test\n2,b.png,9,6,train\n3,c.png,10,6,train\n"
+    source = table_of(tmp_path / "s", text)
+    frame = pd.read_csv(source.path)
+    assert frame["label"].dtype == np.int64  # numbers, which become text
+    frame.to_parquet(tmp_path / "s" / "table.parquet")
+    one = packed(image_table, source, tmp_path / "a")
+    other = packed(
+        image_table, Source(path=str(tmp_path / "s" / "table.parquet"), size=8), tmp_path / "b"
+    )
+    for name in ("images", "labels", "ids", "published_test"):
+        assert np.array_equal(getattr(one, name), getattr(other, name)), name
+    assert one.classes == other.classes == ("10", "9")
+    assert one.attributes["subject"].tolist() == other.attributes["subject"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,kind\na.png,x\n", "{table} has no column 'label', only 'path', 'kind'"),
+        ("", "{table} has no column 'path', only $"),
+        ("path,label,path\na.png,x,b.png\n", "{table} has the column 'path' more than once"),
+        ("path,label\na.png,x\nb.png,\n", "{table}, line 3: label is missing"),
+        ("path,label\n\n,x\nb.png,y\n", "{table}, line 3: path is missing"),
+        ("path,label,id\na.png,x,\n", "{table}, line 2: id is missing"),
+        ("path,label,subject\na.png,x,\n", "{table}, line 2: subject is missing"),
+        ("path,label,part\na.png,x,\n", "{table}, line 2: part is missing"),
+        (
+            "path,label,part\na.png,x,train\nb.png,y,val\n",
+            "{table}, line 3: part must be train or test, got 'val'",
+        ),
+        (
+            "path,label,id\na.png,x,1\nb.png,y,2\nc.png,x,1\n",
+            "{table}, line 4: the id '1' is already that of {table}, line 2",
+        ),
+        (
+            "path,label\na.png,x\nb.png,y\na.png,x\n",
+            "{table}, line 4: the id 'a.png' is already that of {table}, line 2",
+        ),
+        ("path,label\na.png,x,y\n", "{table}, line 2: there are 3 cells below a header of 2"),
+        (
+            "path,label\na.png,x\nb.png,x\n",
+            "{table} must have images of 2 or more classes, its labels are 'x'",
+        ),
+        ("path,label\n", "{table} must have images of 2 or more classes, its labels are none"),
+        (
+            "path,label\na.png,x\nz.png,y\n",
+            "{table}, line 3: {folder}/z.png is not a readable image: .*No such file",
+        ),
+        ("path,label\na.png,x\ntable.csv,y\n", "{table}, line 3: {folder}/table.csv is not a read"),
+    ],
+)
+def test_wrong_tables_are_refused(text, message, tmp_path):
+    source = table_of(tmp_path / "s", text)
+    expected = message.format(table=source.path, folder=tmp_path / "s")
+    with pytest.raises(ValueError, match=expected):
+        image_table.write(tmp_path / "a", source)
+    assert os.listdir(tmp_path) == ["s"]
+
+
+def test_a_missing_value_of_parquet_is_refused(tmp_path):
+    folder_of(tmp_path, "a.png", "b.png")
+    table = tmp_path / "table.parquet"
+    pd.DataFrame({"path": ["a.png", "b.png"], "label": [1, None]}).to_parquet(table)
+    with pytest.raises(ValueError, match=f"{table}, row 2: label is missing"):
+        image_table.write(tmp_path / "a", Source(path=str(table)))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("table.csv", "is not a CSV table in UTF-8"), ("table.parquet", "is not a parquet table")],
+)
+def test_a_table_of_another_kind_is_refused(name, message, tmp_path):
+    (tmp_path / name).write_bytes(b"\xff\xfe\x00path")
+    with pytest.raises(ValueError, match=f"{name} {message}"):
+        image_table.write(tmp_path / "a", Source(path=str(tmp_path / name)))
+
+
+def test_a_missing_table_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no table .*x\.csv to take images from"):
+        image_table.write(tmp_path / "a", Source(path=str(tmp_path / "x.csv")))

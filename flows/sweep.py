@@ -140,8 +140,8 @@ def table(
     target = root / "docs" / f"results-{name}.md"
     artifacts.write_text(target, page)
     artifacts.write_table(target.with_suffix(".csv"), found)
-    picture = Path(said[0]["folder"]) / "runs" / "report" / "figures" / "distance.png"
-    artifacts.write_bytes(target.with_suffix(".png"), picture.read_bytes())
+    picture = results_page.picture(found, params.section(root, "unlearn"))
+    artifacts.write_bytes(target.with_suffix(".png"), picture)
     print(f"{page}\nwritten to {target}")
 
 

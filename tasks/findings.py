@@ -22,7 +22,20 @@ QUESTIONS = {
     "How far from retraining?": ("gap_acc", "TV", "U_LiRA", "JSD_unseen"),
     "Would it survive relearning?": ("probe_5", "proto_5", "relearn_auc", "relearn_steps"),
 }
-HEADLINE = ("FA", "RA", "TFA", "TA", "gap", "TV", "probe_5", "proto_5", "relearn_auc", WORK, TIME)
+HEADLINE = (
+    "FA",
+    "RA",
+    "TFA",
+    "TA",
+    "gap",
+    "TV",
+    "JSD_unseen",
+    "probe_5",
+    "proto_5",
+    "relearn_auc",
+    WORK,
+    TIME,
+)
 GAP = "gap_acc"  # the average gap has a membership attack in it, which flips class-wise
 METHODS = ("method", "with_retain")  # kinds: given the forget set alone, or the retain set too
 WORDS: dict[verdict.Outcome, str] = {

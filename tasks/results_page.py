@@ -1,13 +1,13 @@
 """The page of results in ``docs/``: spreads over seeds, verdicts and paired comparisons."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 
 from imu import statistics, verdict
-from tasks import artifacts, findings, lineup, params, results
+from tasks import artifacts, figures, findings, lineup, params, results
 from tasks.results import FLOOR, Scenario
 from tasks.tables import markdown, provenance
 
@@ -48,6 +48,25 @@ def page(
             _glossary(names),
         ]
     )
+
+
+def picture(table: pd.DataFrame, methods: Collection[str]) -> bytes:
+    """The first forget set: mean distance of each of ``methods`` over the seeds, as PNG."""
+    scenario = next(results.scenarios(table))
+    baselines = [model for model in lineup.BASELINES if model in scenario.models]
+    shown = baselines + [model for model in scenario.methods if model in methods]
+    drawn = []
+    for column in findings.explained(list(scenario.distances)):
+        means = scenario.distances[column.name].mean()
+        drawn.append(
+            figures.Distance(
+                metric=column.name,
+                unit="points" if column.unit in ("%", "points") else column.unit,
+                of_models={model: float(means[model]) for model in shown},
+                of_floor=float(means[FLOOR]) if FLOOR in means else None,
+            )
+        )
+    return figures.distances(drawn, baselines)
 
 
 def _headline(scenario: Scenario, names: list[str]) -> pd.DataFrame:

@@ -50,6 +50,9 @@ def run(workspace: Workspace, item: str) -> float:
         print(
             f"step {step.step}: forget loss {step.loss:.4f}, forget accuracy {step.accuracy:.2f} %"
         )
+    reached, target = steps[-1].accuracy, given["forget"]().target_accuracy
+    if reached > target:
+        print(f"ended above the target: {reached:.2f} %, not {target:.2f} %")
     curve = pd.DataFrame(steps)
     artifacts.write_table(out / "curve.csv", curve.drop(columns="seconds"))
     artifacts.write_table(workspace.step_seconds(f"unlearn@{item}"), curve[["step", "seconds"]])

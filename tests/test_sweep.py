@@ -12,6 +12,7 @@ from imu.splitting import Config
 from tasks import params
 from tests.conftest import REPOSITORY, make_workspace, run
 
+SETTINGS = REPOSITORY / "settings"
 MODELS = ("nothing", "logit_mask", "imu")
 # The sweep of `make table`, on two cells and few models.
 TWO_CELLS = f"""
@@ -71,6 +72,14 @@ def test_settings_change_every_cell_and_stand_in_the_command() -> None:
     assert found == (
         "python -m flows.sweep table --shipped --with settings/x.yaml --scenarios class fraction"
     )
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in SETTINGS.glob("*.yaml")))
+def test_the_settings_that_ship_are_valid(workspace: Path, name: str) -> None:
+    changes = params.read_file(SETTINGS / name, name, "dotted paths")
+    cell, *_ = sweep.reported_cells(workspace, True, changes, ("class",))
+    folder = prepare(workspace, cell)
+    assert run("python", "-m", "tasks", "check", cwd=folder).stdout == "parameters are valid\n"
 
 
 def test_settings_that_cannot_be_read_are_refused(workspace: Path) -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from imu import metrics
-from tasks import results, results_page, tables
+from tasks import figures, results, results_page, tables
 from tasks.artifacts import ArtifactError
 
 KINDS = {"reference": "reference", "nothing": "baseline", "logit_mask": "baseline"}
@@ -102,6 +102,34 @@ def test_one_seed_has_no_spread_and_decides_nothing() -> None:
     page = written(measured({"gap": {model: gaps[:1] for model, gaps in GAPS.items()}}))
     assert page["class: class 8 (1 seed)"]["imu"]["gap"] == "1.00"
     assert page[TO_MASK]["imu"]["gap"] == "−0.10 undecided"
+
+
+def test_the_picture_shows_mean_distances_over_the_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, figures.Distance] = {}
+
+    def distances(found: list[figures.Distance], baselines: list[str]) -> bytes:
+        given.update({distance.metric: distance for distance in found})
+        assert baselines == ["nothing", "logit_mask"]
+        return b"png"
+
+    monkeypatch.setattr(figures, "distances", distances)
+    gaps = {**GAPS, "other": [0.0, 0.0, 0.0]}
+    assert results_page.picture(measured({"gap": gaps, "TV": gaps}), ["imu"]) == b"png"
+    assert list(given) == ["gap", "TV"]
+    assert list(given["gap"].of_models) == ["nothing", "logit_mask", "imu"]
+    assert given["gap"].of_models["imu"] == 2.0
+    assert (given["gap"].of_floor, given["gap"].unit) == (2.0, "points")
+
+
+def test_what_differs_from_the_parameters_stands_on_the_page() -> None:
+    table = measured({"gap": GAPS}).assign(networks=0)
+    page = results_page.page(table, "x", "small", {"split.used": 0.1, "network": {"name": "vit"}})
+    assert "# Results on small\n" in page
+    assert "    split.used: 0.1\n    network: {name: vit}\n" in page
+    assert "Nothing is measured per sample over many networks" in page
+    plain = results_page.page(measured({"gap": GAPS}), "make table", "digits")
+    assert "Parameters that differ" not in plain
+    assert "families of 8 small networks" in plain
 
 
 def test_the_yardstick_is_masking_class_wise_and_nothing_else() -> None:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from imu.objective import IGNORED, Objective, position_weights
-from imu.unlearn import ForgetSet, Step, UnlearningError
+from imu.unlearn import ForgetSet, Step
 from imu.unlearn._descent import cached_head, watcher
 
 NEEDS = frozenset({"forget", "influence"})
@@ -36,7 +36,7 @@ SEARCH = {"step": (0.05, 0.1, 0.25, 0.5, 1.0)}
 class Config:
     weights: Literal["influence", "permuted", "uniform"] = "influence"
     step: float = 0.25  # logits: how far one update lowers a fully remembered label's logit
-    max_steps: int = 500  # updates at most; reaching it before the target is an error
+    max_steps: int = 500  # updates at most, whether or not the target is reached
 
     def __post_init__(self) -> None:
         if self.weights not in ("influence", "permuted", "uniform"):
@@ -68,8 +68,8 @@ def unlearn(
     """Ascend Σ w_i log(1 − p_i) / Σ w_i by full-batch gradient steps on the head.
 
     influence: (n,), the weights w_i >= 0 of ``imu.influence.ascent_weights``; at least one > 0.
-    A sample's weight is shared among its positions. Raises UnlearningError when ``max_steps``
-    updates do not reach the target accuracy.
+    A sample's weight is shared among its positions. It ends at the target accuracy, or after
+    ``max_steps`` updates.
     """
     if not influence.sum() > 0:
         raise ValueError("the influence weights are all 0: there is nothing to ascend")
@@ -90,20 +90,13 @@ def unlearn(
     for step in range(config.max_steps + 1):
         now = watch(step)
         yield now
-        if now.accuracy <= forget.target_accuracy:
+        if now.accuracy <= forget.target_accuracy or step == config.max_steps:
             return
-        if step == config.max_steps:
-            break
         with torch.no_grad():
             gradient = unlikelihood_gradient(layer(features), labels) * shares  # (m, classes)
             layer.weight.add_(rate * moving * (gradient.T @ features))
             if layer.bias is not None:
                 layer.bias.add_(rate * moving[:, 0] * gradient.sum(0))
-    if config.max_steps:
-        raise UnlearningError(
-            f"imu: forget accuracy is {now.accuracy:.2f} % after max_steps = {config.max_steps}, "
-            f"above the target of {forget.target_accuracy:.2f} %"
-        )
 
 
 def unlikelihood_gradient(logits: Tensor, labels: Tensor) -> Tensor:

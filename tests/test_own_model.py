@@ -1,0 +1,152 @@
+"""A network, weights and images of the user's own; nothing is retrained."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from imu.datasets import image_table
+from tasks import params
+from tests.conftest import make_workspace, run
+
+CODE = """
+from torch import nn
+
+def flat(width):
+    head = nn.Linear(width, 2)  # defined first
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, width), nn.ReLU(), head)
+"""
+CHANGES = {
+    "data": {"path": "images.csv", "size": 8},
+    "split": {
+        "dataset": "image_table",
+        "test": "published",
+        "validation_from": "test",
+        "validation": 0.15,
+        "scenario": "subject",
+        "by_subject": {"subjects": ["p1", "p3"]},
+    },
+    "original": {"checkpoint": "mine.pt", "retrain": False},
+}
+
+
+def network() -> nn.Module:
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 6), nn.ReLU(), nn.Linear(6, 2))
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace after ``dvc repro``, from a table of images, a module and a file of weights."""
+    root = make_workspace(tmp_path_factory.mktemp("own") / "workspace")
+    draw, rows = np.random.default_rng(0), []
+    for n in range(120):
+        label, part = ("dark", "light")[n % 2], "test" if n >= 60 else "train"
+        pixels = draw.integers(0, 120, (8, 8, 3)) + 120 * (n % 2)
+        Image.fromarray(pixels.astype(np.uint8)).save(root / f"{n}.png")
+        rows.append((f"{n}.png", label, part, f"p{n // 2 % 6}"))
+    columns = ["path", "label", "part", "subject"]
+    pd.DataFrame(rows, columns=columns).to_csv(root / "images.csv", index=False)
+    (root / "my_nets.py").write_text(CODE)
+    torch.save({"state_dict": network().state_dict()}, root / "mine.pt")
+    own = {"name": "custom", "factory": "my_nets:flat", "arguments": {"width": 6}, "head": ""}
+    replace_section(root, CHANGES | {"network": own})
+    assert run("python", "-m", "tasks", "data", cwd=root, check=False).returncode == 1
+    run("dvc", "add", "-q", "data", cwd=root)
+    run("dvc", "repro", "-q", cwd=root)
+    return root
+
+
+def replace_section(root: Path, changes: dict) -> None:
+    from ruamel.yaml import YAML
+
+    content = params.read(root)
+    for section, values in changes.items():
+        merged = values if section == "network" else {**content[section], **values}
+        content[section] = merged
+    with (root / "params.yaml").open("w") as file:
+        YAML(typ="safe").dump(content, file)
+
+
+def metrics(root: Path, item: str) -> dict[str, float]:
+    found: dict[str, float] = json.loads(
+        (root / "runs" / "evaluate" / "unlearn" / item / "metrics.json").read_text()
+    )
+    return found
+
+
+def test_the_weights_are_those_of_the_file(ran: Path) -> None:
+    stored = torch.load(ran / "mine.pt", weights_only=True)["state_dict"]
+    for model in ("train", "unlearn/nothing"):
+        tensors = torch_tensors(ran / "runs" / model / "model.safetensors")
+        assert tensors.keys() == stored.keys()
+        assert all(torch.equal(tensors[name], stored[name]) for name in stored)
+    assert json.loads((ran / "runs" / "train" / "metrics.json").read_text())["flops"] == 0
+
+
+def torch_tensors(path: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(path)
+
+
+def test_all_samples_of_the_subjects_are_forgotten_and_no_others(ran: Path) -> None:
+    data = image_table.load(ran / "data" / "image_table")
+    manifests = {
+        name: pd.read_csv(ran / "runs" / "split" / f"{name}.csv")
+        for name in ("forget", "retain", "validation", "test")
+    }
+    subjects = {
+        name: set(data.attributes["subject"][rows["index"]]) for name, rows in manifests.items()
+    }
+    assert subjects["forget"] == {"p1", "p3"}
+    assert not subjects["retain"] & {"p1", "p3"}
+    assert not (subjects["test"] | subjects["validation"]) & {"p1", "p3"}
+    assert data.published_test is not None
+    assert data.published_test[manifests["validation"]["index"]].all()
+
+
+def test_what_needs_a_reference_is_absent_and_said_to_be(ran: Path) -> None:
+    found = metrics(ran, "imu")
+    assert {"FA", "RA", "TA", "probe_5", "relearn_auc", "JSD_unseen"} <= found.keys()
+    assert not {"gap", "TV", "KL", "ToW", "RTE_work", "U_LiRA"} & found.keys()
+    report = (ran / "runs" / "report" / "report.html").read_text()
+    assert "Nothing was retrained" in report
+    verdicts = json.loads((ran / "runs" / "report" / "verdicts.json").read_text())
+    assert {verdict["outcome"] for verdict in verdicts.values()} == {"not judged"}
+    assert set(verdicts) == {"nothing", "logit_mask", "imu", "fine_tune"}
+    for absent in ("retrain/reference", "ensemble/oracle", "per_sample/unlearn/imu"):
+        assert json.loads((ran / "runs" / absent / "metrics.json").read_text()) == {}
+
+
+def test_the_pipeline_run_in_mlflow_says_so_too(ran: Path) -> None:
+    found = run("python", "-m", "tasks", "show", cwd=ran).stdout
+    assert "not judged" in found
+    assert "JSD_unseen" in found
+
+
+def test_code_that_changed_after_is_told(ran: Path) -> None:
+    try:
+        (ran / "my_nets.py").write_text(CODE + "# changed\n")
+        done = run("python", "-m", "tasks", "unlearn", "nothing", cwd=ran, check=False)
+    finally:
+        (ran / "my_nets.py").write_text(CODE)
+    assert done.returncode == 1
+    assert "the code of my_nets:flat changed after; run `dvc repro -f train`" in done.stdout
+
+
+def test_weights_that_do_not_fit_are_refused(ran: Path) -> None:
+    weights = (ran / "mine.pt").read_bytes()
+    try:
+        torch.save(nn.Linear(3, 2).state_dict(), ran / "mine.pt")
+        done = run("python", "-m", "tasks", "train", cwd=ran, check=False)
+    finally:
+        (ran / "mine.pt").write_bytes(weights)
+    assert done.returncode == 1
+    assert "does not fit Sequential: 4 missing" in done.stdout
+    assert "Traceback" not in done.stdout

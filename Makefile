@@ -61,7 +61,7 @@ data: .venv/installed
 	@python -m tasks data
 
 ## make setup     .venv, both databases and data/, nothing else
-setup: .venv/installed .prefect/ready mlflow/mlflow.db data/digits
+setup: .venv/installed .prefect/ready mlflow/mlflow.db .prefect/data
 
 .venv/installed: requirements.lock pyproject.toml Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "imu needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
@@ -79,8 +79,10 @@ setup: .venv/installed .prefect/ready mlflow/mlflow.db data/digits
 mlflow/mlflow.db: | .venv/installed
 	@python -m tasks store
 
-data/digits: | .venv/installed
+.prefect/data: | .venv/installed
 	@python -m tasks data
+	@mkdir -p .prefect
+	@touch $@
 
 ## make clean     remove results and databases; data/, DVC's cache and .venv stay
 clean:

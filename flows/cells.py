@@ -12,8 +12,10 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from tasks import artifacts, params
+from tasks.workspace import OWN
 
 FOLDER = ".cells"
+REPLACED = ("network", "retrain", "unlearn")  # sections whose keys depend on what they name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,21 +45,27 @@ def prepare(root: Path, cell: Cell) -> Path:
         capture_output=True,
         text=True,
     )
-    code = ("imu/", "tasks/", "flows/", "dvc.yaml", ".dvcignore")
-    needed = (*code, "requests/", "checkpoints/", "data.dvc")
+    needed = ("imu/", "tasks/", "flows/", "requests/", "data.dvc", "dvc.yaml", ".dvcignore")
     for name in filter(None, listed.stdout.split("\0")):
         if name.startswith(needed) and (root / name).is_file():
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(root / name, target)
+    # What the user brings may be kept out of git.
+    shutil.copytree(root / OWN, folder / OWN, dirs_exist_ok=True)
     content = params.read(root)
     for path, value in cell.changes.items():
         *parents, last = path.split(".")
-        section = content
+        section: Any = content
         for part in parents:
-            section = section[part]
-        if last not in section:
+            section = section.get(part) if isinstance(section, dict) else None
+        if not isinstance(section, dict) or last not in section:
             raise params.ParameterError(f"{params.FILE} has no {path!r} to change")
+        if isinstance(value, dict) and not parents and path not in REPLACED:
+            raise params.ParameterError(
+                f"{path!r} cannot be replaced whole: name what changes, such as "
+                f"'{path}.{next(iter(value), '')}'"
+            )
         section[last] = value
     with artifacts.replacing(folder / params.FILE) as temporary:
         YAML(typ="safe").dump(content, temporary)

@@ -87,6 +87,11 @@ def reported_cells(
     shipped: none but those of ``params.yaml``. settings: parameters that differ from it, by dotted
     path, in every cell.
     """
+    settings = settings or {}
+    if taken := sorted({"seed", "split.scenario"} & settings.keys()):
+        raise params.ParameterError(f"settings must not have {taken[0]!r}: the sweep sets it")
+    if not settings.get("original.retrain", params.section(root, "original.retrain")):
+        raise params.ParameterError("a table needs a reference: original.retrain must be true")
     entries = {**({} if shipped else unlearn.entries()), **params.section(root, "unlearn")}
     return [
         Cell(
@@ -97,7 +102,7 @@ def reported_cells(
                 "ensemble.members": MEMBERS,
                 "unlearn": entries,
             }
-            | (settings or {}),
+            | settings,
         )
         for scenario in scenarios
         for seed in REPORTED

@@ -17,6 +17,7 @@ from torch.func import functional_call, stack_module_state
 from imu import distributed
 from imu.augmentation import Moves
 from imu.datasets import LabelledImages
+from imu.loading import Source
 from imu.objective import Objective, Samples, normalised, predictions
 from imu.objective import margins as margins_of
 from imu.training import (
@@ -68,12 +69,14 @@ def fit(
         raise ValueError("the networks must be of one architecture")
     # Stacks of nearly equal size, so that none is left with a single member.
     parts = torch.arange(len(networks)).tensor_split(-(-len(networks) // at_once))
+    source = sourced(data, rows, config, device, distributed.ALONE)
     stacks = [
         _fit_stack(
             [networks[k] for k in part],
             data,
             rows,
             config,
+            source,
             seeds=[seeds[k] for k in part],
             device=device,
         )
@@ -105,12 +108,12 @@ def _fit_stack(
     data: LabelledImages,
     rows: list[int],
     config: Config,
+    source: Source,
     *,
     seeds: Sequence[int],
     device: torch.device,
 ) -> Iterator[Epoch]:
     steps = steps_per_epoch(rows, config)
-    source = sourced(data, rows, config, device, distributed.ALONE)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     for network in networks:
         network.train()

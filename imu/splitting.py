@@ -244,9 +244,9 @@ def _drawn(labels: np.ndarray, request: FractionRequest) -> np.ndarray:
 def _ids(requested: pd.DataFrame, known: set[str], file: str) -> set[str]:
     if "id" not in requested.columns:
         raise ValueError(f"{file} has no column 'id', only {list(requested.columns)}")
-    if requested["id"].isna().any():
-        raise ValueError(f"{file} has a row without id")
     ids = requested["id"].astype(str)
+    if requested["id"].isna().any() or (ids == "").any():
+        raise ValueError(f"{file} has a row without id")
     if ids.empty:
         raise ValueError(f"{file} names no id: the request is empty")
     repeated = ids[ids.duplicated()]

@@ -74,14 +74,19 @@ def write_table(path: Path, table: "pd.DataFrame") -> None:
 
 
 def read_table(path: Path, **types: str) -> "pd.DataFrame":
-    """A CSV or parquet table; ``types`` fixes the type of CSV columns."""
+    """A CSV or parquet table; ``types`` fixes the type of CSV columns.
+
+    Text stays as it is: an id may be "NA", and an empty one is "".
+    """
     import pandas as pd
 
     _require(path)
     try:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
-        return pd.read_csv(path, dtype=types or None)
+        numbers = [name for name in pd.read_csv(path, nrows=0) if types.get(name) != "str"]
+        absent = {name: ["", "nan", "NaN"] for name in numbers}
+        return pd.read_csv(path, dtype=types or None, keep_default_na=False, na_values=absent)
     except (ValueError, OSError) as error:
         raise ArtifactError(_damaged(path, error)) from error
 

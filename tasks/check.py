@@ -1,10 +1,12 @@
 """Every parameter at once, before anything runs."""
 
+from pathlib import Path
+
 from imu import discovery, influence, splitting, training, verdict
 from imu.datasets import Source
 from tasks import ensemble, params, retrain, unlearn
 from tasks.params import ParameterError
-from tasks.workspace import Original, Runtime, Workspace
+from tasks.workspace import OWN, Original, Runtime, Workspace
 
 SECTIONS = {
     "seed": int,
@@ -30,9 +32,22 @@ def everything(workspace: Workspace) -> None:
     for name, config in SECTIONS.items():
         params.load(root, name, config)
     params.load(root, "ensemble", ensemble.Config, without=("network",))
+    discovery.load("imu.datasets", params.section(root, "split.dataset"))
     for section in ("network", "ensemble.network"):
         network = discovery.load("imu.models", params.section(root, f"{section}.name"))
-        params.load(root, section, network.Config, without=("name",))
+        config = params.load(root, section, network.Config, without=("name",))
+        if hasattr(network, "source_file"):
+            _require_own(root, section, network.source_file(config))
+    given = workspace.original.checkpoint
+    if given and not (root / given).is_file():
+        raise ParameterError(f"{params.FILE}: original.checkpoint: there is no file {given}")
+    batch = params.load(root, "train", training.Config).batch_size
+    processes = params.load(root, "runtime", Runtime).processes
+    if batch % processes:
+        raise ParameterError(
+            f"{params.FILE}: train.batch_size ({batch}) must be divisible by runtime.processes "
+            f"({processes})"
+        )
     for item in params.section(root, "retrain"):
         params.load(root, f"retrain.{item}", retrain.Config)
     for item in params.section(root, "unlearn"):
@@ -43,3 +58,13 @@ def everything(workspace: Workspace) -> None:
             )
         unlearn.configured(workspace, item)
     print("parameters are valid")
+
+
+def _require_own(root: Path, section: str, file: Path) -> None:
+    """Code of this folder must lie where stages see that it changed; packages may lie elsewhere."""
+    watched = any(file.is_relative_to(root / folder) for folder in (OWN, ".venv"))
+    if file.is_relative_to(root) and not watched:
+        raise ParameterError(
+            f"{params.FILE}: {section}.factory: {file.relative_to(root)} must lie in {OWN}/, "
+            "which stages depend on"
+        )

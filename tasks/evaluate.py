@@ -1,5 +1,6 @@
 """Judge an unlearned or retrained model against the reference, which never saw the forget set."""
 
+import copy
 from collections.abc import Mapping
 
 import numpy as np
@@ -126,7 +127,7 @@ def _trajectory(workspace: Workspace, item: str, sets: Sets, device: torch.devic
     model, _ = load_model(workspace.model("train"))
     path = workspace.runs / item / "trajectory.safetensors"
     rows = []
-    for step, state in unlearn.snapshots(path, dict(model.state_dict())):
+    for step, state in unlearn.snapshots(path, copy.deepcopy(model.state_dict())):
         model.load_state_dict(state)
         model.to(device)
         row: dict[str, float] = {"step": step}

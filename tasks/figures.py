@@ -163,7 +163,7 @@ def samples(rows: Sequence[Images], scale: float) -> bytes:
                     vmax=1,
                     interpolation="nearest",
                 )
-                axes.set_title(caption, fontsize=8)
+                axes.set_title(caption, fontsize=8, parse_math=False)
     return png.getvalue()
 
 

@@ -22,12 +22,12 @@ from imu.objective import mean_cross_entropy, normalised, predictions
 from tasks import artifacts, params
 from tasks.record import Record
 from tasks.samples import load_samples
-from tasks.workspace import NO_CHECKPOINT, Runtime, Stopwatch, Workspace
+from tasks.workspace import Runtime, Stopwatch, Workspace
 
 
 def run(workspace: Workspace, item: None) -> float | None:
     given = workspace.original.checkpoint
-    if given == NO_CHECKPOINT:
+    if not given:
         return fit(workspace, "train", workspace.runs / "train", workspace.seed)
     data, device = workspace.dataset(), workspace.device()
     model, about = workspace.new_model(data, workspace.seed)
@@ -158,12 +158,16 @@ def operations(
 
 def fitted(workspace: Workspace, manifest: str, out: Path, seed: int) -> Record:
     curve = artifacts.read_table(out / "curve.csv")
-    original = {"original": asdict(workspace.original)} if manifest == "train" else {}
+    recipe: dict[str, Any] = {
+        "train": asdict(params.load(workspace.root, "train", training.Config))
+    }
+    if manifest == "train":
+        given = asdict(workspace.original)
+        recipe = {"original": given} | ({} if given["checkpoint"] else recipe)
     return Record(
         params={
             "seed": seed,
-            **original,
-            "train": asdict(params.load(workspace.root, "train", training.Config)),
+            **recipe,
             "network": params.section(workspace.root, "network"),
         },
         metrics=artifacts.read_json(out / "metrics.json"),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
     device: Literal["cpu", "cuda"] = "cpu"
-    threads: int = 1  # CPU threads of a stage; another number may change the last bits
+    threads: int = 1  # CPU threads of a process; another number may change the last bits
     processes: int = 1  # that share each batch where one network is trained; one GPU for each
 
     def __post_init__(self) -> None:
@@ -32,14 +32,19 @@ class Runtime:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
 
 
-NO_CHECKPOINT = "checkpoints/none"
+OWN = "own"  # folder of what the user brings; stages that build networks depend on it
 NOT_RETRAINED = "absent: original.retrain is false"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Original:
-    checkpoint: str = NO_CHECKPOINT  # weights for ``network`` instead of training it
+    checkpoint: str = ""  # a file in ``OWN``: weights for ``network`` instead of training it
     retrain: bool = True  # False: nothing is retrained, and what needs a reference is absent
+
+    def __post_init__(self) -> None:
+        path = Path(self.checkpoint)
+        if self.checkpoint and (path.parts[0] != OWN or ".." in path.parts):
+            raise ValueError(f"checkpoint must be a file in {OWN}/, got {self.checkpoint!r}")
 
 
 @dataclass(frozen=True)
@@ -186,9 +191,7 @@ def built(path: Path, tensors: dict[str, "torch.Tensor"], about: dict[str, Any])
         module = discovery.load("imu.models", about["network"])
         config = module.Config(**about["config"])
         if "source" in about and module.source_sha256(config) != about["source"]:
-            raise ValueError(
-                f"the code of {config.factory} changed after; run `dvc repro -f train`"
-            )
+            raise ValueError(f"the code of {config.factory} changed after; run `dvc repro -f`")
         model: nn.Module = module.build(config, tuple(about["image"]), len(about["classes"]))
         model.load_state_dict(tensors)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

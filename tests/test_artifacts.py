@@ -31,6 +31,14 @@ READ = {
 }
 
 
+def test_text_that_looks_like_nothing_stays_text(tmp_path: Path) -> None:
+    path = tmp_path / "ids.csv"
+    path.write_text("id,n\nNA,1\nnull,2\n007,3\n,4\n")
+    table = artifacts.read_table(path, id="str")
+    assert table["id"].tolist() == ["NA", "null", "007", ""]
+    assert table["n"].tolist() == [1, 2, 3, 4]
+
+
 def test_tensors_come_back(tmp_path):
     path = tmp_path / "deep" / "a.safetensors"
     view = torch.arange(6.0).view(3, 2).T.requires_grad_()  # not contiguous, with gradient

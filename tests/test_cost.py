@@ -7,6 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from imu.cost import FlopCounter
 from imu.influence import parameter_influence
+from imu.models import vit
 from imu.objective import Classification, Samples
 
 torch.set_num_threads(1)
@@ -27,6 +28,24 @@ def test_mapped_passes_are_counted_in_full(parameters, score):
     with FlopCounter() as counter:
         parameter_influence(mlp(), Classification(), samples, **given)
     # The judge also counts the few products with the scores' weights; both count the layers.
+    assert counter.total == pytest.approx(judge.get_total_flops(), rel=0.02)
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_attention_is_counted(trained):
+    model = vit.build(vit.Config(), (3, 32, 32), 10)
+
+    def work() -> None:
+        with torch.set_grad_enabled(trained):
+            found = model(torch.ones(2, 3, 32, 32)).sum()
+        if trained:
+            found.backward()
+
+    with FlopCounterMode(display=False) as judge:
+        work()
+    with FlopCounter() as counter:
+        work()
+    # Fused attention computes a product between tokens once more on its way back.
     assert counter.total == pytest.approx(judge.get_total_flops(), rel=0.02)
 
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,7 +32,7 @@ CHANGES = {
         "scenario": "subject",
         "by_subject": {"subjects": ["p1", "p3"]},
     },
-    "original": {"checkpoint": "mine.pt", "retrain": False},
+    "original": {"checkpoint": "own/mine.pt", "retrain": False},
 }
 
 
@@ -52,9 +53,9 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows.append((f"{n}.png", label, part, f"p{n // 2 % 6}"))
     columns = ["path", "label", "part", "subject"]
     pd.DataFrame(rows, columns=columns).to_csv(root / "images.csv", index=False)
-    (root / "my_nets.py").write_text(CODE)
-    torch.save({"state_dict": network().state_dict()}, root / "mine.pt")
-    own = {"name": "custom", "factory": "my_nets:flat", "arguments": {"width": 6}, "head": ""}
+    (root / "own" / "nets.py").write_text(CODE)
+    torch.save({"state_dict": network().state_dict()}, root / "own" / "mine.pt")
+    own = {"name": "custom", "factory": "own.nets:flat", "arguments": {"width": 6}, "head": ""}
     replace_section(root, CHANGES | {"network": own})
     assert run("python", "-m", "tasks", "data", cwd=root, check=False).returncode == 1
     run("dvc", "add", "-q", "data", cwd=root)
@@ -62,7 +63,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def replace_section(root: Path, changes: dict) -> None:
+def replace_section(root: Path, changes: dict[str, Any]) -> None:
     from ruamel.yaml import YAML
 
     content = params.read(root)
@@ -81,7 +82,7 @@ def metrics(root: Path, item: str) -> dict[str, float]:
 
 
 def test_the_weights_are_those_of_the_file(ran: Path) -> None:
-    stored = torch.load(ran / "mine.pt", weights_only=True)["state_dict"]
+    stored = torch.load(ran / "own" / "mine.pt", weights_only=True)["state_dict"]
     for model in ("train", "unlearn/nothing"):
         tensors = torch_tensors(ran / "runs" / model / "model.safetensors")
         assert tensors.keys() == stored.keys()
@@ -130,23 +131,87 @@ def test_the_pipeline_run_in_mlflow_says_so_too(ran: Path) -> None:
     assert "JSD_unseen" in found
 
 
-def test_code_that_changed_after_is_told(ran: Path) -> None:
+def stale(root: Path) -> set[str]:
+    """Stages that ``dvc repro`` would run again first."""
+    return set(json.loads(run("dvc", "status", "--json", cwd=root).stdout))
+
+
+def test_stages_see_that_code_of_the_user_changed(ran: Path) -> None:
+    assert stale(ran) == set()
     try:
-        (ran / "my_nets.py").write_text(CODE + "# changed\n")
+        (ran / "own" / "nets.py").write_text(CODE + "# changed\n")
+        assert {"train", "retrain@reference", "unlearn@imu"} <= stale(ran)
         done = run("python", "-m", "tasks", "unlearn", "nothing", cwd=ran, check=False)
     finally:
-        (ran / "my_nets.py").write_text(CODE)
+        (ran / "own" / "nets.py").write_text(CODE)
     assert done.returncode == 1
-    assert "the code of my_nets:flat changed after; run `dvc repro -f train`" in done.stdout
+    assert "the code of own.nets:flat changed after; run `dvc repro -f`" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"original": {"checkpoint": "own/no.pt"}}, "original.checkpoint: there is no file own/no"),
+        ({"original": {"checkpoint": "/x/mine.pt"}}, "checkpoint must be a file in own/, got '/x"),
+        ({"original": {"checkpoint": "own/../a.pt"}}, "checkpoint must be a file in own/, got"),
+        ({"network": {"name": "custom", "factory": "elsewhere:flat"}}, "elsewhere.py must lie in"),
+        ({"network": {"name": "custom", "factory": "own.nowhere:flat"}}, "no module 'own.nowhere'"),
+        ({"split": {"dataset": "nosuch"}}, "imu.datasets has no 'nosuch': choose from cifar10"),
+        ({"runtime": {"processes": 3}}, "batch_size (32) must be divisible by runtime.processes"),
+    ],
+)
+def test_what_cannot_run_is_told_before_anything_runs(
+    ran: Path, changes: dict[str, Any], message: str
+) -> None:
+    before = (ran / "params.yaml").read_text()
+    try:
+        (ran / "elsewhere.py").write_text(CODE)
+        replace_section(ran, changes)
+        done = run("python", "-m", "tasks", "check", cwd=ran, check=False)
+    finally:
+        (ran / "params.yaml").write_text(before)
+        (ran / "elsewhere.py").unlink()
+    assert done.returncode == 1
+    assert message in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_the_model_can_be_served(ran: Path) -> None:
+    import mlflow
+
+    from tasks.tracking import Tracker
+    from tasks.workspace import Workspace
+
+    tracker = Tracker(Workspace(ran))
+    key = json.loads((ran / "runs" / ".times" / "unlearn@imu.json").read_text())["key"]
+    stage = tracker.computed(key)
+    assert stage is not None
+    (logged,) = stage.outputs.model_outputs
+    mlflow.set_tracking_uri(tracker.uri)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ran)
+        served = mlflow.pyfunc.load_model(f"models:/{logged.model_id}")
+        found = served.predict(np.zeros((2, 3, 8, 8), dtype=np.uint8))
+    assert found.shape == (2, 2)
+    assert np.allclose(found.sum(1), 1)
+
+
+def test_mlflow_does_not_say_that_given_weights_were_trained(ran: Path) -> None:
+    from tasks import train
+    from tasks.workspace import Workspace
+
+    logged = train.record(Workspace(ran), None).params
+    assert logged["original"] == {"checkpoint": "own/mine.pt", "retrain": False}
+    assert "train" not in logged
 
 
 def test_weights_that_do_not_fit_are_refused(ran: Path) -> None:
-    weights = (ran / "mine.pt").read_bytes()
+    weights = (ran / "own" / "mine.pt").read_bytes()
     try:
-        torch.save(nn.Linear(3, 2).state_dict(), ran / "mine.pt")
+        torch.save(nn.Linear(3, 2).state_dict(), ran / "own" / "mine.pt")
         done = run("python", "-m", "tasks", "train", cwd=ran, check=False)
     finally:
-        (ran / "mine.pt").write_bytes(weights)
+        (ran / "own" / "mine.pt").write_bytes(weights)
     assert done.returncode == 1
     assert "does not fit Sequential: 4 missing" in done.stdout
     assert "Traceback" not in done.stdout

@@ -19,7 +19,7 @@ PARAMETERS = """\
 # <script>alert("parameters")</script>
 seed: 3
 split: {dataset: digits}
-original: {checkpoint: checkpoints/none, retrain: true}
+original: {checkpoint: "", retrain: true}
 retrain: {floor: {seed_offset: 1000}, reference: {seed_offset: 0}}
 unlearn:
   ours: {method: imu}
@@ -379,6 +379,11 @@ def test_without_retraining_nothing_is_judged_and_the_page_says_so(workspace: Wo
     assert page.row("original")[1:] == ["100.0"] * len(page.row("original")[1:])
     table = pd.read_csv(workspace.runs / "report" / "table.csv")
     assert set(table["kind"]) == {"baseline", "method"}
+
+
+def test_captions_are_no_formulas() -> None:
+    images = figures.Images("title", ["US$ → US$", r"x$\\foo$"], np.zeros((2, 1, 4, 4)))
+    assert figures.samples([images], 1.0).startswith(b"\x89PNG")
 
 
 def test_text_from_outside_is_escaped(reported: Workspace) -> None:

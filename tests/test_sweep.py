@@ -1,7 +1,7 @@
 """Cells of a sweep, and the page that is made from them."""
 
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pandas as pd
 import pytest
@@ -43,9 +43,22 @@ def test_a_cell_has_changed_parameters_and_the_rest_as_it_is(workspace: Path) ->
     assert (folder / code).read_bytes() == (workspace / code).read_bytes()
 
 
-def test_a_cell_cannot_change_what_is_not_there(workspace: Path) -> None:
-    with pytest.raises(params.ParameterError, match=r"no 'train\.epoch' to change"):
-        prepare(workspace, Cell(name="x", changes={"train.epoch": 1}))
+@pytest.mark.parametrize("path", ["train.epoch", "trian.epochs", "network.width.x", "epochs"])
+def test_a_cell_cannot_change_what_is_not_there(workspace: Path, path: str) -> None:
+    with pytest.raises(params.ParameterError, match=f"no '{path}' to change"):
+        prepare(workspace, Cell(name="x", changes={path: 1}))
+
+
+def test_a_cell_cannot_lose_the_rest_of_a_section(workspace: Path) -> None:
+    with pytest.raises(params.ParameterError, match=r"such as 'train\.epochs'"):
+        prepare(workspace, Cell(name="x", changes={"train": {"epochs": 1}}))
+
+
+def test_a_cell_has_what_the_user_brings(workspace: Path) -> None:
+    (workspace / ".gitignore").write_text("/own/mine.pt\n")
+    (workspace / "own" / "mine.pt").write_bytes(b"weights")
+    folder = prepare(workspace, Cell(name="x", changes={"seed": 7}))
+    assert (folder / "own" / "mine.pt").read_bytes() == b"weights"
 
 
 def test_every_scenario_is_reported_and_no_reported_request_is_tuned_on() -> None:
@@ -80,6 +93,21 @@ def test_the_settings_that_ship_are_valid(workspace: Path, name: str) -> None:
     cell, *_ = sweep.reported_cells(workspace, True, changes, ("class",))
     folder = prepare(workspace, cell)
     assert run("python", "-m", "tasks", "check", cwd=folder).stdout == "parameters are valid\n"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"seed": 5}, "settings must not have 'seed': the sweep sets it"),
+        ({"split.scenario": "class"}, r"must not have 'split\.scenario'"),
+        ({"original.retrain": False}, "a table needs a reference"),
+    ],
+)
+def test_settings_may_not_take_what_the_sweep_varies(
+    settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(params.ParameterError, match=message):
+        sweep.reported_cells(REPOSITORY, True, settings, ("class",))
 
 
 def test_settings_that_cannot_be_read_are_refused(workspace: Path) -> None:

@@ -64,7 +64,12 @@ def build(config: Config, image: tuple[int, int, int], classes: int) -> nn.Modul
 
 
 def source_sha256(config: Config) -> str:
-    """SHA-256 of the file that defines the factory. What that file imports is not seen.
+    """SHA-256 of ``source_file``. What that file imports is not seen."""
+    return hashlib.sha256(source_file(config).read_bytes()).hexdigest()
+
+
+def source_file(config: Config) -> Path:
+    """The file that defines the factory.
 
     Raises ValueError when there is no such factory, or no source of it.
     """
@@ -75,7 +80,7 @@ def source_sha256(config: Config) -> str:
         file = module.__file__
     if file is None or not Path(file).is_file():
         raise ValueError(f"there is no source file of {config.factory}")
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    return Path(file)
 
 
 def _factory(config: Config) -> tuple[ModuleType, Callable[..., Any]]:

@@ -6,7 +6,7 @@ from imu import discovery, influence, splitting, training, verdict
 from imu.datasets import Source
 from tasks import ensemble, params, retrain, unlearn
 from tasks.params import ParameterError
-from tasks.workspace import OWN, Original, Runtime, Workspace
+from tasks.workspace import OWN, Original, Pixels, Runtime, Workspace
 
 SECTIONS = {
     "seed": int,
@@ -15,6 +15,7 @@ SECTIONS = {
     "data": Source,
     "split": splitting.Config,
     "original": Original,
+    "pixels": Pixels,
     "train": training.Config,
     "influence": influence.Config,
     "verdict": verdict.Config,

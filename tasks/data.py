@@ -32,7 +32,7 @@ def prepare(workspace: Workspace) -> None:
         with chdir(root):
             module.write(Path("data", name), source)
         print(f"data: wrote {folder}")
-    _require_source(folder, source)
+    require_source(folder, source)
     # Without -f, DVC takes the data into its cache only if their hash is the recorded one.
     check = subprocess.run(
         ["dvc", "commit", "-q", POINTER],
@@ -56,7 +56,8 @@ def prepare(workspace: Workspace) -> None:
     print(f"data/ is what {POINTER} records")
 
 
-def _require_source(folder: Path, source: Source) -> None:
+def require_source(folder: Path, source: Source) -> None:
+    """Raises ArtifactError when ``folder`` was made from another path or size than ``source``."""
     made = made_from(folder)
     if made is not None and (Path(made.path), made.size) != (Path(source.path), source.size):
         raise ArtifactError(

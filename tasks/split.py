@@ -6,13 +6,17 @@ import numpy as np
 import pandas as pd
 
 from imu import splitting
+from imu.datasets import Source
 from tasks import artifacts, params
+from tasks.data import require_source
 from tasks.record import Record
 from tasks.workspace import Workspace, digest
 
 
 def run(workspace: Workspace, item: None) -> float | None:
     config = params.load(workspace.root, "split", splitting.Config)
+    source = params.load(workspace.root, "data", Source)
+    require_source(workspace.root / "data" / config.dataset, source)
     data = workspace.dataset()
     samples = pd.DataFrame(
         {

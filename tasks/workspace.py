@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
@@ -34,6 +34,18 @@ class Runtime:
 
 OWN = "own"  # folder of what the user brings; stages that build networks depend on it
 NOT_RETRAINED = "absent: original.retrain is false"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pixels:
+    mean: tuple[float, ...] = ()  # per channel, of images in [0, 1]; none: the data set's own
+    std: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"mean and std must be of one length, got {self.mean} and {self.std}")
+        if any(value <= 0 for value in self.std):
+            raise ValueError(f"std must be > 0, got {self.std}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +110,14 @@ class Workspace:
         return params.load(self.root, "original", Original)
 
     def dataset(self) -> "LabelledImages":
+        """The data set of ``params.yaml``, normalised as ``pixels`` says.
+
+        Raises ValueError when ``pixels`` has not one number per channel.
+        """
         name = params.section(self.root, "split.dataset")
-        return discovery.load("imu.datasets", name).load(self.root / "data" / name)
+        data: LabelledImages = discovery.load("imu.datasets", name).load(self.root / "data" / name)
+        pixels = params.load(self.root, "pixels", Pixels)
+        return replace(data, mean=pixels.mean, std=pixels.std) if pixels.mean else data
 
     def read_manifest(self, name: str) -> "pd.DataFrame":
         return artifacts.read_table(self.manifest(name), id="str", sha256="str")

@@ -131,6 +131,36 @@ def test_the_pipeline_run_in_mlflow_says_so_too(ran: Path) -> None:
     assert "JSD_unseen" in found
 
 
+def test_data_made_from_elsewhere_are_not_split(ran: Path) -> None:
+    before = (ran / "params.yaml").read_text()
+    try:
+        replace_section(ran, {"data": {"size": 16}})
+        assert "split" in stale(ran)
+        done = run("python", "-m", "tasks", "split", cwd=ran, check=False)
+    finally:
+        (ran / "params.yaml").write_text(before)
+    assert done.returncode == 1
+    assert "was made from data.path images.csv with data.size 8" in done.stdout
+
+
+def test_pixels_are_normalised_as_the_weights_expect(ran: Path) -> None:
+    from tasks.workspace import Workspace
+
+    before = (ran / "params.yaml").read_text()
+    own = Workspace(ran).dataset()
+    try:
+        replace_section(ran, {"pixels": {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.5, 0.5]}})
+        given = Workspace(ran).dataset()
+        assert {"train", "evaluate@imu"} <= stale(ran)
+        replace_section(ran, {"pixels": {"mean": [0.1], "std": [0.5]}})
+        with pytest.raises(ValueError, match="mean must have one number for each of 3 channels"):
+            Workspace(ran).dataset()
+    finally:
+        (ran / "params.yaml").write_text(before)
+    assert given.mean == (0.1, 0.2, 0.3) != own.mean
+    assert np.array_equal(given.images, own.images)
+
+
 def stale(root: Path) -> set[str]:
     """Stages that ``dvc repro`` would run again first."""
     return set(json.loads(run("dvc", "status", "--json", cwd=root).stdout))
@@ -156,6 +186,8 @@ def test_stages_see_that_code_of_the_user_changed(ran: Path) -> None:
         ({"original": {"checkpoint": "own/../a.pt"}}, "checkpoint must be a file in own/, got"),
         ({"network": {"name": "custom", "factory": "elsewhere:flat"}}, "elsewhere.py must lie in"),
         ({"network": {"name": "custom", "factory": "own.nowhere:flat"}}, "no module 'own.nowhere'"),
+        ({"pixels": {"mean": [0.5]}}, "pixels: mean and std must be of one length"),
+        ({"pixels": {"mean": [0.5], "std": [0]}}, "pixels: std must be > 0"),
         ({"split": {"dataset": "nosuch"}}, "imu.datasets has no 'nosuch': choose from cifar10"),
         ({"runtime": {"processes": 3}}, "batch_size (32) must be divisible by runtime.processes"),
     ],

@@ -8,7 +8,7 @@ from imu import discovery, influence, splitting, training, verdict
 from imu import unlearn as methods
 from imu.datasets import Source
 from tasks import ensemble, params, retrain, tables, tune, unlearn
-from tasks.workspace import Original, Runtime
+from tasks.workspace import Original, Pixels, Runtime
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = params.read(ROOT)
@@ -19,6 +19,7 @@ SECTIONS = {
     "data": Source,
     "split": splitting.Config,
     "original": Original,
+    "pixels": Pixels,
     "network": discovery.load("imu.models", SHIPPED["network"]["name"]).Config,
     "train": training.Config,
     "ensemble": ensemble.Config,

@@ -20,6 +20,7 @@ PARAMETERS = """\
 seed: 3
 split: {dataset: digits}
 original: {checkpoint: "", retrain: true}
+pixels: {mean: [], std: []}
 retrain: {floor: {seed_offset: 1000}, reference: {seed_offset: 0}}
 unlearn:
   ours: {method: imu}
@@ -338,6 +339,7 @@ def test_sample_wise_forgetting_has_no_forgotten_class(workspace: Workspace) -> 
 def test_without_floor_and_baselines(workspace: Workspace) -> None:
     (workspace.root / "params.yaml").write_text(
         "seed: 0\nsplit: {dataset: digits}\noriginal: {retrain: true}\n"
+        "pixels: {mean: [], std: []}\n"
         "retrain: {reference: {seed_offset: 0}}\n"
         "unlearn: {ours: {method: imu}}\nverdict: " + PARAMETERS.split("verdict: ")[1]
     )

@@ -20,7 +20,7 @@ class Guarded:
 
     def __init__(self, array: np.ndarray):
         self.array, self.read = array, set[int]()
-        self.shape = array.shape
+        self.shape, self.ndim, self.dtype = array.shape, array.ndim, array.dtype
 
     def __getitem__(self, rows: Any) -> np.ndarray:
         assert isinstance(rows, int | list)

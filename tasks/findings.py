@@ -64,6 +64,11 @@ class Explained(NamedTuple):
     def header(self) -> str:
         return f"{self.name} ({self.unit})" if self.unit else self.name
 
+    @property
+    def apart(self) -> str:
+        """Unit of a difference: percentages differ by points."""
+        return "points" if self.unit == "%" else self.unit
+
 
 class Finding(NamedTuple):
     """What is said of one model: its verdict, what decided it, and an answer per question."""

@@ -87,7 +87,7 @@ def _distances(compared: findings.Compared) -> list[figures.Distance]:
     return [
         figures.Distance(
             metric=column.name,
-            unit="points" if column.unit in ("%", "points") else column.unit,
+            unit=column.apart,
             of_models={model: compared.distance(model, column.name) for model in models},
             of_floor=compared.floor(column.name),
         )

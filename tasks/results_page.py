@@ -61,7 +61,7 @@ def picture(table: pd.DataFrame, methods: Collection[str]) -> bytes:
         drawn.append(
             figures.Distance(
                 metric=column.name,
-                unit="points" if column.unit in ("%", "points") else column.unit,
+                unit=column.apart,
                 of_models={model: float(means[model]) for model in shown},
                 of_floor=float(means[FLOOR]) if FLOOR in means else None,
             )

@@ -30,8 +30,18 @@ def run(workspace: Workspace, item: str) -> float | None:
         artifacts.write_json(out / "metrics.json", {})
         print(NOT_RETRAINED)
         return None
+    failure = ""
+    if item.startswith("unlearn/"):
+        failure = unlearn.why_failed(workspace, item.removeprefix("unlearn/"))
+        artifacts.write_text(workspace.failure(item), failure)
     device, data = workspace.device(), workspace.dataset()
     sets = {name: load_samples(workspace, name, data, device) for name in SETS}
+    if failure:
+        artifacts.write_table(out / "trajectory.csv", _trajectory(workspace, item, sets, device))
+        artifacts.write_table(out / "predictions.parquet", pd.DataFrame())
+        artifacts.write_json(out / "metrics.json", {})
+        print(f"no model to judge: {failure}")
+        return None
     models = {
         producer: load_model(workspace.model(producer))[0].to(device)
         for producer in ("train", *([REFERENCE] if retrained else []), item)
@@ -80,7 +90,7 @@ def run(workspace: Workspace, item: str) -> float | None:
 
 def record(workspace: Workspace, item: str) -> Record:
     out = workspace.evaluation(item)
-    curves, tables = {}, {}
+    curves, tables, failure = {}, {}, ""
     files = [out / "predictions.parquet"]
     if item.startswith("unlearn/"):
         files.append(out / "trajectory.csv")
@@ -89,10 +99,14 @@ def record(workspace: Workspace, item: str) -> Record:
             f"{name}_accuracy": list(zip(steps["step"].tolist(), steps[name].tolist(), strict=True))
             for name in SETS
         }
-        tables = _tables(workspace, artifacts.read_table(out / "predictions.parquet", id="str"))
+        failure = artifacts.read_text(workspace.failure(item))
+        if not failure:
+            found = artifacts.read_table(out / "predictions.parquet", id="str")
+            tables = _tables(workspace, found)
     return Record(
         params={
             "judged": item,
+            **({"failure": failure} if failure else {}),
             "reference": REFERENCE if workspace.original.retrain else NOT_RETRAINED,
         },
         metrics=artifacts.read_json(out / "metrics.json"),
@@ -135,7 +149,7 @@ def _trajectory(workspace: Workspace, item: str, sets: Sets, device: torch.devic
             right = predictions(model, objective, samples.inputs).argmax(1) == samples.targets
             row[name] = 100 * right.double().mean().item()
         rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["step", *sets])
 
 
 def _work(workspace: Workspace, item: str) -> dict[str, float]:

@@ -20,6 +20,7 @@ BAND = "#CFE8F7"  # the noise floor
 SETS = {"forget": (VERMILION, "-"), "retain": (BLUE, "-"), "test": (GREEN, "--")}
 LINEAR_TO = 0.1  # points; beyond, the axis of a distance is logarithmic
 DECADES = (0, 0.1, 1, 10, 100)
+LABEL: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 8}
 
 
 class Distance(NamedTuple):
@@ -27,7 +28,7 @@ class Distance(NamedTuple):
 
     metric: str
     unit: str  # "points", or "" for a value in [0, 1]
-    of_models: dict[str, float]
+    of_models: dict[str, float]  # NaN where there is no model to measure
     of_floor: float | None  # the largest of the floor's models
 
 
@@ -67,7 +68,7 @@ def _has_floor(found: Sequence[Distance]) -> bool:
 
 def _distance(axes: "Axes", distance: Distance, baselines: Sequence[str]) -> None:
     points = distance.unit == "points"
-    largest = max([*distance.of_models.values(), distance.of_floor or 0.0, 1e-9])
+    largest = float(np.nanmax([*distance.of_models.values(), distance.of_floor or 0.0, 1e-9]))
     if points:
         axes.set_xscale("symlog", linthresh=LINEAR_TO)
         axes.set_xticks(DECADES, [f"{tick:g}" for tick in DECADES])
@@ -82,6 +83,9 @@ def _distance(axes: "Axes", distance: Distance, baselines: Sequence[str]) -> Non
         axes.axvline(distance.of_floor, color=SKY, linewidth=1.5, zorder=1)
         title += f" (floor {_short(distance.of_floor, distance.unit)})"
     for place, (model, value) in enumerate(distance.of_models.items()):
+        if np.isnan(value):
+            axes.annotate("failed", (axes.get_xlim()[0], place), xytext=(7, 0), **LABEL)
+            continue
         face = "white" if model in baselines else BLUE
         edge = BLACK if model in baselines else BLUE
         axes.plot(value, place, "o", color=face, markeredgecolor=edge, markersize=6, zorder=3)
@@ -90,10 +94,8 @@ def _distance(axes: "Axes", distance: Distance, baselines: Sequence[str]) -> Non
             _short(value, distance.unit),
             (value, place),
             xytext=(-7 if left else 7, 0),
-            textcoords="offset points",
             ha="right" if left else "left",
-            va="center",
-            fontsize=8,
+            **LABEL,
         )
     axes.set_title(title, loc="left", fontsize=10)
     unit = f", {distance.unit}" if distance.unit else ""

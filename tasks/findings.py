@@ -1,5 +1,6 @@
 """What the table of results says, in plain sentences made from its numbers."""
 
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import pandas as pd
@@ -45,7 +46,9 @@ WORDS: dict[verdict.Outcome, str] = {
     "utility lost": "utility lost",
     "not forgotten": "not forgotten",
 }
-NOT_JUDGED: Literal["not judged"] = "not judged"
+FAILED: Literal["failed"] = "failed"  # the method left no model
+NOT_JUDGED: Literal["not judged"] = "not judged"  # nothing was retrained
+Outcome = verdict.Outcome | Literal["failed", "not judged"]
 
 
 class Explained(NamedTuple):
@@ -75,7 +78,7 @@ class Finding(NamedTuple):
 
     model: str
     kind: str
-    outcome: verdict.Outcome | Literal["not judged"]  # the latter where nothing was retrained
+    outcome: Outcome
     words: str
     decided: list[str]
     answers: list[list[str]]
@@ -89,10 +92,13 @@ class Compared(NamedTuple):
     mask: str | None
     class_wise: bool
     limits: verdict.Config
+    failures: Mapping[str, str] = {}  # methods that left no model, and why
 
     @property
     def methods(self) -> list[str]:
-        return [model for kind in METHODS for model in self.of_kind(kind)]
+        """Those that left a model."""
+        all_of_them = [model for kind in METHODS for model in self.of_kind(kind)]
+        return [model for model in all_of_them if model not in self.failures]
 
     @property
     def retrained(self) -> bool:
@@ -178,7 +184,8 @@ def findings(compared: Compared) -> list[Finding]:
     A floor of one model has no other to be judged by, and is left out.
     """
     floor = compared.of_kind("floor")
-    models = compared.methods + compared.of_kind("baseline") + (floor if len(floor) > 1 else [])
+    methods = [model for kind in METHODS for model in compared.of_kind(kind)]
+    models = methods + compared.of_kind("baseline") + (floor if len(floor) > 1 else [])
     return [_finding(compared, model) for model in models]
 
 
@@ -200,7 +207,7 @@ def headlines(compared: Compared, found: list[Finding]) -> list[str]:
     for words in dict.fromkeys(f.words for f in found if f.kind in METHODS):
         models = [f.model for f in found if f.words == words and f.kind in METHODS]
         lines.append(f"{_capital(words)}: {', '.join(models)}.")
-    if not compared.methods:
+    if not any(f.kind in METHODS for f in found):
         lines.append("No method was run.")
     failing = [f.model for f in found if f.kind == "floor" and f.outcome != "indistinguishable"]
     if failing:
@@ -247,6 +254,9 @@ def reasons(found: verdict.Verdict) -> list[str]:
 
 def _finding(compared: Compared, model: str) -> Finding:
     kind, answers = str(compared.table.loc[model, "kind"]), _answers(compared, model)
+    if model in compared.failures:
+        why = compared.failures[model]
+        return Finding(model, kind, FAILED, "failed: it left no model", [why], answers)
     if not compared.retrained:
         return Finding(model, kind, NOT_JUDGED, NOT_JUDGED, ["nothing was retrained"], answers)
     found = compared.verdict(model)
@@ -293,6 +303,8 @@ def _answer(compared: Compared, model: str, name: str) -> str:
 
 def _work(compared: Compared, model: str) -> list[str]:
     if compared.table.loc[model, "kind"] == "floor" or not compared.retrained:
+        return []
+    if model in compared.failures:
         return []
     work = compared.value(model, WORK)
     return ["work 0 %" if pd.isna(work) else f"work {100 / work:.2f} %"]

@@ -77,6 +77,7 @@ def rows(workspace: Workspace) -> list[Row]:
 def table(workspace: Workspace) -> pd.DataFrame:
     """One row per model: model, kind, every metric, work; NaN where a value does not exist.
 
+    A method that left no model has no values but those of many networks.
     Raises ArtifactError when an evaluation is missing or was made with other metrics.
     """
     columns = [*metrics.about(), findings.WORK]
@@ -85,6 +86,9 @@ def table(workspace: Workspace) -> pd.DataFrame:
         path = workspace.evaluation(row.producer) / "metrics.json"
         values = artifacts.read_json(path)
         names = values.keys() - {findings.WORK}
+        if not names and failure(workspace, row):
+            lines.append({"model": row.model, "kind": row.kind} | _per_sample(workspace, row))
+            continue
         expected = names if expected is None else expected
         if names != expected or not names <= set(columns):
             raise artifacts.ArtifactError(
@@ -103,7 +107,15 @@ def compared(workspace: Workspace, results: pd.DataFrame) -> findings.Compared:
         mask=by_method.get("logit_mask"),
         class_wise=bool(workspace.read_request()["forget_classes"]),
         limits=params.load(workspace.root, "verdict", verdict.Config),
+        failures={row.model: why for row in rows(workspace) if (why := failure(workspace, row))},
     )
+
+
+def failure(workspace: Workspace, row: Row) -> str:
+    """Why there is no model of ``row``, although its method ran; "" where there is one."""
+    if not row.producer.startswith("unlearn/"):
+        return ""
+    return artifacts.read_text(workspace.failure(row.producer))
 
 
 def prune(workspace: Workspace) -> None:

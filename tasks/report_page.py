@@ -79,11 +79,8 @@ def page(
 
 def _distances(compared: findings.Compared) -> list[figures.Distance]:
     models = compared.of_kind("baseline") + compared.methods
-    names = [
-        name
-        for name in findings.HEADLINE
-        if name in metrics.about() and compared.table[name].notna().all()
-    ]
+    known = compared.table.drop(index=list(compared.failures)).notna().all()
+    names = [name for name in findings.HEADLINE if name in metrics.about() and known[name]]
     return [
         figures.Distance(
             metric=column.name,
@@ -183,7 +180,7 @@ def _slices(workspace: Workspace) -> dict[str, bytes]:
 
     pictures = {}
     for row in lineup.rows(workspace):
-        if row.kind in findings.METHODS:
+        if row.kind in findings.METHODS and not lineup.failure(workspace, row):
             table = _predictions(workspace, row)
             least, worse = slices.least_forgotten(table, found), slices.got_worse(table)
             parts = [
@@ -201,6 +198,8 @@ def _by_class(workspace: Workspace) -> dict[str, Any]:
     """
     columns: dict[str, list[float]] = {}
     for row in lineup.rows(workspace):
+        if lineup.failure(workspace, row):
+            continue
         table = slices.by_class(_predictions(workspace, row))
         table = table[table["set"] == "test"]
         if row.kind != "reference":

@@ -26,6 +26,11 @@ class Scenario(NamedTuple):
     values: dict[str, pd.DataFrame]
     distances: dict[str, pd.DataFrame]
 
+    def left_a_model(self, model: str) -> "pd.Series[bool]":
+        """Seed -> whether there is a model to measure."""
+        rows = self.rows[self.rows["model"] == model]
+        return (rows["verdict"] != findings.FAILED).groupby(rows["seed"]).all()
+
     @property
     def seeds(self) -> int:
         return int(self.rows["seed"].nunique())
@@ -84,7 +89,8 @@ def scenarios(table: pd.DataFrame) -> Iterator[Scenario]:
     """The forget sets of ``collected``'s table, in its order.
 
     The floor is the mean of its models within each seed, of values and of distances alike.
-    Reference, floor and baselines come first. Raises ArtifactError when a metric is absent in
+    Reference, floor and baselines come first. A method has no
+    values in a seed where it left no model. Raises ArtifactError when a metric is absent in
     some of the floor's models.
     """
     for (kind, forget), rows in table.groupby(["scenario", "forget"], sort=False):

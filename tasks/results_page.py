@@ -57,7 +57,7 @@ def picture(table: pd.DataFrame, methods: Collection[str]) -> bytes:
     shown = baselines + [model for model in scenario.methods if model in methods]
     drawn = []
     for column in findings.explained(list(scenario.distances)):
-        means = scenario.distances[column.name].mean()
+        means = scenario.distances[column.name].mean(skipna=False)
         drawn.append(
             figures.Distance(
                 metric=column.name,
@@ -82,7 +82,8 @@ def _counted(outcomes: pd.Series) -> str:
     found = Counter(outcomes.dropna())
     if not found:
         return "–"
-    return ", ".join(f"{o} {found[o]}/{len(outcomes)}" for o in verdict.OUTCOMES if found[o])
+    known = (findings.FAILED, *verdict.OUTCOMES)
+    return ", ".join(f"{o} {found[o]}/{len(outcomes)}" for o in known if found[o])
 
 
 def _summary(scenario: Scenario, names: list[str]) -> pd.DataFrame:
@@ -91,7 +92,7 @@ def _summary(scenario: Scenario, names: list[str]) -> pd.DataFrame:
     for column in _columns(names):
         by_seed = scenario.values[column.name]
         for model in scenario.models:
-            text = _spread(column.name, model, by_seed[model])
+            text = _spread(scenario, column.name, model)
             if column.group == "features" and column.short == "reference":
                 minus = by_seed[model] - by_seed[lineup.REFERENCE]
                 if model != lineup.REFERENCE and minus.notna().all():
@@ -100,11 +101,15 @@ def _summary(scenario: Scenario, names: list[str]) -> pd.DataFrame:
     return cells
 
 
-def _spread(name: str, model: str, values: "pd.Series[float]") -> str:
+def _spread(scenario: Scenario, name: str, model: str) -> str:
     """Such as "1.25 ± 0.50"; "–" where the metric does not exist for the model."""
-    known = values
+    values = scenario.values[name][model]
+    # Many networks tell of the method, whether or not it left this model.
+    known = values[values.notna() | scenario.left_a_model(model)]
     if name in findings.COSTS and values.notna().any():
         known = values.dropna()  # nothing to divide by in a seed without an update; told below
+    if known.empty:
+        return "–"
     try:
         found = statistics.estimate(known.to_numpy())
     except ValueError as error:
@@ -126,6 +131,9 @@ def _differences(scenario: Scenario, yardstick: str) -> tuple[str, Table]:
     cells = pd.DataFrame("–", index=models, columns=list(scenario.distances), dtype=object)
     for name, by_seed in scenario.distances.items():
         for model in models:
+            if not (left := scenario.left_a_model(model)).all():
+                cells.loc[model, name] = f"failed in {(~left).sum()} of {_count(len(left), 'seed')}"
+                continue
             try:
                 found = statistics.compare(by_seed[model].to_numpy(), by_seed[yardstick].to_numpy())
             except ValueError as error:
@@ -182,7 +190,8 @@ def _introduction(table: pd.DataFrame, command: str, name: str, settings: Mappin
             "original model. *logit_mask*: the logit of the forgotten class set to −∞. *sees*: the "
             "data that a method is given besides the original model, the forget set alone or the "
             "retain set as well. *verdicts*: outcomes of the tests in `imu/verdict.py`, and in how "
-            "many seeds each; of the floor, in how many models. In brackets behind an attack on "
+            "many seeds each; of the floor, in how many models. *failed*: it diverged or gave up, "
+            "and there is no model to measure. In brackets behind an attack on "
             "features: minus the reference, mean over seeds. “–”: does not exist for the model. "
             "[Columns](#columns) has units, aims and meanings.\n",
             _networks(table),

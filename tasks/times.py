@@ -42,12 +42,13 @@ def rte_time(
 ) -> tuple[dict[str, float], dict[str, str]]:
     """Seconds of retraining over those of the method, influence included.
 
-    Absent where nothing was updated, and with a tag that says so where a time is not known.
+    Absent where nothing was updated or no model was left, and with a tag that says so where a time
+    is not known.
     """
     from tasks.unlearn import needs_influence
 
     made = artifacts.read_json(workspace.runs / "unlearn" / method / "metrics.json")
-    if made["steps"] == 0:
+    if made["steps"] == 0 or made["failed"]:
         return {}, {}
     needed = ["retrain@reference", f"unlearn@{method}"]
     needed += ["influence"] if needs_influence(workspace, method) else []

@@ -22,6 +22,7 @@ from tasks.workspace import Stopwatch, Workspace, load_model
 
 
 def run(workspace: Workspace, item: str) -> float:
+    """A method that diverges or gives up leaves no model, but its course and the reason."""
     device = workspace.device()
     entry = configured(workspace, item)
     out = workspace.runs / "unlearn" / item
@@ -40,9 +41,17 @@ def run(workspace: Workspace, item: str) -> float:
     progress = methods.run(
         entry.method, model, objective, entry.config, seed=workspace.seed, available=given
     )
+    failure = ""
     while True:
-        with watch.running(), flops:
-            step = next(progress, None)
+        try:
+            with watch.running(), flops:
+                step = next(progress, None)
+        except (FloatingPointError, methods.UnlearningError) as error:
+            if not steps and isinstance(error, FloatingPointError):
+                raise  # nothing was updated yet: it is the inputs or the model that are bad
+            failure = str(error)
+            print(f"no model: {failure}")
+            break
         if step is None:
             break
         steps.append(step)
@@ -50,39 +59,52 @@ def run(workspace: Workspace, item: str) -> float:
         print(
             f"step {step.step}: forget loss {step.loss:.4f}, forget accuracy {step.accuracy:.2f} %"
         )
-    reached, target = steps[-1].accuracy, given["forget"]().target_accuracy
-    if reached > target:
+    target = given["forget"]().target_accuracy
+    if not failure and (reached := steps[-1].accuracy) > target:
         print(f"ended above the target: {reached:.2f} %, not {target:.2f} %")
-    curve = pd.DataFrame(steps)
+    curve = pd.DataFrame(steps, columns=methods.Step._fields)
     artifacts.write_table(out / "curve.csv", curve.drop(columns="seconds"))
     artifacts.write_table(workspace.step_seconds(f"unlearn@{item}"), curve[["step", "seconds"]])
     artifacts.write_tensors(out / "trajectory.safetensors", *trajectory.stored())
-    artifacts.write_tensors(out / "model.safetensors", model.state_dict(), about)
-    artifacts.write_json(
-        out / "metrics.json",
-        {
-            "steps": steps[-1].step,
-            "forget_loss": steps[-1].loss,
-            "forget_accuracy": steps[-1].accuracy,
-            "flops": flops.total,
-        },
-    )
+    if failure:
+        artifacts.write_tensors(out / "model.safetensors", {}, about | {"failure": failure})
+    else:
+        artifacts.write_tensors(out / "model.safetensors", model.state_dict(), about)
+    values = {"steps": 0.0, "flops": flops.total, "failed": float(bool(failure))}
+    if steps:
+        last = steps[-1]
+        values |= {
+            "steps": last.step,
+            "forget_loss": last.loss,
+            "forget_accuracy": last.accuracy,
+        }
+    artifacts.write_json(out / "metrics.json", values)
     return watch.seconds
+
+
+def why_failed(workspace: Workspace, item: str) -> str:
+    """Why there is no model of ``item``, although it ran; "" where there is one."""
+    about = artifacts.read_tensors(workspace.model(f"unlearn/{item}"))[1]
+    return str(about.get("failure", ""))
 
 
 def record(workspace: Workspace, item: str) -> Record:
     entry = configured(workspace, item)
     out = workspace.runs / "unlearn" / item
     curve = artifacts.read_table(out / "curve.csv")
+    failure = why_failed(workspace, item)
     return Record(
-        params={"unlearn": {"method": entry.method, "sees": entry.sees, **asdict(entry.config)}},
+        params={
+            "unlearn": {"method": entry.method, "sees": entry.sees, **asdict(entry.config)},
+            **({"failure": failure} if failure else {}),
+        },
         metrics=artifacts.read_json(out / "metrics.json"),
         curves={
             f"forget_{name}": list(zip(curve["step"].tolist(), curve[name].tolist(), strict=True))
             for name in ("loss", "accuracy")
         },
         files={"curves": [out / "curve.csv"]},
-        model=out / "model.safetensors",
+        model=None if failure else out / "model.safetensors",
         manifests={"forget": workspace.manifest("forget")},
     )
 

@@ -97,6 +97,10 @@ class Workspace:
         """Folder of what was found of the model of ``producer``, named as in ``model``."""
         return self.runs / "evaluate" / producer
 
+    def failure(self, producer: str) -> Path:
+        """Text: why an unlearning method left no model to evaluate; empty where it left one."""
+        return self.evaluation(producer) / "failure.txt"
+
     def per_sample(self, judged: str) -> Path:
         """Folder of what many networks say; ``judged`` is "unlearn/<item>" or "ensemble/floor"."""
         return self.runs / "per_sample" / judged

@@ -83,6 +83,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         artifacts.write_json(out / "metrics.json", dict(zip(NAMES, values, strict=False)))
         artifacts.write_table(out / "trajectory.csv", steps.assign(validation=95.0, test=94.0))
         artifacts.write_table(out / "predictions.parquet", predicted)
+        artifacts.write_text(out / "failure.txt", "")
         judged = "ensemble/floor" if item in RETRAINED else f"unlearn/{item}"
         artifacts.write_json(
             workspace.per_sample(judged) / "metrics.json", {"U_LiRA": 1.0 + len(item)}
@@ -416,6 +417,7 @@ def test_evaluations_of_entries_that_are_gone_are_removed(
         "runs/evaluate/retrain/floor/metrics.json",
         "runs/evaluate/unlearn/other/trajectory.csv",
         "runs/evaluate/retrain/floor/predictions.parquet",
+        "runs/evaluate/unlearn/ours/failure.txt",
         "runs/influence/influence.parquet",
         "runs/split/request.json",
         "runs/split/test.csv",

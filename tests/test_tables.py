@@ -351,3 +351,21 @@ def test_a_missing_model_or_verdict_is_an_error(tmp_path: Path) -> None:
     results.collected(dict([cell(tmp_path / "3", 3, without="again")]))  # a floor of one model
     with pytest.raises(ArtifactError, match=r"verdicts\.json has no \['imu'\]"):
         results.collected(dict([cell(tmp_path / "2", 2, without="imu")]))
+
+
+def test_a_method_that_failed_in_a_seed_is_told_and_not_compared() -> None:
+    gaps = {**GAPS, "imu": [1.0, NAN, 3.0], "other": [NAN, NAN, NAN]}
+    table = measured({"gap": gaps})
+    table["verdict"] = table["verdict"].mask(table["gap"].isna(), "failed")
+    page = written(table)
+    assert page[HEADLINE]["imu"]["gap"] == "2.00 ± 1.41 (2 of 3 seeds)"
+    assert page[HEADLINE]["imu"]["verdicts"] == "failed 1/3, told apart 2/3"
+    assert page[HEADLINE]["other"]["gap"] == "–"
+    assert page[TO_MASK]["imu"]["gap"] == "failed in 1 of 3 seeds"
+    assert page[TO_MASK]["other"]["gap"] == "failed in 3 of 3 seeds"
+    assert results_page.picture(table, ["imu", "other"])
+
+
+def test_a_value_that_is_absent_without_a_failure_is_refused() -> None:
+    with pytest.raises(ArtifactError, match="gap of imu: 1 of 3 values are absent"):
+        results_page.page(measured({"gap": {**GAPS, "imu": [1.0, NAN, 3.0]}}), "", "digits")

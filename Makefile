@@ -4,13 +4,15 @@ PYTHON ?= python3
 UV := 0.13.8
 MLFLOW_PORT ?= 5000
 PREFECT_PORT ?= 4200
+POOL ?= cpu
+LIMIT ?= 1
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DO_NOT_TRACK := true
 # Bytecode is worth 10 s per run here, whatever the caller's shell says.
 unexport PYTHONDONTWRITEBYTECODE PYTHONPATH VIRTUAL_ENV
 
-.PHONY: help setup data run test lint table tune bench mlflow prefect clean
+.PHONY: help setup data run test lint table tune bench mlflow prefect deploy worker clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -55,6 +57,16 @@ mlflow: setup
 ## make prefect   Prefect's server and page on 127.0.0.1:4200
 prefect: setup
 	@PREFECT_SERVER_API_PORT=$(PREFECT_PORT) prefect server start --host 127.0.0.1 --port $(PREFECT_PORT)
+
+## make deploy    deployments, work pools and automations, at the server PREFECT_API_URL
+deploy: setup
+	@python -m flows.deploy
+	@prefect --no-prompt deploy --all
+
+## make worker    takes work of POOL (cpu or gpu) from the server PREFECT_API_URL, LIMIT jobs at a time
+worker: setup
+	@IMU_CLONE=$(CURDIR) prefect worker start --pool $(POOL) --type process --limit $(LIMIT) \
+	  --name "$$(hostname)-$(POOL)-$$$$"
 
 ## make data      write data/ where it is missing, and check it against data.dvc
 data: .venv/installed

@@ -1,8 +1,8 @@
-"""The canonical run as a Prefect flow: every stage of ``dvc.yaml``, in the order of the graph.
+"""The runs that can be asked for, as Prefect flows: the whole pipeline, or a part of it.
 
 A task runs ``dvc repro --single-item STAGE`` in a child process. DVC decides whether a stage must
-run, and alone writes ``dvc.lock``; Prefect decides when. So ``dvc repro`` and this flow are one
-path. Independent stages run side by side.
+run, and alone writes ``dvc.lock``; Prefect decides when and where. So ``dvc repro`` and these flows
+are one path. Independent stages run side by side.
 
     python -m flows.pipeline [--jobs N] [--force]
 """
@@ -15,145 +15,197 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
+from typing import Annotated, Any
 
-from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_link_artifact, create_table_artifact
-from prefect.cache_policies import NO_CACHE
-from prefect.futures import PrefectFuture, as_completed
+from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
+from pydantic import Field
 
+from flows import pages
+from flows.cells import Cell, CommitError, clean_commit, prepare
 from flows.children import ChildError, Children, warm
 from flows.holding import WorkspaceBusyError, only_run
-from tasks import lineage, params
+from flows.pools import Pools
+from flows.requests import Method, Request, title
+from flows.stages import run_stages
+from tasks import lineage, params, tracking
 
 JOBS = os.cpu_count() or 1
-MLFLOW_PAGE = "http://127.0.0.1:5000"  # where `make mlflow` listens
-DVC_HINTS = (
-    "To track the changes",
-    "\tgit add",
-    "To enable auto staging",
-    "\tdvc config",
-    "Use `dvc push`",
-    "Updating lock file",
-)
-
-
-@task(task_run_name="{name}", cache_policy=NO_CACHE)
-def stage(name: str, children: Children, *, changed: bool, force: bool) -> str:
-    """Bring one stage up to date; returns "computed", "restored" (from cache) or "unchanged"."""
-    log = get_run_logger()
-    if not (changed or force):
-        log.info("unchanged")
-        return "unchanged"
-    call = ["dvc", "--wait-for-lock", "repro", "--single-item", *(["--force"] if force else [])]
-    lines = children.run([*call, name], lambda line: log.info(line) if _said(line) else None)
-    if any("skipping run, checking out outputs" in line for line in lines):
-        return "restored"
-    return "unchanged" if any("didn't change, skipping" in line for line in lines) else "computed"
-
-
-def _said(line: str) -> bool:
-    """Whether a line of DVC is worth passing on: its hints for typists are not."""
-    return bool(line) and not line.startswith(DVC_HINTS)
+Jobs = Annotated[int, Field(ge=1, description="stages that run here at the same time")]
+Force = Annotated[bool, Field(description="compute every stage again, even if nothing changed")]
+ToPools = Annotated[
+    bool,
+    Field(description="hand stages to the work pools they ask for, while these have a worker"),
+]
+AS_IT_IS = Request()
 
 
 def run_name() -> str:
-    root = Path.cwd()
-    request = params.section(root, "split")
-    return f"{request['dataset']} · {request['scenario']} · seed {params.section(root, 'seed')}"
+    """Such as "digits · class 8 · seed 0"; the flow's own name comes first where it is a part."""
+    given = flow_run.parameters
+    changes = given["request"].changes()
+    said = title(params.changed(params.read(Path.cwd()), changes))
+    return f"{given['method']} · {said}" if "method" in given else said
+
+
+def reference_run_name() -> str:
+    return f"retrained · {run_name()}"
 
 
 @flow(name="pipeline", flow_run_name=run_name, validate_parameters=True)
-def pipeline(jobs: int = JOBS, force: bool = False) -> dict[str, str]:
+def pipeline(
+    request: Request = AS_IT_IS, jobs: Jobs = JOBS, force: Force = False, pools: ToPools = False
+) -> dict[str, str]:
     """Split, train, compute influences, unlearn, retrain, evaluate and report.
 
-    Args:
-        jobs: stages that run at the same time, at least 1.
-        force: compute every stage again, even if nothing changed.
-
-    Returns what became of each stage. Runs in the current folder.
+    Returns what became of each stage. Where the request changes nothing it runs in the current
+    folder, else in a workspace of its own below it.
     """
-    if jobs < 1:
-        raise ValueError(f"jobs must be >= 1, got {jobs}")
-    log, root = get_run_logger(), Path.cwd()
-    ids = {"IMU_PARENT": f"prefect-{flow_run.id}", "IMU_TAGS": json.dumps(run_tags())}
-    with only_run(root), _warm(root) as environment:
-        children = Children(root, {**ids, **environment})
-        try:
-            children.run(["check"], log.info)
-            children.run(["data"], log.info)
-            page = json.loads(children.run(["open"], log.debug)[-1])
-            try:
-                outcomes = run_stages(children, jobs, force)
-                if left := lineage.changed_stages(root):
-                    raise ChildError(
-                        f"not up to date after the run: {', '.join(sorted(left))}; an input "
-                        "changed meanwhile, run it again"
-                    )
-                page = json.loads(children.run(["close", "FINISHED"], log.debug)[-1])
-            except BaseException as error:
-                _close_unfinished(children, error)
-                raise
-            _leave_artifacts(root, outcomes, page)
-            print("\n".join(["", *children.run(["show"], log.debug)]))
-        finally:
-            children.end_all()
-    print(f"\nreport   {root / 'runs' / 'report' / 'report.html'}")
-    print(f"MLflow   make mlflow, then {_mlflow_link(page)}", flush=True)
+    return _asked(request.changes(), jobs=jobs, force=force, pools=pools)
+
+
+@flow(name="unlearn", flow_run_name=run_name, validate_parameters=True)
+def unlearn(
+    method: Method,
+    request: Request = AS_IT_IS,
+    parameters: Annotated[
+        dict[str, Any],
+        Field(description='of the method, such as {"step": 0.1}; the others as in params.yaml'),
+    ] = {},  # noqa: B006
+    jobs: Jobs = JOBS,
+    pools: ToPools = False,
+) -> dict[str, str]:
+    """One method on one forget set, judged beside retraining, doing nothing and the mask.
+
+    The rest of the pipeline runs as far as it must: what an earlier run computed is restored.
+    """
+    entries = _entries(Path.cwd(), str(method), parameters)
+    changes = request.changes() | {"unlearn": entries}
+    return _asked(changes, jobs=jobs, force=False, pools=pools)
+
+
+@flow(name="retrain-reference", flow_run_name=reference_run_name, validate_parameters=True)
+def retrain_reference(
+    request: Request = AS_IT_IS, jobs: Jobs = JOBS, force: Force = False, pools: ToPools = False
+) -> dict[str, str]:
+    """The retrained reference and the noise floor, with their evaluations, and nothing else.
+
+    With ``force`` they are trained again, which shows whether results are still the same.
+    """
+    return _asked(
+        request.changes(),
+        jobs=jobs,
+        force=force,
+        pools=pools,
+        part="evaluate_retrain@",
+    )
+
+
+def _asked(
+    changes: dict[str, Any], *, jobs: int, force: bool, pools: bool, part: str = ""
+) -> dict[str, str]:
+    """Run what a flow was asked for, and say where the results are."""
+    root = Path.cwd()
+    cell = Cell(
+        name=str(flow_run.name), changes=changes, commit=clean_commit(root) if pools else ""
+    )
+    folder = prepare(root, cell) if changes else root
+    with only_run(folder), warmed(root) as environment:
+        ran = run_workspace(
+            root, folder, cell, environment, jobs=jobs, force=force, pools=pools, part=part
+        )
+    print("\n".join(["", *ran["shown"]]))
+    if not part:
+        print(f"\nreport   {folder / 'runs' / 'report' / 'report.html'}")
+    print(f"MLflow   make mlflow, then {pages.mlflow_link(ran['page'])}", flush=True)
+    outcomes: dict[str, str] = ran["outcomes"]
     return outcomes
 
 
-def run_stages(children: Children, jobs: int, force: bool) -> dict[str, str]:
-    """Submit each stage when those before it are done, the longest chain of work first.
+def run_workspace(
+    root: Path,
+    folder: Path,
+    cell: Cell,
+    environment: dict[str, str],
+    *,
+    jobs: int,
+    force: bool = False,
+    pools: bool = False,
+    part: str = "",
+) -> dict[str, Any]:
+    """Run the stages of ``folder``, a workspace of the clone ``root``, as one run in MLflow.
 
-    After a failure no stage is started, but those that run may finish: their work is not lost.
+    part: how the names of the stages begin that are wanted; "" for all. Returns what became of
+    each stage, where its page is, and the table of results as lines.
     """
-    graph = lineage.stage_graph(children.root)
-    stale = lineage.changed_stages(children.root)
-    weight = _weights(graph)
-    futures: dict[str, PrefectFuture[str]] = {}
-    outcomes: dict[str, str] = {}
-    failures: dict[str, Exception] = {}
-    while len(outcomes) < len(graph):
-        ready = [name for name in graph if name not in futures and graph[name] <= outcomes.keys()]
-        for name in sorted(ready, key=lambda name: weight[name], reverse=True):
-            if failures or len(futures) - len(outcomes) == jobs:
-                break
-            changed = name in stale or any(outcomes[n] != "unchanged" for n in graph[name])
-            futures[name] = stage.submit(
-                name,
-                children,
-                changed=changed,
-                force=force,
-                return_state=False,
-                wait_for=[futures[needed] for needed in graph[name]],
+    log = get_run_logger()
+    ids = {
+        "IMU_PARENT": f"prefect-{flow_run.id}",
+        "IMU_TAGS": json.dumps(run_tags()),
+        "MLFLOW_TRACKING_URI": tracking.store(root),
+    }
+    children = Children(folder, {**environment, **ids})
+    elsewhere: Pools | None = None
+    try:
+        children.run(["check"], log.info)
+        Children(root, environment).run(["data"], log.info)
+        if folder != root:
+            children.run(["dvc", "checkout", "-q", "data.dvc"], log.info)
+        page = json.loads(children.run(["open"], log.debug)[-1])
+        try:
+            if pools:
+                # A store that is a file of this host is none to a worker of another.
+                served = ids["MLFLOW_TRACKING_URI"].startswith("http")
+                elsewhere = Pools(cell, children, ids if served else {})
+            targets = [name for name in lineage.stage_graph(folder) if name.startswith(part)]
+            outcomes = run_stages(
+                children, jobs, force=force, targets=targets if part else (), pools=elsewhere
             )
-        running = {f: name for name, f in futures.items() if name not in outcomes | failures}
-        if not running:
-            break
-        done = next(as_completed(list(running)))
-        try:
-            outcomes[running[done]] = done.result()
-        except Exception as error:
-            failures[running[done]] = error
-    if failures:
-        raise ChildError("\n".join(f"{name}: {error}" for name, error in failures.items()))
-    return outcomes
+            if left := lineage.changed_stages(folder) & outcomes.keys():
+                raise ChildError(
+                    f"not up to date after the run: {', '.join(sorted(left))}; an input "
+                    "changed meanwhile, run it again"
+                )
+            page = json.loads(
+                children.run(["close", "PART" if part else "FINISHED"], log.debug)[-1]
+            )
+        except BaseException as error:
+            if elsewhere:
+                elsewhere.end_all()
+            _close_unfinished(children, error)
+            raise
+        pages.leave(folder, outcomes, page, whole=not part)
+        shown = [] if part else children.run(["show"], log.debug)
+        return {"outcomes": outcomes, "page": page, "shown": shown}
+    finally:
+        children.end_all()
 
 
-def _weights(graph: dict[str, set[str]]) -> dict[str, tuple[int, int]]:
-    """Length of the longest chain that waits for a stage, then how many stages wait for it."""
-    chain: dict[str, int] = {}
-    waiting: dict[str, set[str]] = {name: set() for name in graph}
-    for name in reversed(list(graph)):
-        later = [other for other in graph if name in graph[other]]
-        chain[name] = 1 + max((chain[other] for other in later), default=0)
-        waiting[name] = set(later).union(*(waiting[other] for other in later))
-    return {name: (chain[name], len(waiting[name])) for name in graph}
+def _entries(root: Path, method: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    """The section ``unlearn`` with one method beside the baselines.
+
+    Raises ParameterError for parameters that the method does not have.
+    """
+    known = params.section(root, "unlearn")
+    found = {name: entry for name, entry in known.items() if entry["method"] == method}
+    if not found:
+        from tasks.unlearn import entries
+
+        found = {name: entry for name, entry in entries().items() if entry["method"] == method}
+    name, entry = next(iter(found.items()))
+    if unknown := sorted(parameters.keys() - (entry.keys() - {"method", "sees"})):
+        raise params.ParameterError(
+            f"parameters: {method} has no {unknown[0]!r}, only "
+            f"{', '.join(entry.keys() - {'method', 'sees'}) or 'nothing to set'}"
+        )
+    baselines = {
+        baseline: {"method": baseline, "sees": "forget"} for baseline in ("nothing", "logit_mask")
+    }
+    return baselines | {name: entry | parameters}
 
 
 @contextmanager
-def _warm(root: Path) -> Iterator[dict[str, str]]:
+def warmed(root: Path) -> Iterator[dict[str, str]]:
     """The warm start of the caller, if it began one already, else one for this run."""
     if "IMU_WARM" in os.environ:
         yield {}
@@ -182,37 +234,6 @@ def _close_unfinished(children: Children, error: BaseException) -> None:
         print(unreachable, file=sys.stderr)
 
 
-def _leave_artifacts(root: Path, outcomes: dict[str, str], page: dict[str, str]) -> None:
-    """Link, stages and results on the page of the Prefect run."""
-    create_link_artifact(_mlflow_link(page), link_text="MLflow run", key="mlflow")
-    create_link_artifact(
-        _mlflow_link(page, "comparison"), link_text="All models side by side", key="comparison"
-    )
-    create_table_artifact(
-        [{"stage": name, "outcome": outcome} for name, outcome in outcomes.items()],
-        key="stages",
-        description="What became of each stage",
-    )
-    said = json.loads((root / "runs" / "report" / "verdicts.json").read_text())
-    create_table_artifact(
-        [
-            {
-                "model": model,
-                "verdict": verdict["words"],
-                "decided by": "; ".join(verdict["decided"]),
-            }
-            for model, verdict in said.items()
-        ],
-        key="verdicts",
-        description="What the tests say of each model; evidence, not a guarantee",
-    )
-
-
-def _mlflow_link(page: dict[str, str], name: str = "link") -> str:
-    base = page["uri"] if page["uri"].startswith("http") else MLFLOW_PAGE
-    return base.rstrip("/") + page[name]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m flows.pipeline", description=__doc__)
     parser.add_argument("--jobs", type=int, default=JOBS, help="stages at the same time")
@@ -224,7 +245,7 @@ def main() -> None:
         with only_run(Path.cwd()), warm(Path.cwd()) as environment:
             os.environ.update(environment)
             outcomes = pipeline(jobs=arguments.jobs, force=arguments.force)
-    except (ChildError, WorkspaceBusyError) as error:
+    except (ChildError, CommitError, WorkspaceBusyError, params.ParameterError) as error:
         sys.exit(f"pipeline failed: {error}")
     except KeyboardInterrupt:
         sys.exit("stopped; the next run goes on with what is done")

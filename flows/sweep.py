@@ -22,12 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger
-from prefect.runtime import flow_run
 
 from flows.cells import Cell, prepare
 from flows.children import ChildError, Children, warm
 from flows.holding import WorkspaceBusyError, only_run
-from flows.pipeline import JOBS, run_stages, run_tags
+from flows.pipeline import JOBS, run_workspace
 from tasks import artifacts, params, results, results_page, tables, unlearn
 
 REPORTED = (0, 1, 2)
@@ -39,31 +38,17 @@ TUNED = ("class", "fraction")  # a file names the same samples under every seed:
 
 @flow(name="cell", flow_run_name="{cell.name}")
 def run_cell(cell: Cell, root: Path, jobs: int) -> dict[str, Any]:
-    """One pipeline in a workspace of its own; returns its folder, outcomes and results."""
-    log = get_run_logger()
+    """One pipeline in a workspace of its own; returns its folder and results."""
     folder = prepare(root, cell)
-    ids = {"IMU_PARENT": f"prefect-{flow_run.id}", "IMU_TAGS": json.dumps(run_tags())}
-    store = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow/mlflow.db")
-    children = Children(folder, {**ids, "MLFLOW_TRACKING_URI": store})
-    try:
-        children.run(["dvc", "checkout", "-q", "data.dvc"], log.info)
-        children.run(["open"], log.debug)
-        try:
-            outcomes = run_stages(children, jobs, force=False)
-        except BaseException:
-            children.run(["close", "FAILED"], log.debug)
-            raise
-        said = json.loads(children.run(["close", "FINISHED"], log.debug)[-1])
-    finally:
-        children.end_all()
-    return {"folder": str(folder), "outcomes": outcomes, **said}
+    with only_run(folder):
+        ran = run_workspace(root, folder, cell, {}, jobs=jobs)
+    return {"folder": str(folder), "results": ran["page"]["results"]}
 
 
 @flow(name="sweep", flow_run_name="{name}")
 def sweep(name: str, cells: list[Cell], root: Path, jobs: int) -> list[dict[str, Any]]:
     """Every cell in turn; each uses all ``jobs``. A cell that fails is reported at the end."""
     log, said, failed = get_run_logger(), [], []
-    Children(root, {}).run(["data"], log.info)
     for number, cell in enumerate(cells, 1):
         log.info(f"cell {number} of {len(cells)}: {cell.name}")
         try:

@@ -1,6 +1,6 @@
 """Data sets, networks, methods and metrics are found by the name of their file."""
 
-import importlib
+import importlib.util
 import pkgutil
 from functools import cache
 from types import ModuleType
@@ -9,7 +9,9 @@ from types import ModuleType
 @cache
 def names(package: str) -> tuple[str, ...]:
     """Names of the public modules in ``package``, sorted; its folder is read once."""
-    found = pkgutil.iter_modules(importlib.import_module(package).__path__)
+    spec = importlib.util.find_spec(package)  # does not import what may take seconds to
+    assert spec is not None
+    found = pkgutil.iter_modules(spec.submodule_search_locations)
     return tuple(sorted(m.name for m in found if not m.name.startswith("_")))
 
 

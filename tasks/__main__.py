@@ -10,6 +10,7 @@ python -m tasks show                  the table of results
 python -m tasks entries               a line for params.yaml of every method there is
 python -m tasks tune                  every candidate for the methods' parameters
 python -m tasks open | close STATUS   begin or end the run of the whole pipeline in MLflow
+python -m tasks restore NAME          a stage's outputs from DVC's cache and remote; or say "absent"
 python -m tasks dvc ARGUMENTS         DVC itself, ending with the process that called it
 python -m tasks key                   the pipeline key of dvc.lock, as MLflow's tag has it
 """
@@ -70,6 +71,8 @@ def main(arguments: list[str], *, forked: bool = False) -> int:
                 tracking.Tracker(workspace)
             case ["show"]:
                 print(summary.shown(workspace))
+            case ["restore", name]:
+                print("restored" if lineage.restore(workspace.root, name) else "absent")
             case ["open"]:
                 print(json.dumps(summary.opened(workspace)))
             case ["close", ending]:

@@ -8,7 +8,7 @@ they were computed, restored from a cache, or made on another machine.
 import hashlib
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,9 @@ from ruamel.yaml import YAML
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
+
+# What a stage's meta.pool may say; runtime.device can stand there.
+POOLS = {"": "", "cpu": "", "gpu": "gpu", "cuda": "gpu"}
 
 
 def current_key(root: Path, name: str) -> str:
@@ -88,6 +91,62 @@ def stage_graph(root: Path) -> dict[str, set[str]]:
             )
             if isinstance(stage, PipelineStage)
         }
+
+
+def wanted(graph: dict[str, set[str]], targets: Collection[str]) -> dict[str, set[str]]:
+    """The part of ``graph`` that ``targets`` need, themselves included; all of it without any.
+
+    Raises KeyError for a target that is no stage.
+    """
+    if not targets:
+        return graph
+    needed, left = set(targets), list(targets)
+    while left:
+        new = graph[left.pop()] - needed
+        needed |= new
+        left += new
+    return {name: before for name, before in graph.items() if name in needed}
+
+
+def stage_pools(root: Path) -> dict[str, str]:
+    """Stage -> "gpu" where its ``meta`` asks for that work pool, "" where any host will do.
+
+    Raises ParameterError for another one.
+    """
+    from dvc.stage import PipelineStage
+
+    from tasks.params import ParameterError
+
+    found = {}
+    with locked(root) as repo:
+        for stage in repo.index.stages:
+            if not isinstance(stage, PipelineStage):
+                continue
+            asked = (stage.meta or {}).get("pool", "")
+            if asked not in POOLS:
+                raise ParameterError(
+                    f"dvc.yaml: {stage.name}: meta.pool must be cpu, gpu or cuda, got {asked!r}"
+                )
+            found[stage.name] = POOLS[asked]
+    return found
+
+
+def restore(root: Path, name: str) -> bool:
+    """Check the stage's outputs out of DVC's cache, its remote included; False where it has none.
+
+    What ``dvc repro --pull`` does before it runs a stage, without running it.
+    """
+    from dvc.stage.cache import RunCacheNotFoundError
+
+    with locked(root) as repo:
+        repo.stage_cache.pull(None)
+        stage = repo.stage.load_one(name=name)
+        stage.save_deps()
+        try:
+            repo.stage_cache.restore(stage, pull=True)
+        except RunCacheNotFoundError:
+            return False
+    return True
 
 
 def changed_stages(root: Path) -> set[str]:

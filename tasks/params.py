@@ -1,5 +1,6 @@
 """``params.yaml``, the only source of parameters, read into typed and checked dataclasses."""
 
+import copy
 import json
 import sys
 from io import StringIO
@@ -12,6 +13,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 FILE = "params.yaml"
+REPLACED = ("network", "retrain", "unlearn")  # sections whose keys depend on what they name
 T = TypeVar("T")
 
 
@@ -71,6 +73,29 @@ def parse(content: Any, name: str, config: type[T]) -> T:
         raise ParameterError(f"{FILE}: {name}: {error}") from error
     except ValidationError as error:
         raise ParameterError("\n".join(_explain(e, name, config) for e in error.errors())) from None
+
+
+def changed(content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """``content``, a whole ``params.yaml``, with other values at some dotted paths.
+
+    Raises ParameterError for a path that is not there, and for a section that would lose what is
+    not named.
+    """
+    content = copy.deepcopy(content)
+    for path, value in changes.items():
+        *parents, last = path.split(".")
+        section: Any = content
+        for part in parents:
+            section = section.get(part) if isinstance(section, dict) else None
+        if not isinstance(section, dict) or last not in section:
+            raise ParameterError(f"{FILE} has no {path!r} to change")
+        if isinstance(value, dict) and not parents and path not in REPLACED:
+            raise ParameterError(
+                f"{path!r} cannot be replaced whole: name what changes, such as "
+                f"'{path}.{next(iter(value), '')}'"
+            )
+        section[last] = value
+    return content
 
 
 def line(content: dict[str, Any]) -> str:

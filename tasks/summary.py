@@ -26,8 +26,16 @@ def opened(workspace: Workspace) -> dict[str, str]:
 
 
 def closed(workspace: Workspace, status: str) -> dict[str, Any]:
-    """End the pipeline run that IMU_PARENT names as FINISHED, FAILED or KILLED."""
+    """End the pipeline run that IMU_PARENT names as FINISHED, FAILED or KILLED.
+
+    PART: finished, though only some of its stages were wanted, so that there is no comparison.
+    """
     tracker = Tracker(workspace)
+    if status == "PART":
+        keys = lineage.locked_keys(workspace.root)
+        parent = _with_restored(workspace, tracker, token()[0], keys)
+        tracker.end(parent, "FINISHED")
+        return _page(workspace, tracker, parent)
     if status == "FINISHED":
         page = _page(workspace, tracker, complete(workspace, tracker, token()[0]))
         keys = lineage.locked_keys(workspace.root)
@@ -48,20 +56,7 @@ def complete(
 
     keys = lineage.locked_keys(workspace.root) | (made or {})
     commands = lineage.commands(workspace.root)
-    parent = tracker.parent(of, run_tags(workspace))
-    for name in tracker.missing(parent, [name for name in commands if name in keys]):
-        stage, item = commands[name]
-        original = tracker.computed(keys[name])
-        tags = {"restored": "true"} | ({"restored.from": original.info.run_id} if original else {})
-        extra, more = times.of_stage(workspace, tracker, name, item, keys)
-        tracker.finish(
-            tracker.begin(parent, of, name, run_tags(workspace) | tags),
-            module_of(stage).record(workspace, item),
-            key=keys[name],
-            extra=extra,
-            tags=more,
-            files=original is None,
-        )
+    parent = _with_restored(workspace, tracker, of, keys)
     said = report.read_verdicts(workspace)
     stages = {row.model: row.stage for row in lineup.rows(workspace)}
     tracker.tell(
@@ -90,6 +85,26 @@ def complete(
         {"": [workspace.root / "dvc.lock"] if made is None else []},
     )
     tracker.end(parent, "FINISHED")
+    return parent
+
+
+def _with_restored(workspace: Workspace, tracker: Tracker, of: str, keys: dict[str, str]) -> str:
+    """Add the stages that were not computed to the pipeline run ``of``; returns its id."""
+    commands = lineage.commands(workspace.root)
+    parent = tracker.parent(of, run_tags(workspace))
+    for name in tracker.missing(parent, [name for name in commands if name in keys]):
+        stage, item = commands[name]
+        original = tracker.computed(keys[name])
+        tags = {"restored": "true"} | ({"restored.from": original.info.run_id} if original else {})
+        extra, more = times.of_stage(workspace, tracker, name, item, keys)
+        tracker.finish(
+            tracker.begin(parent, of, name, run_tags(workspace) | tags),
+            module_of(stage).record(workspace, item),
+            key=keys[name],
+            extra=extra,
+            tags=more,
+            files=original is None,
+        )
     return parent
 
 

@@ -114,9 +114,11 @@ def run(
     return done
 
 
-def started(root: Path, *command: str, until: str, **environment: str) -> subprocess.Popen[str]:
+def started(
+    root: Path, *command: str, until: str, log: Path | None = None, **environment: str
+) -> subprocess.Popen[str]:
     """A process that has printed ``until``; it leads a session of its own."""
-    log = root.parent / f"{root.name}.log"
+    log = log or root.parent / f"{root.name}.log"
     with log.open("w") as file:
         process = subprocess.Popen(
             command,

@@ -10,7 +10,7 @@ import mlflow
 import pytest
 from ruamel.yaml import YAML
 
-from flows.pipeline import _weights
+from flows.stages import weights
 from tasks import lineage
 from tests.conftest import REPOSITORY, run
 
@@ -84,7 +84,7 @@ def test_the_graph_runs_every_stage_after_those_it_needs() -> None:
 
 
 def test_training_goes_first_and_the_report_last() -> None:
-    weight = _weights(lineage.stage_graph(REPOSITORY))
+    weight = weights(lineage.stage_graph(REPOSITORY))
     assert weight["split"] > weight["train"] > weight["retrain@reference"] > weight["retrain@floor"]
     assert min(weight, key=lambda name: weight[name]) == "report"
 

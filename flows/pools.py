@@ -1,0 +1,146 @@
+"""Stages on other hosts: what is handed to a work pool, and what a worker of it does.
+
+A pool gets the name of a stage, a commit and changed parameters, never data. What a stage reads
+and makes travels through the DVC remote: before a stage is handed on, the results it needs are
+pushed; afterwards its own are restored from there, as from any other cache. A stage that some
+worker computed once is restored by all.
+"""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from time import sleep
+from typing import Any
+from uuid import UUID
+
+from prefect import flow, get_client, get_run_logger
+from prefect.client.schemas.objects import FlowRun, State, WorkerStatus
+from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Cancelling
+
+from flows.cells import Cell, prepare
+from flows.children import ChildError, Children
+from tasks import lineage
+
+POLL = 1.0  # seconds between two looks at a stage that runs elsewhere
+TRIES = 2  # a worker that dies under a stage is forgiven once
+STORED = ["dvc", "--wait-for-lock", "push", "-q", "--run-cache"]
+
+
+class Pools:
+    """The work pools, as the stages of one cell use them. ``end_all`` cancels what runs there."""
+
+    def __init__(self, cell: Cell, children: Children, environment: dict[str, str]):
+        """children: of the cell's workspace here. environment: for the stages elsewhere."""
+        self.cell, self.children, self.environment = cell, children, environment
+        self._asked = lineage.stage_pools(children.root)
+        self._graph = lineage.stage_graph(children.root)
+        self._stored: set[str] = set()
+        self._running: set[UUID] = set()
+        self._lock = threading.Lock()
+
+    def of(self, name: str) -> str:
+        """The pool that takes the stage now: the one it asks for, if a worker is there; else ""."""
+        pool = self._asked[name]
+        return pool if pool and online(pool) else ""
+
+    def run(self, name: str, pool: str, *, force: bool, say: Callable[[str], None]) -> None:
+        """Have a worker bring the stage up to date; its outputs are in the remote afterwards.
+
+        Raises ChildError when it fails, is cancelled, or dies more often than it is forgiven.
+        """
+        with self._lock:
+            before = lineage.wanted(self._graph, [name]).keys() - {name}
+            if new := sorted({"data.dvc", *before} - self._stored):
+                self.children.run([*STORED, *new], say)
+                self._stored |= {*new}
+        for attempt in range(1, TRIES + 1):
+            state = self._run_once(name, pool, force, say)
+            if state.is_completed():
+                self._stored.add(name)
+                return
+            if state.is_crashed() and attempt < TRIES and self.of(name):
+                say(f"its worker died ({state.message}); handed to the pool {pool} again")
+                continue
+            raise ChildError(f"in the pool {pool}: {state.name}: {state.message}")
+
+    def end_all(self) -> None:
+        """Cancel every stage that runs elsewhere."""
+        with self._lock:
+            running = list(self._running)
+        with get_client(sync_client=True) as client:
+            for run in running:
+                client.set_flow_run_state(run, Cancelling(message="the pipeline ended"))
+
+    def _run_once(
+        self, name: str, pool: str, force: bool, say: Callable[[str], None]
+    ) -> "State[Any]":
+        run = run_deployment(
+            f"stage/{pool}",
+            parameters={
+                "stage": name,
+                "title": f"{name} · {self.cell.name}",
+                "commit": self.cell.commit,
+                "changes": self.cell.changes,
+                "environment": self.environment,
+                "force": force,
+            },
+            timeout=0,
+        )
+        assert isinstance(run, FlowRun)  # outside of coroutines
+        self._running.add(run.id)
+        try:
+            say(f"handed to the pool {pool} as run {run.id}")
+            with get_client(sync_client=True) as client:
+                while True:
+                    state = client.read_flow_run(run.id).state
+                    if state is not None and state.is_final():
+                        return state
+                    sleep(POLL)
+        finally:
+            self._running.discard(run.id)
+
+
+def online(pool: str) -> list[str]:
+    """Names of the workers of ``pool`` that the server has heard of lately."""
+    with get_client(sync_client=True) as client:
+        try:
+            workers = client.read_workers_for_work_pool(pool)
+        except ObjectNotFound:
+            return []
+    return [worker.name for worker in workers if worker.status == WorkerStatus.ONLINE]
+
+
+@flow(name="stage", flow_run_name="{title}", validate_parameters=True)
+def run_stage(
+    stage: str,
+    title: str,
+    commit: str,
+    changes: dict[str, Any] | None = None,
+    environment: dict[str, str] | None = None,
+    force: bool = False,
+) -> None:
+    """Bring one stage up to date and push its results: what a worker does for a pipeline elsewhere.
+
+    Args:
+        stage: name in dvc.yaml, such as unlearn@imu.
+        title: name of this run.
+        commit: of the code; fetched where this clone lacks it.
+        changes: parameters that differ from params.yaml, by dotted path.
+        environment: where the stage logs, and to which pipeline run it belongs.
+        force: compute it even if nothing changed.
+
+    Runs in a cell of the current folder, which is a clone of the repository.
+    """
+    log, root = get_run_logger(), Path.cwd()
+    folder = prepare(root, Cell(name=stage, changes=changes or {}, commit=commit))
+    children = Children(folder, environment or {})
+    repro = ["dvc", "--wait-for-lock", "repro", "--pull"]
+    try:
+        children.run([*repro, stage], log.info)
+        if force:
+            children.run([*repro, "--force", "--single-item", stage], log.info)
+        children.run([*STORED, stage], log.info)
+    finally:
+        children.end_all()

@@ -1,0 +1,94 @@
+"""What a run can be asked for: typed parameters, which Prefect's page shows as a form."""
+
+from enum import StrEnum
+from pathlib import PurePath
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from imu import discovery
+
+Method = StrEnum("Method", {name: name for name in discovery.names("imu.unlearn")})  # type: ignore[misc]
+
+
+def title(parameters: dict[str, Any]) -> str:
+    """Data set, forget set and seed of a whole ``params.yaml``, in a few words."""
+    split = parameters["split"]
+    of = split[f"by_{split['scenario']}"]
+    forgotten = {
+        "class": lambda: "class " + ", ".join(of["classes"]),
+        "fraction": lambda: f"{100 * of['fraction']:g} %",
+        "ids": lambda: f"ids of {PurePath(of['file']).name}",
+        "group": lambda: ", ".join(of["values"]),
+        "subject": lambda: ", ".join(of["subjects"]),
+    }
+    return f"{split['dataset']} · {forgotten[split['scenario']]()} · seed {parameters['seed']}"
+
+
+class Request(BaseModel):
+    """What is forgotten, and under which seed; all that is left empty is as in params.yaml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seed: int | None = Field(
+        default=None,
+        ge=0,
+        description="of the original model, its retrained references and the methods",
+    )
+    scenario: Literal["class", "fraction", "ids", "group", "subject"] | None = Field(
+        default=None, description="which kind of forget set; its own fields are below"
+    )
+    classes: list[str] = Field(
+        default=[], description="class: names of the classes to forget whole"
+    )
+    fraction: float | None = Field(
+        default=None, gt=0, lt=1, description="fraction: share of the training samples"
+    )
+    file: str = Field(
+        default="", description='ids: CSV or parquet file in the repository, column "id"'
+    )
+    attribute: str = Field(
+        default="", description="group: what the data know of a sample besides its label"
+    )
+    values: list[str] = Field(default=[], description="group: values of the attribute")
+    subjects: list[str] = Field(default=[], description="subject: whose samples to forget")
+    settings: dict[str, Any] = Field(
+        default={}, description='any other parameter by its path, such as {"train.epochs": 30}'
+    )
+
+    @model_validator(mode="after")
+    def _fit(self) -> "Request":
+        of = {
+            "class": ["classes"],
+            "fraction": ["fraction"],
+            "ids": ["file"],
+            "group": ["attribute", "values"],
+            "subject": ["subjects"],
+        }
+        for scenario, fields in of.items():
+            for name in fields:
+                if getattr(self, name) and scenario != self.scenario:
+                    raise ValueError(
+                        f"{name} belongs to the scenario {scenario}, got the scenario "
+                        f"{self.scenario}: set scenario to {scenario!r}"
+                    )
+        if twice := sorted(self._named().keys() & self.settings.keys()):
+            raise ValueError(f"settings repeat {twice[0]}, which has a field of its own here")
+        return self
+
+    def changes(self) -> dict[str, Any]:
+        """Parameters that differ from ``params.yaml``, by dotted path."""
+        return self._named() | self.settings
+
+    def _named(self) -> dict[str, Any]:
+        found = {
+            "seed": self.seed,
+            "split.scenario": self.scenario,
+            "split.by_class.classes": self.classes,
+            "split.by_fraction.fraction": self.fraction,
+            "split.by_ids.file": self.file,
+            "split.by_group.attribute": self.attribute,
+            "split.by_group.values": self.values,
+            "split.by_subject.subjects": self.subjects,
+        }
+        return {path: value for path, value in found.items() if value not in (None, "", [])}

@@ -4,6 +4,7 @@ PYTHON ?= python3
 UV := 0.13.8
 MLFLOW_PORT ?= 5000
 PREFECT_PORT ?= 4200
+LISTEN ?= 127.0.0.1
 POOL ?= cpu
 LIMIT ?= 1
 
@@ -45,18 +46,19 @@ bench: setup
 	@python -m benchmarks.influence
 	@python -m benchmarks.ensemble
 	@python -m benchmarks.training
+	@python -m benchmarks.orchestration
 	@python -m benchmarks.verdict
 
 ## make mlflow    MLflow's page on 127.0.0.1:5000
 mlflow: setup
-	@echo "http://127.0.0.1:$(MLFLOW_PORT)/#/experiments/1/runs?workflowType=machine_learning"
-	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --host 127.0.0.1 --port $(MLFLOW_PORT) \
+	@echo "http://$(LISTEN):$(MLFLOW_PORT)/#/experiments/1/runs?workflowType=machine_learning"
+	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --host $(LISTEN) --port $(MLFLOW_PORT) \
 	  --workers 1 --backend-store-uri sqlite:///$(CURDIR)/mlflow/mlflow.db \
 	  --artifacts-destination $(CURDIR)/mlflow/artifacts
 
 ## make prefect   Prefect's server and page on 127.0.0.1:4200
 prefect: setup
-	@PREFECT_SERVER_API_PORT=$(PREFECT_PORT) prefect server start --host 127.0.0.1 --port $(PREFECT_PORT)
+	@PREFECT_SERVER_API_PORT=$(PREFECT_PORT) prefect server start --host $(LISTEN) --port $(PREFECT_PORT)
 
 ## make deploy    deployments, work pools and automations, at the server PREFECT_API_URL
 deploy: setup

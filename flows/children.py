@@ -11,8 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic, sleep
+from weakref import WeakSet
 
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
+
+
+_LIVING: "WeakSet[Children]" = WeakSet()
 
 
 class ChildError(RuntimeError):
@@ -20,10 +24,15 @@ class ChildError(RuntimeError):
 
 
 class Children:
-    """All running children of one flow. ``end_all`` ends them with everything they started."""
+    """All running children of one flow. ``end_all`` ends them with everything they started.
+
+    also: called by ``end_all`` first.
+    """
 
     def __init__(self, root: Path, environment: dict[str, str]):
         self.root = root
+        self.also: list[Callable[[], None]] = []
+        _LIVING.add(self)
         self.environment = {**os.environ, **environment, "PYTHONUNBUFFERED": "1"}
         self._running: set[subprocess.Popen[str]] = set()
         self._lock = threading.Lock()
@@ -73,12 +82,21 @@ class Children:
         with self._lock:
             self._closed = True
             running = list(self._running)
+        for call in self.also:
+            call()
         end(running)
+
+
+def end_everything() -> None:
+    """End the children of every flow in this process."""
+    for children in list(_LIVING):
+        children.end_all()
 
 
 def reason(lines: list[str]) -> str:
     """Why a child failed: what its stage said last of a failure, else its last lines."""
-    said = [text for text in lines if text and not text.startswith("ERROR: failed to reproduce")]
+    idle = ("ERROR: failed to reproduce", "Having any troubles?")
+    said = [text for text in lines if text and not text.startswith(idle)]
     for number in range(len(said) - 1, -1, -1):
         if " failed: " in said[number] or said[number].startswith("not logged: "):
             return "\n".join(said[number:])

@@ -1,25 +1,35 @@
 """What a Prefect server needs besides the deployments: work pools, and automations.
 
-python -m flows.deploy      creates what is missing and changes what differs
+    python -m flows.deploy      creates what is missing and changes what differs
+
+IMU_WEBHOOK: an address that is told of runs that fail and of verdicts that were not wanted.
 """
 
+import json
+import os
 import sys
 from datetime import timedelta
+from uuid import UUID
 
 import httpx
 from prefect import get_client
+from prefect.blocks.webhook import Webhook
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import StateType
 from prefect.events import AutomationCore
-from prefect.events.actions import ChangeFlowRunState
+from prefect.events.actions import CallWebhook, ChangeFlowRunState
 from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
+from pydantic import SecretStr
+
+from flows import pages
 
 POOLS = {
     "cpu": "Hosts without an accelerator: they run the flows, and stages that ask for none.",
     "gpu": "Hosts with a GPU: training, influence, unlearning and retraining.",
 }
+WEBHOOK = "IMU_WEBHOOK"  # address that is told of failures and of unwanted verdicts
 SILENCE = timedelta(seconds=90)  # three heartbeats, see prefect.toml
 
 
@@ -49,8 +59,52 @@ def crashed() -> AutomationCore:
     )
 
 
-def prepare() -> list[str]:
-    """Create or update everything; returns what was done."""
+def failed(webhook: UUID) -> AutomationCore:
+    """Tell the webhook of every run that failed or crashed."""
+    return AutomationCore(
+        name="imu: tell of failures",
+        description="Calls the webhook imu when a run fails or crashes.",
+        trigger=EventTrigger(
+            expect={"prefect.flow-run.Failed", "prefect.flow-run.Crashed"},
+            match={"prefect.resource.id": "prefect.flow-run.*"},
+            match_related={
+                "prefect.resource.role": "flow",
+                # Their stages elsewhere and their cells fail with them.
+                "prefect.resource.name": ["pipeline", "retrain-reference", "sweep", "unlearn"],
+            },
+            posture=Posture.Reactive,
+            threshold=1,
+        ),
+        actions=[
+            CallWebhook(
+                block_document_id=webhook,
+                payload=_text("{{ flow_run.name }}: {{ flow_run.state.name }}"),
+            )
+        ],
+    )
+
+
+def unwanted(webhook: UUID) -> AutomationCore:
+    """Tell the webhook of verdicts other than the one that a run was to have."""
+    return AutomationCore(
+        name="imu: tell of unwanted verdicts",
+        description="Calls the webhook imu when a method gets another verdict than was wanted.",
+        trigger=EventTrigger(
+            expect={pages.UNWANTED},
+            posture=Posture.Reactive,
+            threshold=1,
+        ),
+        actions=[CallWebhook(block_document_id=webhook, payload=_text("{{ event.payload.said }}"))],
+    )
+
+
+def _text(template: str) -> str:
+    """The body that chats take."""
+    return json.dumps({"text": template})
+
+
+def prepare(webhook: str) -> list[str]:
+    """Create or update everything; returns what was done. webhook: "" for none."""
     done = []
     with get_client(sync_client=True) as client:
         for name, description in POOLS.items():
@@ -61,11 +115,16 @@ def prepare() -> list[str]:
                     WorkPoolCreate(name=name, type="process", description=description)
                 )
                 done.append(f"work pool {name} created")
-        wanted = crashed()
-        for known in client.read_automations_by_name(wanted.name):
-            client.delete_automation(known.id)
-        client.create_automation(wanted)
-        done.append(f"automation “{wanted.name}” set")
+        wanted = [crashed()]
+        if webhook:
+            block = Webhook(url=SecretStr(webhook)).save("imu", overwrite=True)
+            assert isinstance(block, UUID)  # outside of coroutines
+            wanted += [failed(block), unwanted(block)]
+        for automation in wanted:
+            for known in client.read_automations_by_name(automation.name):
+                client.delete_automation(known.id)
+            client.create_automation(automation)
+            done.append(f"automation “{automation.name}” set")
     return done
 
 
@@ -74,7 +133,7 @@ def main() -> None:
     if url is None:
         sys.exit("PREFECT_API_URL is not set: there is no server to deploy to")
     try:
-        done = prepare()
+        done = prepare(os.environ.get(WEBHOOK, ""))
     except httpx.ConnectError as error:
         sys.exit(f"no server answers at PREFECT_API_URL, {url}: {error}")
     print("\n".join([f"server {url}", *done]))

@@ -28,15 +28,13 @@ from flows.holding import WorkspaceBusyError, only_run
 from flows.pools import Pools
 from flows.requests import Method, Request, title
 from flows.stages import run_stages
+from imu.verdict import Outcome
 from tasks import lineage, params, tracking
+from tasks.workspace import BASELINES
 
 JOBS = os.cpu_count() or 1
-Jobs = Annotated[int, Field(ge=1, description="stages that run here at the same time")]
-Force = Annotated[bool, Field(description="compute every stage again, even if nothing changed")]
-ToPools = Annotated[
-    bool,
-    Field(description="hand stages to the work pools they ask for, while these have a worker"),
-]
+WANTED: Outcome = "indistinguishable"
+Jobs = Annotated[int, Field(ge=1)]
 AS_IT_IS = Request()
 
 
@@ -54,43 +52,64 @@ def reference_run_name() -> str:
 
 @flow(name="pipeline", flow_run_name=run_name, validate_parameters=True)
 def pipeline(
-    request: Request = AS_IT_IS, jobs: Jobs = JOBS, force: Force = False, pools: ToPools = False
+    request: Request = AS_IT_IS,
+    jobs: Jobs = JOBS,
+    force: bool = False,
+    pools: bool = False,
+    wanted: Outcome = WANTED,
 ) -> dict[str, str]:
     """Split, train, compute influences, unlearn, retrain, evaluate and report.
+
+    Args:
+        request: what to forget; all that is empty is as in params.yaml.
+        jobs: stages that run here at the same time.
+        force: compute every stage again, even if nothing changed.
+        pools: hand stages to the work pools that they ask for, while these have a worker.
+        wanted: the verdict that methods are to have; another one is told to automations.
 
     Returns what became of each stage. Where the request changes nothing it runs in the current
     folder, else in a workspace of its own below it.
     """
-    return _asked(request.changes(), jobs=jobs, force=force, pools=pools)
+    return _asked(request.changes(), jobs=jobs, force=force, pools=pools, wanted=wanted)
 
 
 @flow(name="unlearn", flow_run_name=run_name, validate_parameters=True)
 def unlearn(
     method: Method,
     request: Request = AS_IT_IS,
-    parameters: Annotated[
-        dict[str, Any],
-        Field(description='of the method, such as {"step": 0.1}; the others as in params.yaml'),
-    ] = {},  # noqa: B006
+    parameters: dict[str, Any] = {},  # noqa: B006
     jobs: Jobs = JOBS,
-    pools: ToPools = False,
+    pools: bool = False,
+    wanted: Outcome = WANTED,
 ) -> dict[str, str]:
     """One method on one forget set, judged beside retraining, doing nothing and the mask.
 
     The rest of the pipeline runs as far as it must: what an earlier run computed is restored.
+
+    Args:
+        method: a file in imu/unlearn.
+        request: what to forget; all that is empty is as in params.yaml.
+        parameters: of the method, such as {"step": 0.1}; the others are as in params.yaml.
+        jobs: stages that run here at the same time.
+        pools: hand stages to the work pools that they ask for, while these have a worker.
+        wanted: the verdict that methods are to have; another one is told to automations.
     """
-    entries = _entries(Path.cwd(), str(method), parameters)
+    entries = entries_of(Path.cwd(), str(method), parameters)
     changes = request.changes() | {"unlearn": entries}
-    return _asked(changes, jobs=jobs, force=False, pools=pools)
+    return _asked(changes, jobs=jobs, force=False, pools=pools, wanted=wanted)
 
 
 @flow(name="retrain-reference", flow_run_name=reference_run_name, validate_parameters=True)
 def retrain_reference(
-    request: Request = AS_IT_IS, jobs: Jobs = JOBS, force: Force = False, pools: ToPools = False
+    request: Request = AS_IT_IS, jobs: Jobs = JOBS, force: bool = False, pools: bool = False
 ) -> dict[str, str]:
-    """The retrained reference and the noise floor, with their evaluations, and nothing else.
+    """The retrained reference and the noise floor, with their evaluations.
 
-    With ``force`` they are trained again, which shows whether results are still the same.
+    Args:
+        request: what to forget; all that is empty is as in params.yaml.
+        jobs: stages that run here at the same time.
+        force: compute every stage again, even if nothing changed.
+        pools: hand stages to the work pools that they ask for, while these have a worker.
     """
     return _asked(
         request.changes(),
@@ -102,7 +121,13 @@ def retrain_reference(
 
 
 def _asked(
-    changes: dict[str, Any], *, jobs: int, force: bool, pools: bool, part: str = ""
+    changes: dict[str, Any],
+    *,
+    jobs: int,
+    force: bool,
+    pools: bool,
+    wanted: str = "",
+    part: str = "",
 ) -> dict[str, str]:
     """Run what a flow was asked for, and say where the results are."""
     root = Path.cwd()
@@ -112,7 +137,15 @@ def _asked(
     folder = prepare(root, cell) if changes else root
     with only_run(folder), warmed(root) as environment:
         ran = run_workspace(
-            root, folder, cell, environment, jobs=jobs, force=force, pools=pools, part=part
+            root,
+            folder,
+            cell,
+            environment,
+            jobs=jobs,
+            force=force,
+            pools=pools,
+            wanted=wanted,
+            part=part,
         )
     print("\n".join(["", *ran["shown"]]))
     if not part:
@@ -131,12 +164,14 @@ def run_workspace(
     jobs: int,
     force: bool = False,
     pools: bool = False,
+    wanted: str = "",
     part: str = "",
 ) -> dict[str, Any]:
     """Run the stages of ``folder``, a workspace of the clone ``root``, as one run in MLflow.
 
-    part: how the names of the stages begin that are wanted; "" for all. Returns what became of
-    each stage, where its page is, and the table of results as lines.
+    wanted: the verdict that methods are to have; "" for any. part: how the names of the stages
+    begin that are to run; "" for all. Returns what became of each stage, where its page is, and
+    the table of results as lines.
     """
     log = get_run_logger()
     ids = {
@@ -145,7 +180,6 @@ def run_workspace(
         "MLFLOW_TRACKING_URI": tracking.store(root),
     }
     children = Children(folder, {**environment, **ids})
-    elsewhere: Pools | None = None
     try:
         children.run(["check"], log.info)
         Children(root, environment).run(["data"], log.info)
@@ -153,10 +187,9 @@ def run_workspace(
             children.run(["dvc", "checkout", "-q", "data.dvc"], log.info)
         page = json.loads(children.run(["open"], log.debug)[-1])
         try:
-            if pools:
-                # A store that is a file of this host is none to a worker of another.
-                served = ids["MLFLOW_TRACKING_URI"].startswith("http")
-                elsewhere = Pools(cell, children, ids if served else {})
+            # A store that is a file of this host is none to a worker of another.
+            served = ids["MLFLOW_TRACKING_URI"].startswith("http")
+            elsewhere = Pools(cell, children, ids if served else {}) if pools else None
             targets = [name for name in lineage.stage_graph(folder) if name.startswith(part)]
             outcomes = run_stages(
                 children, jobs, force=force, targets=targets if part else (), pools=elsewhere
@@ -170,19 +203,19 @@ def run_workspace(
                 children.run(["close", "PART" if part else "FINISHED"], log.debug)[-1]
             )
         except BaseException as error:
-            if elsewhere:
-                elsewhere.end_all()
             _close_unfinished(children, error)
             raise
-        pages.leave(folder, outcomes, page, whole=not part)
+        pages.leave(folder, outcomes, page, whole=not part, wanted=wanted)
         shown = [] if part else children.run(["show"], log.debug)
         return {"outcomes": outcomes, "page": page, "shown": shown}
     finally:
         children.end_all()
 
 
-def _entries(root: Path, method: str, parameters: dict[str, Any]) -> dict[str, Any]:
+def entries_of(root: Path, method: str, parameters: dict[str, Any]) -> dict[str, Any]:
     """The section ``unlearn`` with one method beside the baselines.
+
+    Of several entries of the method the one that bears its name, else the first.
 
     Raises ParameterError for parameters that the method does not have.
     """
@@ -192,15 +225,14 @@ def _entries(root: Path, method: str, parameters: dict[str, Any]) -> dict[str, A
         from tasks.unlearn import entries
 
         found = {name: entry for name, entry in entries().items() if entry["method"] == method}
-    name, entry = next(iter(found.items()))
+    name = method if method in found else next(iter(found))
+    entry = found[name]
     if unknown := sorted(parameters.keys() - (entry.keys() - {"method", "sees"})):
         raise params.ParameterError(
             f"parameters: {method} has no {unknown[0]!r}, only "
             f"{', '.join(entry.keys() - {'method', 'sees'}) or 'nothing to set'}"
         )
-    baselines = {
-        baseline: {"method": baseline, "sees": "forget"} for baseline in ("nothing", "logit_mask")
-    }
+    baselines = {baseline: {"method": baseline, "sees": "forget"} for baseline in BASELINES}
     return baselines | {name: entry | parameters}
 
 

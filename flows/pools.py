@@ -9,10 +9,11 @@ worker computed once is restored by all.
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from time import sleep
-from typing import Any
+from time import monotonic
+from typing import Any, TypeVar
 from uuid import UUID
 
+import httpx
 from prefect import flow, get_client, get_run_logger
 from prefect.client.schemas.objects import FlowRun, State, WorkerStatus
 from prefect.deployments import run_deployment
@@ -23,13 +24,14 @@ from flows.cells import Cell, prepare
 from flows.children import ChildError, Children
 from tasks import lineage
 
+T = TypeVar("T")
 POLL = 1.0  # seconds between two looks at a stage that runs elsewhere
+PATIENCE = 600.0  # seconds that the server may be away, being restarted or upgraded
 TRIES = 2  # a worker that dies under a stage is forgiven once
-STORED = ["dvc", "--wait-for-lock", "push", "-q", "--run-cache"]
 
 
 class Pools:
-    """The work pools, as the stages of one cell use them. ``end_all`` cancels what runs there."""
+    """The work pools, as one cell uses them. What runs there ends with ``children``."""
 
     def __init__(self, cell: Cell, children: Children, environment: dict[str, str]):
         """children: of the cell's workspace here. environment: for the stages elsewhere."""
@@ -39,11 +41,13 @@ class Pools:
         self._stored: set[str] = set()
         self._running: set[UUID] = set()
         self._lock = threading.Lock()
+        self._closed = threading.Event()
+        children.also.append(self.end_all)
 
     def of(self, name: str) -> str:
         """The pool that takes the stage now: the one it asks for, if a worker is there; else ""."""
         pool = self._asked[name]
-        return pool if pool and online(pool) else ""
+        return pool if pool and _patiently(lambda: online(pool), self._closed) else ""
 
     def run(self, name: str, pool: str, *, force: bool, say: Callable[[str], None]) -> None:
         """Have a worker bring the stage up to date; its outputs are in the remote afterwards.
@@ -53,7 +57,7 @@ class Pools:
         with self._lock:
             before = lineage.wanted(self._graph, [name]).keys() - {name}
             if new := sorted({"data.dvc", *before} - self._stored):
-                self.children.run([*STORED, *new], say)
+                push(self.children, new, say)
                 self._stored |= {*new}
         for attempt in range(1, TRIES + 1):
             state = self._run_once(name, pool, force, say)
@@ -66,12 +70,13 @@ class Pools:
             raise ChildError(f"in the pool {pool}: {state.name}: {state.message}")
 
     def end_all(self) -> None:
-        """Cancel every stage that runs elsewhere."""
-        with self._lock:
-            running = list(self._running)
-        with get_client(sync_client=True) as client:
-            for run in running:
-                client.set_flow_run_state(run, Cancelling(message="the pipeline ended"))
+        """Cancel every stage that runs elsewhere; none is handed on any more."""
+        self._closed.set()
+        running = list(self._running)
+        if running:
+            with get_client(sync_client=True) as client:
+                for run in running:
+                    client.set_flow_run_state(run, Cancelling(message="the pipeline ended"))
 
     def _run_once(
         self, name: str, pool: str, force: bool, say: Callable[[str], None]
@@ -93,11 +98,11 @@ class Pools:
         try:
             say(f"handed to the pool {pool} as run {run.id}")
             with get_client(sync_client=True) as client:
-                while True:
-                    state = client.read_flow_run(run.id).state
+                while not self._closed.wait(POLL):
+                    state = _patiently(lambda: client.read_flow_run(run.id).state, self._closed)
                     if state is not None and state.is_final():
                         return state
-                    sleep(POLL)
+            raise ChildError("the flow is being stopped")
         finally:
             self._running.discard(run.id)
 
@@ -110,6 +115,31 @@ def online(pool: str) -> list[str]:
         except ObjectNotFound:
             return []
     return [worker.name for worker in workers if worker.status == WorkerStatus.ONLINE]
+
+
+def push(children: Children, targets: list[str], say: Callable[[str], None]) -> None:
+    """Store results in the DVC remote, and what they were made from in its run cache.
+
+    Raises ChildError when the remote does not take them.
+    """
+    try:
+        children.run(["dvc", "--wait-for-lock", "push", "--run-cache", *targets], say)
+    except ChildError as error:
+        raise ChildError(
+            f"the DVC remote did not take the results of {', '.join(targets)}, which are complete "
+            f"in {children.root}: {error}"
+        ) from error
+
+
+def _patiently(ask: Callable[[], T], closed: threading.Event) -> T:
+    """What the server answers, though it may be away for a while."""
+    deadline = monotonic() + PATIENCE
+    while True:
+        try:
+            return ask()
+        except httpx.TransportError:
+            if monotonic() > deadline or closed.wait(POLL):
+                raise
 
 
 @flow(name="stage", flow_run_name="{title}", validate_parameters=True)
@@ -141,6 +171,6 @@ def run_stage(
         children.run([*repro, stage], log.info)
         if force:
             children.run([*repro, "--force", "--single-item", stage], log.info)
-        children.run([*STORED, stage], log.info)
+        push(children, [stage], log.info)
     finally:
         children.end_all()

@@ -10,6 +10,7 @@ from flows.children import ChildError, Children
 from flows.pools import Pools
 from tasks import lineage
 
+LOOKS = 3
 DVC_HINTS = (
     "To track the changes",
     "\tgit add",
@@ -48,7 +49,8 @@ def stage(
     if pools is not None and pool and (force or _absent(name, children)):
         pools.run(name, pool, force=force, say=say)
         elsewhere = True
-        if _absent(name, children):
+        # While another worker writes the remote's list of results, an entry may be cut short.
+        if all(_absent(name, children) for _ in range(LOOKS)):
             raise ChildError(
                 f"a worker of the pool {pool} made {name}, but the DVC remote of this clone has no "
                 "such result: do both clones have the same remote, data and commit?"

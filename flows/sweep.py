@@ -16,49 +16,237 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from contextvars import copy_context
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
 from prefect import flow, get_run_logger
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_table_artifact,
+)
+from prefect.runtime import flow_run
+from pydantic import Field
 
-from flows.cells import Cell, prepare
-from flows.children import ChildError, Children, warm
+from flows import pages
+from flows.cells import FOLDER, Cell, CommitError, clean_commit, prepare
+from flows.children import ChildError, Children, end_everything, warm
 from flows.holding import WorkspaceBusyError, only_run
-from flows.pipeline import JOBS, run_workspace
-from tasks import artifacts, params, results, results_page, tables, unlearn
+from flows.pipeline import (
+    AS_IT_IS,
+    JOBS,
+    Jobs,
+    entries_of,
+    run_tags,
+    run_workspace,
+    warmed,
+)
+from flows.requests import Method, Request, title
+from tasks import artifacts, params, results, results_page, tables, tracking, unlearn
 
 REPORTED = (0, 1, 2)
 MEMBERS = 8  # networks per family and cell; the seeds make them three families
 TUNING = {100: "1", 101: "3", 102: "5"}  # seed of everything -> class to forget
 SCENARIOS = ("class", "fraction", "ids")
+HTML = (
+    '<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>'
+    "body{{font:15px/1.5 system-ui,sans-serif;margin:1rem}}table{{border-collapse:collapse;"
+    "display:block;overflow-x:auto}}td,th{{border-bottom:1px solid #ddd;padding:.3rem .6rem;"
+    "text-align:left;white-space:nowrap}}</style>{body}</html>\n"
+)
 TUNED = ("class", "fraction")  # a file names the same samples under every seed: the reported ones
 
 
+class Swept(NamedTuple):
+    """said: cell -> its folder and results. failed: cell -> why there are none."""
+
+    said: dict[str, dict[str, Any]]
+    failed: dict[str, str]
+
+    @property
+    def folders(self) -> dict[str, dict[str, Any]]:
+        return {cell["folder"]: cell for cell in self.said.values()}
+
+    def check(self) -> None:
+        """Raises ChildError with every reason where a cell failed."""
+        if self.failed:
+            count = len(self.said) + len(self.failed)
+            lines = [f"{name}: {why}" for name, why in self.failed.items()]
+            raise ChildError(f"{len(lines)} of {count} cells failed:\n" + "\n".join(lines))
+
+
 @flow(name="cell", flow_run_name="{cell.name}")
-def run_cell(cell: Cell, root: Path, jobs: int) -> dict[str, Any]:
+def run_cell(cell: Cell, root: Path, jobs: int, group: str, pools: bool) -> dict[str, Any]:
     """One pipeline in a workspace of its own; returns its folder and results."""
     folder = prepare(root, cell)
+    environment = {tracking.GROUP: group}
     with only_run(folder):
-        ran = run_workspace(root, folder, cell, {}, jobs=jobs)
+        ran = run_workspace(root, folder, cell, environment, jobs=jobs, pools=pools)
     return {"folder": str(folder), "results": ran["page"]["results"]}
 
 
-@flow(name="sweep", flow_run_name="{name}")
-def sweep(name: str, cells: list[Cell], root: Path, jobs: int) -> list[dict[str, Any]]:
-    """Every cell in turn; each uses all ``jobs``. A cell that fails is reported at the end."""
-    log, said, failed = get_run_logger(), [], []
-    for number, cell in enumerate(cells, 1):
-        log.info(f"cell {number} of {len(cells)}: {cell.name}")
+def run_cells(
+    cells: list[Cell], root: Path, jobs: int, group: str, *, in_flight: int = 1, pools: bool = False
+) -> Swept:
+    """Every cell, ``in_flight`` at a time; one that fails leaves the others alone.
+
+    What an earlier run of the same cell finished is restored, not computed again.
+    """
+    log, swept = get_run_logger(), Swept({}, {})
+    with ThreadPoolExecutor(in_flight) as threads:
+        running = {
+            threads.submit(copy_context().run, run_cell, cell, root, jobs, group, pools): cell
+            for cell in cells
+        }
         try:
-            said.append(run_cell(cell, root, jobs))
-        except ChildError as error:
-            failed.append(f"{cell.name}: {error}")
-            log.error(failed[-1])
-    if failed:
-        raise ChildError(f"{len(failed)} of {len(cells)} cells failed:\n" + "\n".join(failed))
-    return said
+            for number, done in enumerate(as_completed(running), 1):
+                name = running[done].name
+                try:
+                    swept.said[name] = done.result()
+                    log.info(f"{number} of {len(cells)}: {name} is done")
+                except (ChildError, CommitError, params.ParameterError) as error:
+                    swept.failed[name] = str(error)
+                    log.error(f"{number} of {len(cells)}: {name} failed: {error}")
+        except BaseException:  # the threads would be waited for otherwise
+            for waiting in running:
+                waiting.cancel()
+            end_everything()
+            raise
+    order = [cell.name for cell in cells]
+    return Swept(
+        {name: swept.said[name] for name in order if name in swept.said},
+        {name: swept.failed[name] for name in order if name in swept.failed},
+    )
+
+
+@contextmanager
+def grouped(root: Path, name: str) -> Iterator[tuple[str, list[Path]]]:
+    """A run in MLflow for a sweep: its id, and the list of files that it gets at its end."""
+    environment = {
+        "IMU_PARENT": f"prefect-{flow_run.id}",
+        "IMU_TAGS": json.dumps(run_tags()),
+        "MLFLOW_TRACKING_URI": tracking.store(root),
+    }
+    page = json.loads(Children(root, environment).run(["group", name], lambda _: None)[-1])
+    files: list[Path] = []
+    status = "FAILED"
+    create_link_artifact(pages.mlflow_link(page), link_text="MLflow run", key="mlflow")
+    try:
+        yield page["run"], files
+        status = "FINISHED"
+    finally:
+        ending = ["ungroup", page["run"], status, *map(str, files)]
+        Children(root, environment).run(ending, lambda _: None)
+
+
+@flow(name="cells", flow_run_name="{name}")
+def swept(name: str, cells: list[Cell], root: Path, jobs: int) -> Swept:
+    """Cells one after the other, for the pages of ``docs/``; each uses all ``jobs``."""
+    with grouped(root, name) as (group, _):
+        found = run_cells(cells, root, jobs, group)
+        found.check()
+    return found
+
+
+@flow(name="sweep", flow_run_name="{name}", validate_parameters=True)
+def sweep(
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$")] = "sweep",
+    requests: Annotated[list[Request], Field(min_length=1)] = [AS_IT_IS],  # noqa: B006
+    methods: list[Method] = [],  # noqa: B006
+    seeds: Annotated[list[int], Field(min_length=1)] = [0, 1, 2],  # noqa: B006
+    grid: dict[str, list[Any]] = {},  # noqa: B006
+    in_flight: Annotated[int, Field(ge=1)] = 1,
+    jobs: Jobs = JOBS,
+    pools: bool = False,
+) -> dict[str, str]:
+    """Methods × seeds × forget sets × parameters: a cell for each, and a page that compares them.
+
+    A sweep that was stopped goes on where it was. Cells that fail are listed at the end; the page
+    compares the others. Returns what became of each cell.
+
+    Args:
+        name: of its pages.
+        requests: forget sets; their seeds are given below.
+        methods: files in imu/unlearn; none: the entries of params.yaml, as they stand there.
+        seeds: of training and methods.
+        grid: values to try, such as {"train.epochs": [15, 30]}; every combination is a cell.
+        in_flight: cells at the same time.
+        jobs: stages of each that run here at the same time.
+        pools: hand stages to the work pools that they ask for, while these have a worker.
+    """
+    root = Path.cwd()
+    cells = asked_cells(root, requests, methods, seeds, grid, clean_commit(root) if pools else "")
+    with warmed(root) as environment, grouped(root, name) as (group, files):
+        os.environ.update(environment)
+        found = run_cells(cells, root, jobs, group, in_flight=in_flight, pools=pools)
+        if found.said:
+            files += written(root / FOLDER / f"{name}-results", name, found, cells)
+        create_table_artifact(
+            [{"cell": cell, "outcome": "done"} for cell in found.said]
+            + [{"cell": cell, "outcome": why} for cell, why in found.failed.items()],
+            key="cells",
+            description="What became of each cell",
+        )
+        found.check()
+    return dict.fromkeys(found.said, "done")
+
+
+def asked_cells(
+    root: Path,
+    requests: Sequence[Request],
+    methods: Sequence[Method],
+    seeds: Sequence[int],
+    grid: dict[str, list[Any]],
+    commit: str,
+) -> list[Cell]:
+    """Every combination, in that order. Raises ParameterError for what params.yaml does not have.
+
+    A request must not have a seed, as the sweep sets it.
+    """
+    if any(request.seed is not None for request in requests):
+        raise params.ParameterError("requests must not have a seed: the sweep's seeds set it")
+    entries: dict[str, Any] = {}
+    for method in methods:
+        entries |= entries_of(root, method, {})
+    cells = []
+    for request, seed in product(requests, seeds):
+        for values in product(*grid.values()):
+            varied = dict(zip(grid, values, strict=True))
+            changes = {**request.changes(), "seed": seed, **varied}
+            changes |= {"unlearn": entries} if entries else {}
+            said = title(params.changed(params.read(root), changes))
+            differs = ", ".join(f"{path} {value}" for path, value in varied.items())
+            cells.append(
+                Cell(name=" · ".join(filter(None, [said, differs])), changes=changes, commit=commit)
+            )
+    return cells
+
+
+def written(folder: Path, name: str, found: Swept, cells: list[Cell]) -> list[Path]:
+    """The pages of a sweep, in ``folder`` and on Prefect's page: HTML, Markdown and CSV."""
+    from markdown_it import MarkdownIt
+
+    differing = {cell.name: cell.name.split(" · ")[3:] for cell in cells}
+    said = {
+        cell["folder"]: {**cell, "differs": " · ".join(differing[which])}
+        for which, cell in found.said.items()
+    }
+    table = results.collected(said)
+    page = results_page.page(table, f"the flow sweep, as “{name}”", name)
+    if found.failed:
+        lines = "".join(f"- {cell}: {why}\n" for cell, why in found.failed.items())
+        page += f"\n## Cells that failed\n\n{lines}"
+    body = MarkdownIt("commonmark").enable("table").render(page)
+    artifacts.write_text(folder / "results.md", page)
+    artifacts.write_text(folder / "results.html", HTML.format(title=name, body=body))
+    artifacts.write_table(folder / "results.csv", table)
+    create_markdown_artifact(page, key="results", description=f"Results of the sweep {name}")
+    return [folder / f"results.{suffix}" for suffix in ("html", "md", "csv")]
 
 
 def reported_cells(
@@ -123,8 +311,7 @@ def table(
 ) -> None:
     changes = params.read_file(settings, str(settings), "dotted paths") if settings else {}
     cells = reported_cells(root, shipped, changes, scenarios)
-    said = sweep("table", cells, root, jobs)
-    found = results.collected({cell["folder"]: cell for cell in said})
+    found = results.collected(swept("table", cells, root, jobs).folders)
     name = settings.stem if settings else str(found["dataset"].iloc[0])
     page = results_page.page(found, command(shipped, settings, scenarios), name, changes)
     target = root / "docs" / f"results-{name}.md"
@@ -144,7 +331,7 @@ def command(shipped: bool, settings: Path | None, scenarios: Sequence[str]) -> s
 
 
 def tune(root: Path, jobs: int) -> None:
-    folders = [Path(cell["folder"]) for cell in sweep("tune", tuning_cells(), root, jobs)]
+    folders = [Path(folder) for folder in swept("tune", tuning_cells(), root, jobs).folders]
     cells = [Children(folder, {}) for folder in folders]
     with ThreadPoolExecutor(jobs) as pool:  # a cell's candidates are tried in one process
         try:

@@ -10,6 +10,7 @@ python -m tasks show                  the table of results
 python -m tasks entries               a line for params.yaml of every method there is
 python -m tasks tune                  every candidate for the methods' parameters
 python -m tasks open | close STATUS   begin or end the run of the whole pipeline in MLflow
+python -m tasks group NAME | ungroup RUN STATUS FILES   begin or end the run of a sweep in MLflow
 python -m tasks restore NAME          a stage's outputs from DVC's cache and remote; or say "absent"
 python -m tasks dvc ARGUMENTS         DVC itself, ending with the process that called it
 python -m tasks key                   the pipeline key of dvc.lock, as MLflow's tag has it
@@ -75,6 +76,10 @@ def main(arguments: list[str], *, forked: bool = False) -> int:
                 print("restored" if lineage.restore(workspace.root, name) else "absent")
             case ["open"]:
                 print(json.dumps(summary.opened(workspace)))
+            case ["group", name]:
+                print(json.dumps(summary.grouped(workspace, name)))
+            case ["ungroup", run, ending, *files]:
+                summary.group_ended(workspace, run, ending, [Path(file) for file in files])
             case ["close", ending]:
                 print(json.dumps(summary.closed(workspace, ending)))
             case ["log", stage]:

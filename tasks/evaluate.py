@@ -33,7 +33,7 @@ def run(workspace: Workspace, item: str) -> float | None:
     failure = ""
     if item.startswith("unlearn/"):
         failure = unlearn.why_failed(workspace, item.removeprefix("unlearn/"))
-        artifacts.write_text(workspace.failure(item), failure)
+        artifacts.write_json(workspace.failure(item), failure)
     device, data = workspace.device(), workspace.dataset()
     sets = {name: load_samples(workspace, name, data, device) for name in SETS}
     if failure:
@@ -99,7 +99,7 @@ def record(workspace: Workspace, item: str) -> Record:
             f"{name}_accuracy": list(zip(steps["step"].tolist(), steps[name].tolist(), strict=True))
             for name in SETS
         }
-        failure = artifacts.read_text(workspace.failure(item))
+        failure = artifacts.read_json(workspace.failure(item))
         if not failure:
             found = artifacts.read_table(out / "predictions.parquet", id="str")
             tables = _tables(workspace, found)

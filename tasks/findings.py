@@ -204,6 +204,11 @@ def headlines(compared: Compared, found: list[Finding]) -> list[str]:
             "Doing nothing is not told from forgetting: the tests have no power to show "
             "forgetting here, and no verdict on this page is evidence of it."
         )
+    if mask_passes(compared):
+        lines.append(
+            "The logit mask passes every test: they do not see what features keep here, and a "
+            "model that passes may have forgotten no more than a mask does."
+        )
     for words in dict.fromkeys(f.words for f in found if f.kind in METHODS):
         models = [f.model for f in found if f.words == words and f.kind in METHODS]
         lines.append(f"{_capital(words)}: {', '.join(models)}.")
@@ -236,6 +241,13 @@ def powerless(compared: Compared) -> bool:
     return nothing is not None and compared.verdict(nothing).outcome != "not forgotten"
 
 
+def mask_passes(compared: Compared) -> bool:
+    """Whether hiding a class behind its logit passes as forgetting it."""
+    if not compared.class_wise or compared.mask is None or powerless(compared):
+        return False
+    return compared.verdict(compared.mask).outcome == "indistinguishable"
+
+
 def reasons(found: verdict.Verdict) -> list[str]:
     """What decided: how far beyond the reference the model lies in each test that it failed."""
     if not found.decisive:
@@ -263,6 +275,8 @@ def _finding(compared: Compared, model: str) -> Finding:
     words = _words(compared, WORDS[found.outcome])
     if found.outcome == "indistinguishable" and powerless(compared):
         words += ", which have no power here"
+    elif found.outcome == "indistinguishable" and mask_passes(compared):
+        words += ", which a mask on the logit passes too"
     decided = reasons(found) + _failures(compared, model, found)
     return Finding(model, kind, found.outcome, words, decided, answers)
 

@@ -134,12 +134,14 @@ def stage_pools(root: Path) -> dict[str, str]:
 def restore(root: Path, name: str) -> bool:
     """Check the stage's outputs out of DVC's cache, its remote included; False where it has none.
 
-    What ``dvc repro --pull`` does before it runs a stage, without running it.
+    What ``dvc repro --pull`` does before it runs a stage, without running it. Entries of the run
+    cache that are here already are left alone: another stage may be reading them.
     """
     from dvc.stage.cache import RunCacheNotFoundError
 
     with locked(root) as repo:
-        repo.stage_cache.pull(None)
+        remote = repo.cloud.get_remote_odb(None, "restore", hash_name="md5-dos2unix")
+        repo.stage_cache.transfer(remote, repo.cache.legacy, force=False)
         stage = repo.stage.load_one(name=name)
         stage.save_deps()
         try:

@@ -7,10 +7,9 @@ import pandas as pd
 
 from imu import metrics, verdict
 from tasks import artifacts, findings, params
-from tasks.workspace import Workspace
+from tasks.workspace import BASELINES, Workspace
 
 REFERENCE = "reference"  # the item of `retrain` that every model is compared with
-BASELINES = ("nothing", "logit_mask")  # methods that do not unlearn
 
 
 class Row(NamedTuple):
@@ -115,7 +114,8 @@ def failure(workspace: Workspace, row: Row) -> str:
     """Why there is no model of ``row``, although its method ran; "" where there is one."""
     if not row.producer.startswith("unlearn/"):
         return ""
-    return artifacts.read_text(workspace.failure(row.producer))
+    why: str = artifacts.read_json(workspace.failure(row.producer))
+    return why
 
 
 def prune(workspace: Workspace) -> None:

@@ -9,10 +9,10 @@ import pandas as pd
 
 from imu import metrics
 from tasks import artifacts, findings, lineup, params, report
-from tasks.workspace import Workspace
+from tasks.workspace import BASELINES, Workspace
 
 FLOOR = "floor"  # all its models together
-FIRST = (lineup.REFERENCE, FLOOR, *lineup.BASELINES)
+FIRST = (lineup.REFERENCE, FLOOR, *BASELINES)
 # Distances to the reference by which models are compared; few, as each is one more chance to err.
 DISTANCES = ("gap", "gap_acc", "TV", "probe_5", "proto_5", "relearn_auc")
 
@@ -41,16 +41,21 @@ class Scenario(NamedTuple):
         return [model for model in self.models if kinds[model] in findings.METHODS]
 
     @property
+    def class_wise(self) -> bool:
+        return bool(self.rows["class_wise"].iloc[0])
+
+    @property
     def trivial(self) -> str:
         """What a method must beat: masking where a class is forgotten whole, else the original."""
-        return "logit_mask" if self.rows["class_wise"].iloc[0] else "nothing"
+        return "logit_mask" if self.class_wise else "nothing"
 
 
 def collected(cells: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     """One row per cell and model: the request, the seed, the model's kind, verdict and metrics.
 
     cells: folder -> what ``python -m tasks close`` said of the cell, where the times are (its
-    results by "<model>/RTE_time"); all else is in the cell's report. Raises ArtifactError when a
+    results by "<model>/RTE_time"), and "differs", parameters that tell cells of one forget set
+    apart; all else is in the cell's report. Raises ArtifactError when a
     cell lacks a model that another one has, or the verdict on one.
     """
     parts = []
@@ -66,7 +71,7 @@ def collected(cells: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
         about = {
             "dataset": request["dataset"],
             "scenario": request["scenario"],
-            "forget": request["forget"],
+            "forget": " · ".join(filter(None, [request["forget"], said.get("differs", "")])),
             "class_wise": bool(request["forget_classes"]),
             "seed": params.section(workspace.root, "seed"),
             "networks": params.section(workspace.root, "ensemble.members"),

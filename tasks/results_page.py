@@ -10,6 +10,7 @@ from imu import statistics, verdict
 from tasks import artifacts, figures, findings, lineup, params, results
 from tasks.results import FLOOR, Scenario
 from tasks.tables import markdown, provenance
+from tasks.workspace import BASELINES
 
 Table = list[statistics.Comparison]
 
@@ -30,6 +31,7 @@ def page(
         most = max(most, scenario.seeds)
         first = [name for name in findings.HEADLINE if name in scenario.values]
         sections.append(f"## {scenario.title} ({_count(scenario.seeds, 'seed')})\n")
+        sections += _power(scenario)
         sections.append(markdown(_headline(scenario, first)))
         for yardstick in (scenario.trivial, FLOOR):
             if yardstick in scenario.models:
@@ -53,7 +55,7 @@ def page(
 def picture(table: pd.DataFrame, methods: Collection[str]) -> bytes:
     """The first forget set: mean distance of each of ``methods`` over the seeds, as PNG."""
     scenario = next(results.scenarios(table))
-    baselines = [model for model in lineup.BASELINES if model in scenario.models]
+    baselines = [model for model in BASELINES if model in scenario.models]
     shown = baselines + [model for model in scenario.methods if model in methods]
     drawn = []
     for column in findings.explained(list(scenario.distances)):
@@ -67,6 +69,21 @@ def picture(table: pd.DataFrame, methods: Collection[str]) -> bytes:
             )
         )
     return figures.distances(drawn, baselines)
+
+
+def _power(scenario: Scenario) -> list[str]:
+    """In how many seeds the tests let pass what did not forget: then they show no forgetting."""
+    verdicts = scenario.rows.set_index("model")["verdict"]
+    passed = {"The original model": verdicts[verdicts.index == "nothing"] != "not forgotten"}
+    if scenario.class_wise:
+        masked = verdicts[verdicts.index == "logit_mask"]
+        passed["A mask on the logit"] = masked == "indistinguishable"
+    return [
+        f"**{what} passes as one that forgot in {seeds.sum()} of {_count(len(seeds), 'seed')}: "
+        "there a verdict is no evidence of forgetting.**\n"
+        for what, seeds in passed.items()
+        if seeds.any()
+    ]
 
 
 def _headline(scenario: Scenario, names: list[str]) -> pd.DataFrame:

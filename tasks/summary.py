@@ -3,6 +3,7 @@
 import platform
 import socket
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from tasks import artifacts, lineage, times
@@ -43,6 +44,20 @@ def closed(workspace: Workspace, status: str) -> dict[str, Any]:
     parent = tracker.parent(token()[0], run_tags(workspace))
     tracker.end(parent, status)
     return _page(workspace, tracker, parent)
+
+
+def grouped(workspace: Workspace, name: str) -> dict[str, str]:
+    """Begin the run of a sweep, which the pipeline runs of its cells are nested below."""
+    tracker = Tracker(workspace)
+    run = tracker.group(token()[0], name, run_tags(workspace))
+    return {"run": run, "link": tracker.link(run), "uri": tracker.uri}
+
+
+def group_ended(workspace: Workspace, run: str, status: str, files: list[Path]) -> None:
+    """End the run of a sweep as FINISHED or FAILED, with its pages."""
+    tracker = Tracker(workspace)
+    tracker.summarise(run, {}, {}, {"": files})
+    tracker.end(run, status)
 
 
 def complete(

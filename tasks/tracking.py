@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 EXPERIMENT = "imu"
+GROUP = "IMU_GROUP"  # id of the run that pipeline runs begun here are nested below
 # An unreachable server is reported within a minute or so, not after MLflow's seven long retries.
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 
@@ -101,6 +102,8 @@ class Tracker:
             if found:
                 self.client.update_run(found[0].info.run_id, status="RUNNING")
                 return found[0].info.run_id
+            if group := os.environ.get(GROUP):
+                tags = {**tags, "mlflow.parentRunId": group}
             request = params.section(self.workspace.root, "split")
             created = self._create(
                 f"{request['dataset']} · {request['scenario']} · seed {self.workspace.seed}",
@@ -109,6 +112,11 @@ class Tracker:
             self._log(created, params=params.read(self.workspace.root))
             self._files(created, {"": [self.workspace.root / params.FILE]})
             return created
+
+    def group(self, token: str, name: str, tags: dict[str, str]) -> str:
+        """A run that the pipeline runs of a sweep are nested below, running."""
+        with self.reaching():
+            return self._create(name, {**tags, "imu.parent": token, "imu.kind": "sweep"})
 
     def begin(self, parent: str, token: str, name: str, tags: dict[str, str]) -> str:
         """A nested run for the stage ``name``, running."""

@@ -33,6 +33,7 @@ class Runtime:
 
 
 OWN = "own"  # folder of what the user brings; stages that build networks depend on it
+BASELINES = ("nothing", "logit_mask")  # methods that do not unlearn
 NOT_RETRAINED = "absent: original.retrain is false"
 
 
@@ -98,8 +99,8 @@ class Workspace:
         return self.runs / "evaluate" / producer
 
     def failure(self, producer: str) -> Path:
-        """Text: why an unlearning method left no model to evaluate; empty where it left one."""
-        return self.evaluation(producer) / "failure.txt"
+        """A text in JSON: why a method left no model to evaluate; "" where it left one."""
+        return self.evaluation(producer) / "failure.json"
 
     def per_sample(self, judged: str) -> Path:
         """Folder of what many networks say; ``judged`` is "unlearn/<item>" or "ensemble/floor"."""

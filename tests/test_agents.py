@@ -3,17 +3,23 @@
 import json
 import re
 import shutil
-import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from time import monotonic, sleep
 from typing import Any, NamedTuple
 
 import httpx
+import psutil
 import pytest
 from ruamel.yaml import YAML
 
+from benchmarks.orchestration import free_port
+from flows import deploy
+from flows.cells import Cell
 from flows.children import end
 from tests.conftest import MODELS, make_workspace, run, started
 
@@ -21,19 +27,49 @@ pytestmark = pytest.mark.slow
 
 
 class Site(NamedTuple):
-    """environment: of everything that talks to the server."""
+    """environment: of everything that talks to the server. processes: server, cpu and gpu."""
 
     here: Path
     elsewhere: Path
     remote: Path
     environment: dict[str, str]
+    processes: dict[str, "subprocess.Popen[str]"]
+    told: list[str]  # what the webhook was told
 
+    @property
+    def api(self) -> str:
+        return self.environment["PREFECT_API_URL"]
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    def start_server(self) -> None:
+        port = self.environment["PREFECT_SERVER_API_PORT"]
+        self._start("server", self.here, "dashboard", "server", "start", "--port", port)
+        deadline = monotonic() + 120
+        while True:
+            try:
+                httpx.get(f"{self.api}/health").raise_for_status()
+                return
+            except httpx.HTTPError:
+                assert monotonic() < deadline, self.log("server")
+                sleep(0.5)
+
+    def start_worker(self, pool: str, clone: Path) -> None:
+        """pool: its name before a hyphen, where there are several workers."""
+        call = ("worker", "start", "--pool", pool.split("-")[0], "--limit", "1")
+        self._start(pool, clone, "started!", *call)
+
+    def log(self, process: str) -> str:
+        return (self.here.parent / f"{process}.log").read_text()
+
+    def _start(self, name: str, clone: Path, until: str, *command: str) -> None:
+        self.processes[name] = started(
+            clone,
+            "prefect",
+            *command,
+            until=until,
+            log=self.here.parent / f"{name}.log",
+            **self.environment,
+            IMU_CLONE=str(clone),
+        )
 
 
 @pytest.fixture(scope="module")
@@ -51,39 +87,36 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
         "PREFECT_SERVER_API_PORT": str(port),
     }
-    processes: list[subprocess.Popen[str]] = []
-    with pytest.MonkeyPatch.context() as patch:
+    told: list[str] = []
+    site = Site(here, elsewhere, remote, environment, {}, told)
+    with webhook(told) as address, pytest.MonkeyPatch.context() as patch:
         patch.delenv("IMU_WARM")  # a worker of its own starts its own
         try:
-            processes.append(server(here, port, environment))
-            run("python", "-m", "flows.deploy", cwd=here, **environment)
+            site.start_server()
+            run("python", "-m", "flows.deploy", cwd=here, **environment, IMU_WEBHOOK=address)
             run("prefect", "--no-prompt", "deploy", "--all", cwd=here, **environment)
-            for clone, pool in ((here, "cpu"), (elsewhere, "gpu")):
-                processes.append(worker(clone, pool, environment))
-            yield Site(here, elsewhere, remote, environment)
+            site.start_worker("cpu", here)
+            site.start_worker("gpu", elsewhere)
+            yield site
         finally:
-            end(processes)
+            end(list(site.processes.values()))
 
 
-def server(clone: Path, port: int, environment: dict[str, str]) -> "subprocess.Popen[str]":
-    call = ("prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port))
-    log = clone.parent / "server.log"
-    process = started(clone, *call, until="dashboard", log=log, **environment)
-    deadline = monotonic() + 120
-    while True:
-        try:
-            return (
-                httpx.get(f"{environment['PREFECT_API_URL']}/health").raise_for_status() and process
-            )
-        except httpx.HTTPError:
-            assert monotonic() < deadline, log.read_text()
-            sleep(0.5)
+@contextmanager
+def webhook(told: list[str]) -> Iterator[str]:
+    """An address whose posts end in ``told``."""
 
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            told.append(json.loads(body)["text"])
+            self.send_response(204)
+            self.end_headers()
 
-def worker(clone: Path, pool: str, environment: dict[str, str]) -> "subprocess.Popen[str]":
-    call = ("prefect", "worker", "start", "--pool", pool, "--type", "process", "--limit", "1")
-    log = clone.parent / f"{pool}.log"
-    return started(clone, *call, until="started!", log=log, **environment, IMU_CLONE=str(clone))
+    with HTTPServer(("127.0.0.1", 0), Handler) as listener:
+        Thread(target=listener.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{listener.server_port}"
+        listener.shutdown()
 
 
 def ask(site: Site, deployment: str, **parameters: Any) -> str:
@@ -102,12 +135,12 @@ def ended(site: Site, flow_run: str, seconds: float = 300) -> dict[str, Any]:
         state: dict[str, Any] = asked(site, f"flow_runs/{flow_run}")["state"]
         if state["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
             return state
-        assert monotonic() < deadline, (state, (site.here.parent / "cpu.log").read_text()[-3000:])
+        assert monotonic() < deadline, (state, site.log("cpu")[-3000:])
         sleep(0.5)
 
 
 def asked(site: Site, path: str, **body: Any) -> Any:
-    url = f"{site.environment['PREFECT_API_URL']}/{path}"
+    url = f"{site.api}/{path}"
     return (httpx.post(url, json=body) if body else httpx.get(url)).raise_for_status().json()
 
 
@@ -190,3 +223,106 @@ def test_bad_parameters_are_refused_before_anything_runs(
     done = run(*call, cwd=site.here, check=False, **site.environment)
     assert done.returncode == 1
     assert message in done.stdout
+
+
+def trains(site: Site, seed: int, epochs: int) -> str:
+    """A run whose GPU worker is training."""
+    settings = {"train.epochs": epochs, "retrain": {"reference": {"seed_offset": 0}}}
+    before = site.log("gpu").count(f"epoch 2/{epochs}")
+    flow_run = ask(site, REFERENCE, force=False, request={"seed": seed, "settings": settings})
+    waited(lambda: site.log("gpu").count(f"epoch 2/{epochs}") > before, 120)
+    return flow_run
+
+
+def waited(until: Callable[[], object], seconds: float) -> None:
+    deadline = monotonic() + seconds
+    while not until():
+        assert monotonic() < deadline
+        sleep(0.1)
+
+
+def processes_of(clone: Path) -> list[psutil.Process]:
+    """Everything that computes in the clone's cells."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if Path(process.cwd()).is_relative_to(clone / ".cells"):
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def test_a_cancelled_run_ends_what_it_started_elsewhere(site: Site) -> None:
+    flow_run = trains(site, seed=11, epochs=200)
+    assert processes_of(site.elsewhere)
+    run("prefect", "flow-run", "cancel", flow_run, cwd=site.here, **site.environment)
+    assert ended(site, flow_run, seconds=60)["type"] == "CANCELLED"
+    left = psutil.wait_procs(processes_of(site.elsewhere) + processes_of(site.here), timeout=20)[1]
+    assert not left
+    cell = next(f for f in (site.elsewhere / ".cells").iterdir() if not (f / "dvc.lock").is_file())
+    assert not (cell / "runs" / "train").exists()
+
+
+def test_a_remote_that_cannot_be_reached_is_said_and_the_next_run_goes_on(site: Site) -> None:
+    """A file lies where the remote was: as root a missing permission is none."""
+    away = site.remote.with_name("away")
+    site.remote.rename(away)
+    site.remote.write_text("no folder")
+    request = {"seed": 12}
+    try:
+        state = ended(site, ask(site, REFERENCE, force=False, request=request))
+        assert state["type"] == "FAILED"
+        assert "the DVC remote did not take the results of data.dvc, split" in state["message"]
+        assert "Not a directory" in state["message"]
+        waited(lambda: "retrained · digits · class 8 · seed 12: Failed" in site.told, 30)
+    finally:
+        site.remote.unlink()
+        away.rename(site.remote)
+    flow_run = ask(site, REFERENCE, force=False, request=request)
+    assert ended(site, flow_run)["type"] == "COMPLETED"
+
+
+def test_a_verdict_that_was_not_wanted_is_told(site: Site) -> None:
+    code = (
+        "from prefect import flow\nfrom flows import pages\n"
+        "@flow(flow_run_name='trial')\n"
+        "def judged():\n    pages.tell(['imu: masked only'], 'indistinguishable')\n"
+        "judged()"
+    )
+    run("python", "-c", code, cwd=site.here, **site.environment)
+    said = "trial: wanted indistinguishable, got imu: masked only"
+    waited(lambda: said in site.told, 30)
+
+
+def test_a_server_that_is_restarted_during_a_run_is_waited_for(site: Site) -> None:
+    flow_run = trains(site, seed=13, epochs=400)
+    end([site.processes["server"]])
+    sleep(3)
+    site.start_server()
+    assert ended(site, flow_run)["type"] == "COMPLETED"
+
+
+def test_a_worker_that_is_killed_is_noticed_and_another_one_goes_on(site: Site) -> None:
+    flow_run = trains(site, seed=14, epochs=201)
+    worker = psutil.Process(site.processes["gpu"].pid)
+    for process in [*worker.children(recursive=True), worker]:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    site.processes["gpu"].wait()
+    assert not psutil.wait_procs(processes_of(site.elsewhere), timeout=20)[1]
+    site.start_worker("gpu", site.elsewhere)
+    # The server looks every few seconds who has been silent for so long.
+    waited(lambda: "its worker died" in site.log("cpu"), deploy.SILENCE.total_seconds() + 60)
+    assert ended(site, flow_run)["type"] == "COMPLETED"
+
+
+def test_two_workers_may_take_the_same_stage(site: Site) -> None:
+    """In two clones, at the same time: both compute it, and store the same."""
+    commit = run("git", "rev-parse", "HEAD", cwd=site.here).stdout.strip()
+    site.start_worker("gpu-2", site.here)
+    parameters = {"stage": "train", "commit": commit, "changes": {"seed": 15}}
+    runs = [ask(site, "stage/gpu", title=f"twin {n}", **parameters) for n in (1, 2)]
+    assert [ended(site, flow_run)["type"] for flow_run in runs] == ["COMPLETED"] * 2
+    cell = Cell(name="", changes=parameters["changes"], commit=commit)
+    assert locked(cell.folder(site.here)) == locked(cell.folder(site.elsewhere))

@@ -83,7 +83,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         artifacts.write_json(out / "metrics.json", dict(zip(NAMES, values, strict=False)))
         artifacts.write_table(out / "trajectory.csv", steps.assign(validation=95.0, test=94.0))
         artifacts.write_table(out / "predictions.parquet", predicted)
-        artifacts.write_text(out / "failure.txt", "")
+        artifacts.write_json(out / "failure.json", "")
         judged = "ensemble/floor" if item in RETRAINED else f"unlearn/{item}"
         artifacts.write_json(
             workspace.per_sample(judged) / "metrics.json", {"U_LiRA": 1.0 + len(item)}
@@ -278,6 +278,17 @@ def test_tests_that_doing_nothing_passes_are_said_to_have_no_power(workspace: Wo
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_a_mask_that_passes_takes_the_power_from_the_verdicts(workspace: Workspace) -> None:
+    change(workspace, "logit_mask", probe_5=60.0)
+    report.run(workspace, None)
+    words = "indistinguishable from retraining on these tests, which a mask on the logit passes too"
+    assert report.read_verdicts(workspace)["ours"]["words"] == words
+    text = Page(workspace).text
+    assert text.index("The logit mask passes every test") < text.index(f"I{words[1:]}: ours.")
+    assert "no power" not in text
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_a_floor_that_fails_its_own_tests_is_told(workspace: Workspace) -> None:
     second_floor(workspace, TV=0.07)
     report.run(workspace, None)
@@ -417,7 +428,7 @@ def test_evaluations_of_entries_that_are_gone_are_removed(
         "runs/evaluate/retrain/floor/metrics.json",
         "runs/evaluate/unlearn/other/trajectory.csv",
         "runs/evaluate/retrain/floor/predictions.parquet",
-        "runs/evaluate/unlearn/ours/failure.txt",
+        "runs/evaluate/unlearn/ours/failure.json",
         "runs/influence/influence.parquet",
         "runs/split/request.json",
         "runs/split/test.csv",

@@ -369,3 +369,17 @@ def test_a_method_that_failed_in_a_seed_is_told_and_not_compared() -> None:
 def test_a_value_that_is_absent_without_a_failure_is_refused() -> None:
     with pytest.raises(ArtifactError, match="gap of imu: 1 of 3 values are absent"):
         results_page.page(measured({"gap": {**GAPS, "imu": [1.0, NAN, 3.0]}}), "", "digits")
+
+
+def test_a_baseline_that_passes_takes_the_power_from_the_verdicts() -> None:
+    table = measured({"gap": GAPS})
+    table.loc[table["model"] == "nothing", "verdict"] = "not forgotten"
+    masked = (table["model"] == "logit_mask") & (table["seed"] < 2)
+    table.loc[masked, "verdict"] = "indistinguishable"
+    page = results_page.page(table, "", "digits")
+    assert "**A mask on the logit passes as one that forgot in 2 of 3 seeds: there" in page
+    assert "The original model passes" not in page
+    table["verdict"] = "indistinguishable"
+    page = results_page.page(table.assign(class_wise=False), "", "digits")
+    assert "**The original model passes as one that forgot in 3 of 3 seeds" in page
+    assert "A mask on the logit passes" not in page

@@ -13,7 +13,7 @@ export DO_NOT_TRACK := true
 # Bytecode is worth 10 s per run here, whatever the caller's shell says.
 unexport PYTHONDONTWRITEBYTECODE PYTHONPATH VIRTUAL_ENV
 
-.PHONY: help setup data run test lint table tune bench mlflow prefect deploy worker clean
+.PHONY: help setup data run test test-long lint table tune bench mlflow prefect deploy worker clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -24,7 +24,11 @@ run: setup
 
 ## make test      set up, then run linters, type checks, the import law and all tests
 test: setup lint
-	@pytest -n 2 --dist loadfile
+	@pytest -n 2 --dist loadfile -m "not long"
+
+## make test-long the tests that wait for minutes: workers that are killed, a server that is restarted
+test-long: setup
+	@pytest -m long
 
 lint: setup
 	@ruff check .

@@ -11,6 +11,7 @@ import filelock
 import psutil
 
 MARK = "IMU_RUN"  # in the environment of every process that a run starts
+OWN_MARK = uuid.uuid4().hex  # of this process, which may hold several workspaces
 
 
 class WorkspaceBusyError(RuntimeError):
@@ -41,14 +42,13 @@ def only_run(root: Path) -> Iterator[None]:
         if first:
             if holder.is_file():
                 end_leftovers(json.loads(holder.read_text())["mark"])
-            os.environ[MARK] = uuid.uuid4().hex
-            holder.write_text(json.dumps({"process": os.getpid(), "mark": os.environ[MARK]}))
+            os.environ[MARK] = OWN_MARK
+            holder.write_text(json.dumps({"process": os.getpid(), "mark": OWN_MARK}))
         yield
     finally:
         lock.release()
         if first:
             holder.unlink(missing_ok=True)
-            del os.environ[MARK]
 
 
 def end_leftovers(mark: str) -> None:

@@ -94,7 +94,7 @@ def unlearn(
         pools: hand stages to the work pools that they ask for, while these have a worker.
         wanted: the verdict that methods are to have; another one is told to automations.
     """
-    entries = entries_of(Path.cwd(), str(method), parameters)
+    entries = entries_of(Path.cwd(), method, parameters)
     changes = request.changes() | {"unlearn": entries}
     return _asked(changes, jobs=jobs, force=False, pools=pools, wanted=wanted)
 
@@ -212,7 +212,7 @@ def run_workspace(
         children.end_all()
 
 
-def entries_of(root: Path, method: str, parameters: dict[str, Any]) -> dict[str, Any]:
+def entries_of(root: Path, method: Method, parameters: dict[str, Any]) -> dict[str, Any]:
     """The section ``unlearn`` with one method beside the baselines.
 
     Of several entries of the method the one that bears its name, else the first.
@@ -225,7 +225,7 @@ def entries_of(root: Path, method: str, parameters: dict[str, Any]) -> dict[str,
         from tasks.unlearn import entries
 
         found = {name: entry for name, entry in entries().items() if entry["method"] == method}
-    name = method if method in found else next(iter(found))
+    name = method.value if method in found else next(iter(found))
     entry = found[name]
     if unknown := sorted(parameters.keys() - (entry.keys() - {"method", "sees"})):
         raise params.ParameterError(

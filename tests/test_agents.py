@@ -21,7 +21,7 @@ from benchmarks.orchestration import free_port
 from flows import deploy
 from flows.cells import Cell
 from flows.children import end
-from tests.conftest import MODELS, make_workspace, run, started
+from tests.conftest import keep, make_workspace, run, started
 
 pytestmark = pytest.mark.slow
 
@@ -76,7 +76,8 @@ class Site(NamedTuple):
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     top = tmp_path_factory.mktemp("agents")
     here, elsewhere, remote = top / "here", top / "elsewhere", top / "remote"
-    make_workspace(here)
+    make_workspace(here, {"ensemble": {"members": 0}})
+    keep(here, {"retrain": ("reference",), "unlearn": ("nothing", "imu")})
     run("dvc", "remote", "add", "-q", "-d", "storage", str(remote), cwd=here)
     commit = ("git", "-c", "user.name=t", "-c", "user.email=t", "commit", "-qam", "remote")
     run(*commit, cwd=here)
@@ -167,7 +168,7 @@ def test_the_gpu_host_trains_and_the_flow_goes_on_here(site: Site) -> None:
     assert ended(site, flow_run)["type"] == "COMPLETED"
     assert set(stages(site, flow_run).values()) == {"computed"}
     (cell,) = [folder for folder in (site.elsewhere / ".cells").iterdir() if folder.is_dir()]
-    assert locked(cell).keys() == {"split", "train", *(f"retrain@{r}" for r in MODELS["retrain"])}
+    assert locked(cell).keys() == {"split", "train", "retrain@reference"}
     assert locked(cell).items() <= locked(site.here).items()
     runs = asked(site, "flow_runs/filter", flows={"name": {"any_": ["stage"]}})
     assert {r["name"] for r in runs} == {
@@ -227,9 +228,10 @@ def test_bad_parameters_are_refused_before_anything_runs(
 
 def trains(site: Site, seed: int, epochs: int) -> str:
     """A run whose GPU worker is training."""
-    settings = {"train.epochs": epochs, "retrain": {"reference": {"seed_offset": 0}}}
     before = site.log("gpu").count(f"epoch 2/{epochs}")
-    flow_run = ask(site, REFERENCE, force=False, request={"seed": seed, "settings": settings})
+    flow_run = ask(
+        site, REFERENCE, force=False, request={"seed": seed, "settings": {"train.epochs": epochs}}
+    )
     waited(lambda: site.log("gpu").count(f"epoch 2/{epochs}") > before, 120)
     return flow_run
 
@@ -295,14 +297,16 @@ def test_a_verdict_that_was_not_wanted_is_told(site: Site) -> None:
     waited(lambda: said in site.told, 30)
 
 
+@pytest.mark.long
 def test_a_server_that_is_restarted_during_a_run_is_waited_for(site: Site) -> None:
-    flow_run = trains(site, seed=13, epochs=400)
+    flow_run = trains(site, seed=13, epochs=300)
     end([site.processes["server"]])
     sleep(3)
     site.start_server()
     assert ended(site, flow_run)["type"] == "COMPLETED"
 
 
+@pytest.mark.long
 def test_a_worker_that_is_killed_is_noticed_and_another_one_goes_on(site: Site) -> None:
     flow_run = trains(site, seed=14, epochs=201)
     worker = psutil.Process(site.processes["gpu"].pid)
@@ -317,6 +321,7 @@ def test_a_worker_that_is_killed_is_noticed_and_another_one_goes_on(site: Site) 
     assert ended(site, flow_run)["type"] == "COMPLETED"
 
 
+@pytest.mark.long
 def test_two_workers_may_take_the_same_stage(site: Site) -> None:
     """In two clones, at the same time: both compute it, and store the same."""
     commit = run("git", "rev-parse", "HEAD", cwd=site.here).stdout.strip()

@@ -10,13 +10,16 @@ from imu.unlearn import UnlearningError, fine_tune
 from tasks import artifacts, report, unlearn
 from tasks.tracking import Tracker
 from tasks.workspace import Workspace
-from tests.conftest import make_workspace, run
+from tests.conftest import keep, make_workspace, run
 
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """After ``dvc repro`` with a learning rate at which fine-tuning diverges."""
-    root = make_workspace(tmp_path_factory.mktemp("failed") / "workspace")
+    root = make_workspace(
+        tmp_path_factory.mktemp("failed") / "workspace", {"ensemble": {"members": 0}}
+    )
+    keep(root, {"retrain": ("reference", "floor"), "unlearn": ("nothing", "imu")})
     content = (root / "params.yaml").read_text()
     diverging = (
         "unlearn:\n  diverging: {method: fine_tune, sees: retain, sgd: {learning_rate: 1e30, "

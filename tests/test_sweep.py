@@ -13,7 +13,7 @@ from imu.splitting import Config
 from tasks import params
 from tasks.tracking import Tracker
 from tasks.workspace import Workspace
-from tests.conftest import REPOSITORY, make_workspace, run
+from tests.conftest import REPOSITORY, keep, make_workspace, run
 
 SETTINGS = REPOSITORY / "settings"
 MODELS = ("nothing", "logit_mask", "imu")
@@ -192,7 +192,8 @@ sweep(name="trial", requests=requests, methods=["imu"], seeds=[0], in_flight=2, 
 def test_a_cell_that_fails_is_told_at_the_end_and_the_others_are_not_repeated(
     tmp_path: Path,
 ) -> None:
-    root = make_workspace(tmp_path / "workspace")
+    root = make_workspace(tmp_path / "workspace", {"ensemble": {"members": 0}})
+    keep(root, {"retrain": ("reference", "floor")})
     first = run("python", "-c", ASKED, cwd=root, check=False)
     assert first.returncode == 1
     assert "1 of 3 cells failed:\ndigits · class eight · seed 0: " in first.stdout

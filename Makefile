@@ -67,7 +67,8 @@ prefect: setup
 ## make deploy    deployments, work pools and automations, at the server PREFECT_API_URL
 deploy: setup
 	@python -m flows.deploy
-	@prefect --no-prompt deploy --all
+	@prefect --no-prompt deploy --all > .prefect/deploy.log 2>&1 || { cat .prefect/deploy.log; exit 1; }
+	@echo "deployed; now, in a clone on each host: make worker, or make worker POOL=gpu"
 
 ## make worker    takes work of POOL (cpu or gpu) from the server PREFECT_API_URL, LIMIT jobs at a time
 worker: setup

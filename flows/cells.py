@@ -51,7 +51,9 @@ def prepare(root: Path, cell: Cell) -> Path:
     folder = cell.folder(root)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):  # two workers of one clone may want the same cell
+        names = set()
         for name, content in _committed(root, cell.commit) if cell.commit else _present(root):
+            names.add(name)
             if name == params.FILE:
                 content = _dumped(params.changed(YAML(typ="safe").load(content), cell.changes))
             elif not name.startswith(NEEDED):
@@ -61,6 +63,13 @@ def prepare(root: Path, cell: Cell) -> Path:
         if not cell.commit:
             # What the user brings may be kept out of git.
             shutil.copytree(root / OWN, folder / OWN, dirs_exist_ok=True)
+            names |= {str(path.relative_to(root)) for path in (root / OWN).rglob("*")}
+        for path in (
+            p for part in NEEDED if part.endswith("/") for p in (folder / part).rglob("*")
+        ):
+            name = str(path.relative_to(folder))
+            if path.is_file() and path.suffix != ".pyc" and name not in names:
+                path.unlink()  # left by an earlier try, and found by its name
         _configure(root, folder)
     return folder
 
@@ -72,6 +81,9 @@ def clean_commit(root: Path) -> str:
     tags = lineage.git_tags(root)
     if not tags:
         raise CommitError(f"{root} is no git clone: workers run commits")
+    new = _git(root, "ls-files", "--others", "--exclude-standard", "--", *NEEDED).decode().split()
+    if new:
+        raise CommitError(f"{new[0]} in {root} is in no commit, and workers run commits: commit it")
     if tags["git.dirty"] == "true":
         raise CommitError(
             f"files in {root} differ from its commit {tags['git.commit'][:12]}, and workers run "

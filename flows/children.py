@@ -1,6 +1,7 @@
 """Child processes of a flow: their lines are passed on, and none outlives the flow."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -82,9 +83,11 @@ class Children:
         with self._lock:
             self._closed = True
             running = list(self._running)
-        for call in self.also:
-            call()
-        end(running)
+        try:
+            for call in self.also:
+                call()
+        finally:
+            end(running)
 
 
 def end_everything() -> None:
@@ -95,8 +98,11 @@ def end_everything() -> None:
 
 def reason(lines: list[str]) -> str:
     """Why a child failed: what its stage said last of a failure, else its last lines."""
-    idle = ("ERROR: failed to reproduce", "Having any troubles?")
-    said = [text for text in lines if text and not text.startswith(idle)]
+    said = [text for text in lines if text and not text.startswith("Having any troubles?")]
+    # DVC says at last that a command ended with a status: the command said more before.
+    said = [
+        text for text in said if not re.match("ERROR: failed to reproduce .* exited with", text)
+    ]
     for number in range(len(said) - 1, -1, -1):
         if " failed: " in said[number] or said[number].startswith("not logged: "):
             return "\n".join(said[number:])

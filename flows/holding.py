@@ -1,14 +1,16 @@
 """One pipeline run at a time in a workspace."""
 
-import json
 import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import filelock
 import psutil
+
+from tasks import artifacts
 
 MARK = "IMU_RUN"  # in the environment of every process that a run starts
 OWN_MARK = uuid.uuid4().hex  # of this process, which may hold several workspaces
@@ -33,22 +35,31 @@ def only_run(root: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except filelock.Timeout:
-        who = json.loads(holder.read_text())["process"] if holder.is_file() else "unknown"
+        who = _held_by(holder).get("process", "unknown")
         raise WorkspaceBusyError(
             f"another pipeline run (process {who}) uses {root}: wait for it, or stop it; "
             "nothing was changed"
         ) from None
     try:
         if first:
-            if holder.is_file():
-                end_leftovers(json.loads(holder.read_text())["mark"])
+            if left := _held_by(holder):
+                end_leftovers(left["mark"])
             os.environ[MARK] = OWN_MARK
-            holder.write_text(json.dumps({"process": os.getpid(), "mark": OWN_MARK}))
+            artifacts.write_json(holder, {"process": os.getpid(), "mark": OWN_MARK})
         yield
     finally:
-        lock.release()
         if first:
             holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def _held_by(holder: Path) -> dict[str, Any]:
+    """Who holds the workspace, or held it when it was killed; {} where nobody does."""
+    try:
+        found: dict[str, Any] = artifacts.read_json(holder)
+        return found
+    except artifacts.ArtifactError:  # none, or from before a power cut
+        return {}
 
 
 def end_leftovers(mark: str) -> None:

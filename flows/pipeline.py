@@ -26,7 +26,7 @@ from flows.cells import Cell, CommitError, clean_commit, prepare
 from flows.children import ChildError, Children, warm
 from flows.holding import WorkspaceBusyError, only_run
 from flows.pools import Pools
-from flows.requests import Method, Request, title
+from flows.requests import Method, Request
 from flows.stages import run_stages
 from imu.verdict import Outcome
 from tasks import lineage, params, tracking
@@ -42,7 +42,7 @@ def run_name() -> str:
     """Such as "digits · class 8 · seed 0"; the flow's own name comes first where it is a part."""
     given = flow_run.parameters
     changes = given["request"].changes()
-    said = title(params.changed(params.read(Path.cwd()), changes))
+    said = params.title(params.changed(params.read(Path.cwd()), changes))
     return f"{given['method']} · {said}" if "method" in given else said
 
 

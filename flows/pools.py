@@ -6,6 +6,7 @@ pushed; afterwards its own are restored from there, as from any other cache. A s
 worker computed once is restored by all.
 """
 
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ import httpx
 from prefect import flow, get_client, get_run_logger
 from prefect.client.schemas.objects import FlowRun, State, WorkerStatus
 from prefect.deployments import run_deployment
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import Abort, ObjectNotFound
 from prefect.states import Cancelling
 
 from flows.cells import Cell, prepare
@@ -27,7 +28,6 @@ from tasks import lineage
 T = TypeVar("T")
 POLL = 1.0  # seconds between two looks at a stage that runs elsewhere
 PATIENCE = 600.0  # seconds that the server may be away, being restarted or upgraded
-TRIES = 2  # a worker that dies under a stage is forgiven once
 
 
 class Pools:
@@ -49,39 +49,66 @@ class Pools:
         pool = self._asked[name]
         return pool if pool and _patiently(lambda: online(pool), self._closed) else ""
 
-    def run(self, name: str, pool: str, *, force: bool, say: Callable[[str], None]) -> None:
+    def asked(self, name: str) -> str:
+        """The pool that the stage asks for, whether or not it has a worker; "" for none."""
+        return self._asked[name]
+
+    def run(self, name: str, pool: str, *, force: bool, say: Callable[[str], None]) -> bool:
         """Have a worker bring the stage up to date; its outputs are in the remote afterwards.
 
-        Raises ChildError when it fails, is cancelled, or dies more often than it is forgiven.
+        False when the pool has no worker any more: then the stage is as it was. Raises ChildError
+        when it fails, is cancelled, or dies more often than it is forgiven.
         """
         with self._lock:
             before = lineage.wanted(self._graph, [name]).keys() - {name}
             if new := sorted({"data.dvc", *before} - self._stored):
                 push(self.children, new, say)
                 self._stored |= {*new}
-        for attempt in range(1, TRIES + 1):
+        state = self._run_once(name, pool, force, say)
+        if state is not None and state.is_crashed() and self.of(name):  # forgiven once
+            say(f"its worker died ({state.message}); handed to the pool {pool} again")
             state = self._run_once(name, pool, force, say)
-            if state.is_completed():
-                self._stored.add(name)
-                return
-            if state.is_crashed() and attempt < TRIES and self.of(name):
-                say(f"its worker died ({state.message}); handed to the pool {pool} again")
-                continue
+        if state is None or (state.is_crashed() and not self.of(name)):
+            say(f"the pool {pool} has no worker any more")
+            return False
+        if not state.is_completed():
             raise ChildError(f"in the pool {pool}: {state.name}: {state.message}")
+        self._stored.add(name)
+        return True
 
     def end_all(self) -> None:
         """Cancel every stage that runs elsewhere; none is handed on any more."""
         self._closed.set()
-        running = list(self._running)
-        if running:
-            with get_client(sync_client=True) as client:
-                for run in running:
-                    client.set_flow_run_state(run, Cancelling(message="the pipeline ended"))
+        for run in list(self._running):
+            self._cancel(run)
 
     def _run_once(
         self, name: str, pool: str, force: bool, say: Callable[[str], None]
-    ) -> "State[Any]":
-        run = run_deployment(
+    ) -> "State[Any] | None":
+        """The state in which it ended; None when nobody will begin it."""
+        run = _patiently(lambda: self._handed(name, pool, force), self._closed)
+        assert isinstance(run, FlowRun)  # outside of coroutines
+        self._running.add(run.id)
+        try:
+            say(f"handed to the pool {pool} as run {run.id}")
+            with get_client(sync_client=True) as client:
+                while not self._closed.wait(POLL):
+                    state = _patiently(lambda: client.read_flow_run(run.id).state, self._closed)
+                    if state is not None and state.is_final():
+                        return state
+                    begun = state is not None and not (state.is_scheduled() or state.is_pending())
+                    if not begun and not self.of(name):
+                        self._cancel(run.id)
+                        return None
+            self._cancel(run.id)
+            raise ChildError("the flow is being stopped")
+        finally:
+            self._running.discard(run.id)
+
+    def _handed(self, name: str, pool: str, force: bool) -> Any:
+        if self._closed.is_set():
+            raise ChildError("the flow is being stopped")
+        return run_deployment(
             f"stage/{pool}",
             parameters={
                 "stage": name,
@@ -93,18 +120,14 @@ class Pools:
             },
             timeout=0,
         )
-        assert isinstance(run, FlowRun)  # outside of coroutines
-        self._running.add(run.id)
+
+    def _cancel(self, run: UUID) -> None:
+        """Best effort: the server may be away, and the run at its end."""
         try:
-            say(f"handed to the pool {pool} as run {run.id}")
             with get_client(sync_client=True) as client:
-                while not self._closed.wait(POLL):
-                    state = _patiently(lambda: client.read_flow_run(run.id).state, self._closed)
-                    if state is not None and state.is_final():
-                        return state
-            raise ChildError("the flow is being stopped")
-        finally:
-            self._running.discard(run.id)
+                client.set_flow_run_state(run, Cancelling(message="the pipeline ended"))
+        except (httpx.HTTPError, Abort) as error:
+            print(f"could not cancel run {run}: {error}", file=sys.stderr)
 
 
 def online(pool: str) -> list[str]:
@@ -137,8 +160,11 @@ def _patiently(ask: Callable[[], T], closed: threading.Event) -> T:
     while True:
         try:
             return ask()
-        except httpx.TransportError:
-            if monotonic() > deadline or closed.wait(POLL):
+        except (httpx.TransportError, httpx.HTTPStatusError) as error:
+            refused = (
+                isinstance(error, httpx.HTTPStatusError) and not error.response.is_server_error
+            )
+            if refused or monotonic() > deadline or closed.wait(POLL):
                 raise
 
 
@@ -168,9 +194,12 @@ def run_stage(
     children = Children(folder, environment or {})
     repro = ["dvc", "--wait-for-lock", "repro", "--pull"]
     try:
-        children.run([*repro, stage], log.info)
         if force:
+            if before := sorted(lineage.stage_graph(folder)[stage]):
+                children.run([*repro, *before], log.info)
             children.run([*repro, "--force", "--single-item", stage], log.info)
+        else:
+            children.run([*repro, stage], log.info)
         push(children, [stage], log.info)
     finally:
         children.end_all()

@@ -1,7 +1,6 @@
 """What a run can be asked for: typed parameters, which Prefect's page shows as a form."""
 
 from enum import StrEnum
-from pathlib import PurePath
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -9,20 +8,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from imu import discovery
 
 Method = StrEnum("Method", {name: name for name in discovery.names("imu.unlearn")})  # type: ignore[misc]
-
-
-def title(parameters: dict[str, Any]) -> str:
-    """Data set, forget set and seed of a whole ``params.yaml``, in a few words."""
-    split = parameters["split"]
-    of = split[f"by_{split['scenario']}"]
-    forgotten = {
-        "class": lambda: "class " + ", ".join(of["classes"]),
-        "fraction": lambda: f"{100 * of['fraction']:g} %",
-        "ids": lambda: f"ids of {PurePath(of['file']).name}",
-        "group": lambda: ", ".join(of["values"]),
-        "subject": lambda: ", ".join(of["subjects"]),
-    }
-    return f"{split['dataset']} · {forgotten[split['scenario']]()} · seed {parameters['seed']}"
 
 
 class Request(BaseModel):

@@ -46,15 +46,16 @@ def stage(
             log.info(line)
 
     elsewhere = False
+    if pools is not None and pools.asked(name) and not pool:
+        log.info(f"the pool {pools.asked(name)} has no worker: it runs here")
     if pools is not None and pool and (force or _absent(name, children)):
-        pools.run(name, pool, force=force, say=say)
-        elsewhere = True
-        # While another worker writes the remote's list of results, an entry may be cut short.
-        if all(_absent(name, children) for _ in range(LOOKS)):
-            raise ChildError(
-                f"a worker of the pool {pool} made {name}, but the DVC remote of this clone has no "
-                "such result: do both clones have the same remote, data and commit?"
-            )
+        elsewhere = pools.run(name, pool, force=force, say=say)
+    # While another worker writes the remote's list of results, an entry may be cut short.
+    if elsewhere and all(_absent(name, children) for _ in range(LOOKS)):
+        raise ChildError(
+            f"a worker of the pool {pool} made {name}, but the DVC remote of this clone has no "
+            "such result: do both clones have the same remote, data and commit?"
+        )
     forced = ["--force"] if force and not elsewhere else []
     call = ["dvc", "--wait-for-lock", "repro", "--single-item", *forced, name]
     lines = children.run(call, say)

@@ -46,7 +46,7 @@ from flows.pipeline import (
     run_workspace,
     warmed,
 )
-from flows.requests import Method, Request, title
+from flows.requests import Method, Request
 from tasks import artifacts, params, results, results_page, tables, tracking, unlearn
 
 REPORTED = (0, 1, 2)
@@ -219,7 +219,7 @@ def asked_cells(
             varied = dict(zip(grid, values, strict=True))
             changes = {**request.changes(), "seed": seed, **varied}
             changes |= {"unlearn": entries} if entries else {}
-            said = title(params.changed(params.read(root), changes))
+            said = params.title(params.changed(params.read(root), changes))
             differs = ", ".join(f"{path} {value}" for path, value in varied.items())
             cells.append(
                 Cell(name=" · ".join(filter(None, [said, differs])), changes=changes, commit=commit)

@@ -143,17 +143,18 @@ class Compared(NamedTuple):
         It takes no test over many networks: these are none of its own.
         """
         own = {
-            name: value for name, value in self.values(model).items() if self._judges(model, name)
+            name: value for name, value in self.values(model).items() if self.judges(model, name)
         }
         others = [
-            {name: value for name, value in self.values(other).items() if self._judges(model, name)}
+            {name: value for name, value in self.values(other).items() if self.judges(model, name)}
             for other in self.of_kind("floor")
             if other != model
         ]
         reference = self.values(self.reference)
         return verdict.judge(own, reference, others, self.limits, class_wise=self.class_wise)
 
-    def _judges(self, model: str, name: str) -> bool:
+    def judges(self, model: str, name: str) -> bool:
+        """Whether the metric tells of the model: many networks are none of the floor's models."""
         many = name in metrics.about() and metrics.about()[name].group == "samples"
         return not (many and self.table.loc[model, "kind"] == "floor")
 
@@ -287,6 +288,7 @@ def _answers(compared: Compared, model: str) -> list[list[str]]:
     for question, names in QUESTIONS.items():
         # After class-wise forgetting a membership attack flips between 0 and 100.
         asked = [n for n in names if not (n == "MIA" and compared.class_wise)]
+        asked = [n for n in asked if compared.judges(model, n)]
         lines = [_answer(compared, model, name) for name in asked if _known(compared, model, name)]
         if question == "What did it cost?":
             lines += _work(compared, model)

@@ -4,7 +4,7 @@ import copy
 import json
 import sys
 from io import StringIO
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -96,6 +96,20 @@ def changed(content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
             )
         section[last] = value
     return content
+
+
+def title(parameters: dict[str, Any]) -> str:
+    """Data set, forget set and seed of a whole ``params.yaml``, in a few words."""
+    split = parameters["split"]
+    of = split[f"by_{split['scenario']}"]
+    forgotten = {
+        "class": lambda: "class " + ", ".join(of["classes"]),
+        "fraction": lambda: f"{100 * of['fraction']:g} %",
+        "ids": lambda: f"ids of {PurePath(of['file']).name}",
+        "group": lambda: ", ".join(of["values"]),
+        "subject": lambda: ", ".join(of["subjects"]),
+    }
+    return f"{split['dataset']} · {forgotten[split['scenario']]()} · seed {parameters['seed']}"
 
 
 def line(content: dict[str, Any]) -> str:

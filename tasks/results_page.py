@@ -78,12 +78,19 @@ def _power(scenario: Scenario) -> list[str]:
     if scenario.class_wise:
         masked = verdicts[verdicts.index == "logit_mask"]
         passed["A mask on the logit"] = masked == "indistinguishable"
-    return [
+    lines = [
         f"**{what} passes as one that forgot in {seeds.sum()} of {_count(len(seeds), 'seed')}: "
         "there a verdict is no evidence of forgetting.**\n"
         for what, seeds in passed.items()
         if seeds.any()
     ]
+    floor = verdicts[verdicts.index == FLOOR].dropna()
+    if failed := int((floor != "indistinguishable").sum()):
+        lines.append(
+            f"**Retraining with another seed fails in {failed} of {_count(len(floor), 'model')}: "
+            "about so often is a verdict other than *indistinguishable* an error here.**\n"
+        )
+    return lines
 
 
 def _headline(scenario: Scenario, names: list[str]) -> pd.DataFrame:
@@ -231,7 +238,11 @@ def _differing(settings: Mapping[str, Any]) -> list[str]:
     if not settings:
         return []
     lines = "".join(f"    {params.line({path: value})}\n" for path, value in settings.items())
-    return [f"Parameters that differ from `params.yaml`:\n\n{lines}"]
+    return [
+        f"Parameters that differ from `params.yaml`:\n\n{lines}\nThe parameters of the methods and "
+        "the margins of the verdicts were chosen on the digits; what is not named above was not "
+        "searched for on these data.\n"
+    ]
 
 
 def _networks(table: pd.DataFrame) -> str:

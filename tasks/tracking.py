@@ -11,6 +11,7 @@ Runs are joined by tags, never by ids in outputs:
 import hashlib
 import json
 import os
+import socket
 import tempfile
 import time
 from collections.abc import Iterator
@@ -95,7 +96,9 @@ class Tracker:
         """
         with self.reaching():
             for run in self._search("attributes.status = 'RUNNING'"):
-                same = run.data.tags.get("imu.workspace") == str(self.workspace.root)
+                tags_of, here = run.data.tags, socket.gethostname()
+                same = tags_of.get("imu.workspace") == str(self.workspace.root)
+                same = same and tags_of.get("imu.host", here) == here
                 if same and run.data.tags["imu.parent"] != token:
                     self.client.set_terminated(run.info.run_id, "KILLED")
             found = self._search(f"tags.`imu.parent` = '{token}' AND tags.`imu.kind` = 'pipeline'")
@@ -104,9 +107,8 @@ class Tracker:
                 return found[0].info.run_id
             if group := os.environ.get(GROUP):
                 tags = {**tags, "mlflow.parentRunId": group}
-            request = params.section(self.workspace.root, "split")
             created = self._create(
-                f"{request['dataset']} · {request['scenario']} · seed {self.workspace.seed}",
+                params.title(params.read(self.workspace.root)),
                 {**tags, "imu.parent": token, "imu.kind": "pipeline"},
             )
             self._log(created, params=params.read(self.workspace.root))
@@ -234,7 +236,12 @@ class Tracker:
         return list(runs)
 
     def _create(self, name: str, tags: dict[str, str]) -> str:
-        tags = {**tags, "imu.workspace": str(self.workspace.root), "mlflow.source.type": "PROJECT"}
+        tags = {
+            **tags,
+            "imu.workspace": str(self.workspace.root),
+            "imu.host": socket.gethostname(),
+            "mlflow.source.type": "PROJECT",
+        }
         return self.client.create_run(self.experiment, run_name=name, tags=tags).info.run_id
 
     def _log(

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from flows.cells import Cell, CommitError, clean_commit, prepare
 from flows.pipeline import entries_of
-from flows.requests import Method, Request, title
+from flows.requests import Method, Request
 from tasks import params
 from tests.conftest import REPOSITORY, make_workspace, run
 
@@ -80,7 +80,7 @@ def test_what_does_not_fit_is_refused(fields: dict[str, Any], message: str) -> N
 )
 def test_a_name_says_what_is_forgotten(fields: dict[str, Any], said: str) -> None:
     content = params.changed(params.read(REPOSITORY), Request(**fields).changes())
-    assert title(content) == said
+    assert params.title(content) == said
 
 
 def test_one_method_stands_beside_the_baselines() -> None:

@@ -213,5 +213,6 @@ def test_a_cell_that_fails_is_told_at_the_end_and_the_others_are_not_repeated(
     nested = Tracker(Workspace(root))._search(
         f"tags.`mlflow.parentRunId` = '{group.info.run_id}' AND tags.`imu.kind` = 'pipeline'"
     )
-    assert sorted(run.info.run_name for run in nested)[-2:] == ["digits · class · seed 0"] * 2
+    names = {f"digits · class {name} · seed 0" for name in ("8", "3")}
+    assert names <= {run.info.run_name for run in nested}
     assert group.info.status == "FAILED"

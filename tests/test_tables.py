@@ -379,7 +379,9 @@ def test_a_baseline_that_passes_takes_the_power_from_the_verdicts() -> None:
     page = results_page.page(table, "", "digits")
     assert "**A mask on the logit passes as one that forgot in 2 of 3 seeds: there" in page
     assert "The original model passes" not in page
+    assert "**Retraining with another seed fails in 3 of 3 models: about so often" in page
     table["verdict"] = "indistinguishable"
     page = results_page.page(table.assign(class_wise=False), "", "digits")
+    assert "Retraining with another seed fails" not in page
     assert "**The original model passes as one that forgot in 3 of 3 seeds" in page
     assert "A mask on the logit passes" not in page

@@ -25,7 +25,7 @@ from ruamel.yaml import YAML
 from flows.children import end
 from tasks import artifacts, params, tables
 
-ROUNDS = 3
+ROUNDS = 2
 PREFECT = str(Path(sys.executable).with_name("prefect"))
 SMALL = {
     "train.epochs": 2,

@@ -243,6 +243,15 @@ def waited(until: Callable[[], object], seconds: float) -> None:
         sleep(0.1)
 
 
+def kill(site: Site, name: str) -> None:
+    """A worker with everything it started, as when its host dies."""
+    worker = psutil.Process(site.processes[name].pid)
+    for process in [*worker.children(recursive=True), worker]:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    site.processes[name].wait()
+
+
 def processes_of(clone: Path) -> list[psutil.Process]:
     """Everything that computes in the clone's cells."""
     found = []
@@ -309,11 +318,7 @@ def test_a_server_that_is_restarted_during_a_run_is_waited_for(site: Site) -> No
 @pytest.mark.long
 def test_a_worker_that_is_killed_is_noticed_and_another_one_goes_on(site: Site) -> None:
     flow_run = trains(site, seed=14, epochs=201)
-    worker = psutil.Process(site.processes["gpu"].pid)
-    for process in [*worker.children(recursive=True), worker]:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    site.processes["gpu"].wait()
+    kill(site, "gpu")
     assert not psutil.wait_procs(processes_of(site.elsewhere), timeout=20)[1]
     site.start_worker("gpu", site.elsewhere)
     # The server looks every few seconds who has been silent for so long.
@@ -331,3 +336,16 @@ def test_two_workers_may_take_the_same_stage(site: Site) -> None:
     assert [ended(site, flow_run)["type"] for flow_run in runs] == ["COMPLETED"] * 2
     cell = Cell(name="", changes=parameters["changes"], commit=commit)
     assert locked(cell.folder(site.here)) == locked(cell.folder(site.elsewhere))
+
+
+@pytest.mark.long
+def test_a_pool_that_loses_its_worker_gives_its_stages_back(site: Site) -> None:
+    """One of two stages runs there, the other waits, and nobody comes back."""
+    flow_run = trains(site, seed=16, epochs=202)
+    for name in ("gpu", "gpu-2"):
+        if name in site.processes and site.processes[name].poll() is None:
+            kill(site, name)
+    assert (
+        ended(site, flow_run, seconds=deploy.SILENCE.total_seconds() + 240)["type"] == "COMPLETED"
+    )
+    assert "the pool gpu has no worker any more" in site.log("cpu")

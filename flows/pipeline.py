@@ -190,10 +190,9 @@ def run_workspace(
             # A store that is a file of this host is none to a worker of another.
             served = ids["MLFLOW_TRACKING_URI"].startswith("http")
             elsewhere = Pools(cell, children, ids if served else {}) if pools else None
-            targets = [name for name in lineage.stage_graph(folder) if name.startswith(part)]
-            outcomes = run_stages(
-                children, jobs, force=force, targets=targets if part else (), pools=elsewhere
-            )
+            names = lineage.stage_graph(folder) if part else ()
+            targets = [name for name in names if name.startswith(part)]
+            outcomes = run_stages(children, jobs, force=force, targets=targets, pools=elsewhere)
             if left := lineage.changed_stages(folder) & outcomes.keys():
                 raise ChildError(
                     f"not up to date after the run: {', '.join(sorted(left))}; an input "

@@ -10,6 +10,16 @@ from imu import discovery
 Method = StrEnum("Method", {name: name for name in discovery.names("imu.unlearn")})  # type: ignore[misc]
 
 
+# Scenario -> its fields, each named as in the section split.by_<scenario> of params.yaml.
+FIELDS = {
+    "class": ("classes",),
+    "fraction": ("fraction",),
+    "ids": ("file",),
+    "group": ("attribute", "values"),
+    "subject": ("subjects",),
+}
+
+
 class Request(BaseModel):
     """What is forgotten, and under which seed; all that is left empty is as in params.yaml."""
 
@@ -43,14 +53,7 @@ class Request(BaseModel):
 
     @model_validator(mode="after")
     def _fit(self) -> "Request":
-        of = {
-            "class": ["classes"],
-            "fraction": ["fraction"],
-            "ids": ["file"],
-            "group": ["attribute", "values"],
-            "subject": ["subjects"],
-        }
-        for scenario, fields in of.items():
+        for scenario, fields in FIELDS.items():
             for name in fields:
                 if getattr(self, name) and scenario != self.scenario:
                     raise ValueError(
@@ -66,14 +69,9 @@ class Request(BaseModel):
         return self._named() | self.settings
 
     def _named(self) -> dict[str, Any]:
-        found = {
-            "seed": self.seed,
-            "split.scenario": self.scenario,
-            "split.by_class.classes": self.classes,
-            "split.by_fraction.fraction": self.fraction,
-            "split.by_ids.file": self.file,
-            "split.by_group.attribute": self.attribute,
-            "split.by_group.values": self.values,
-            "split.by_subject.subjects": self.subjects,
+        found = {"seed": self.seed, "split.scenario": self.scenario} | {
+            f"split.by_{scenario}.{name}": getattr(self, name)
+            for scenario, fields in FIELDS.items()
+            for name in fields
         }
         return {path: value for path, value in found.items() if value not in (None, "", [])}

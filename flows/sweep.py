@@ -16,7 +16,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -185,7 +185,7 @@ def sweep(
         os.environ.update(environment)
         found = run_cells(cells, root, jobs, group, in_flight=in_flight, pools=pools)
         if found.said:
-            files += written(root / FOLDER / f"{name}-results", name, found, cells)
+            files += written(root / FOLDER / f"{name}-results", name, found, cells, grid)
         create_table_artifact(
             [{"cell": cell, "outcome": "done"} for cell in found.said]
             + [{"cell": cell, "outcome": why} for cell, why in found.failed.items()],
@@ -220,21 +220,25 @@ def asked_cells(
             changes = {**request.changes(), "seed": seed, **varied}
             changes |= {"unlearn": entries} if entries else {}
             said = params.title(params.changed(params.read(root), changes))
-            differs = ", ".join(f"{path} {value}" for path, value in varied.items())
-            cells.append(
-                Cell(name=" · ".join(filter(None, [said, differs])), changes=changes, commit=commit)
-            )
+            name = " · ".join(filter(None, [said, differs(changes, grid)]))
+            cells.append(Cell(name=name, changes=changes, commit=commit))
     return cells
 
 
-def written(folder: Path, name: str, found: Swept, cells: list[Cell]) -> list[Path]:
+def differs(changes: dict[str, Any], grid: Iterable[str]) -> str:
+    """What tells a cell from the others of its forget set and seed; "" without a grid."""
+    return ", ".join(f"{path} {changes[path]}" for path in grid)
+
+
+def written(
+    folder: Path, name: str, found: Swept, cells: list[Cell], grid: Iterable[str]
+) -> list[Path]:
     """The pages of a sweep, in ``folder`` and on Prefect's page: HTML, Markdown and CSV."""
     from markdown_it import MarkdownIt
 
-    differing = {cell.name: cell.name.split(" · ")[3:] for cell in cells}
+    differing = {cell.name: differs(cell.changes, grid) for cell in cells}
     said = {
-        cell["folder"]: {**cell, "differs": " · ".join(differing[which])}
-        for which, cell in found.said.items()
+        cell["folder"]: {**cell, "differs": differing[which]} for which, cell in found.said.items()
     }
     table = results.collected(said)
     page = results_page.page(table, f"the flow sweep, as “{name}”", name)

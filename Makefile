@@ -38,11 +38,11 @@ lint: setup
 
 ## make table     repeat the pipeline over training seeds; writes docs/results-digits.md
 table: setup
-	@python -m flows.sweep table
+	@python -m flows.documents table
 
 ## make tune      search the parameters of every method; writes docs/tuning-digits.md
 tune: setup
-	@python -m flows.sweep tune
+	@python -m flows.documents tune
 
 ## make bench     speed; and errors of verdicts; writes docs/startup.md and others
 bench: setup

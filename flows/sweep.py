@@ -1,21 +1,11 @@
-"""The pipeline over training seeds and scenarios, and the pages in ``docs/`` made from it.
-
-    python -m flows.sweep table   a class, a fraction, a list of ids; seeds 0, 1, 2
-                                  -> docs/results-digits.md, .csv and .png
-                                  (--shipped: the methods of params.yaml alone;
-                                  --with settings/x.yaml: other data, networks or
-                                  parameters -> docs/results-x.md; --scenarios: some)
-    python -m flows.sweep tune    a class, a fraction; seeds 100, 101, 102, other splits
-                                  -> docs/tuning-digits.md and .csv
+"""The pipeline over forget sets, seeds and parameters: cells, and a page that compares them.
 
 Each cell is a workspace of its own that shares DVC's cache, so a sweep that was stopped goes on
 where it was: stages that are done are restored, not repeated.
 """
 
-import argparse
 import json
 import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -35,8 +25,8 @@ from pydantic import Field
 
 from flows import pages
 from flows.cells import FOLDER, Cell, CommitError, clean_commit, prepare
-from flows.children import ChildError, Children, end_everything, warm
-from flows.holding import WorkspaceBusyError, only_run
+from flows.children import ChildError, Children, end_everything
+from flows.holding import only_run
 from flows.pipeline import (
     AS_IT_IS,
     JOBS,
@@ -47,19 +37,14 @@ from flows.pipeline import (
     warmed,
 )
 from flows.requests import Method, Request
-from tasks import artifacts, params, results, results_page, tables, tracking, unlearn
+from tasks import artifacts, params, results, results_page, tracking
 
-REPORTED = (0, 1, 2)
-MEMBERS = 8  # networks per family and cell; the seeds make them three families
-TUNING = {100: "1", 101: "3", 102: "5"}  # seed of everything -> class to forget
-SCENARIOS = ("class", "fraction", "ids")
 HTML = (
     '<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>'
     "body{{font:15px/1.5 system-ui,sans-serif;margin:1rem}}table{{border-collapse:collapse;"
     "display:block;overflow-x:auto}}td,th{{border-bottom:1px solid #ddd;padding:.3rem .6rem;"
     "text-align:left;white-space:nowrap}}</style>{body}</html>\n"
 )
-TUNED = ("class", "fraction")  # a file names the same samples under every seed: the reported ones
 
 
 class Swept(NamedTuple):
@@ -142,15 +127,6 @@ def grouped(root: Path, name: str) -> Iterator[tuple[str, list[Path]]]:
     finally:
         ending = ["ungroup", page["run"], status, *map(str, files)]
         Children(root, environment).run(ending, lambda _: None)
-
-
-@flow(name="cells", flow_run_name="{name}")
-def swept(name: str, cells: list[Cell], root: Path, jobs: int) -> Swept:
-    """Cells one after the other, for the pages of ``docs/``; each uses all ``jobs``."""
-    with grouped(root, name) as (group, _):
-        found = run_cells(cells, root, jobs, group)
-        found.check()
-    return found
 
 
 @flow(name="sweep", flow_run_name="{name}", validate_parameters=True)
@@ -251,136 +227,3 @@ def written(
     artifacts.write_table(folder / "results.csv", table)
     create_markdown_artifact(page, key="results", description=f"Results of the sweep {name}")
     return [folder / f"results.{suffix}" for suffix in ("html", "md", "csv")]
-
-
-def reported_cells(
-    root: Path,
-    shipped: bool,
-    settings: dict[str, Any] | None = None,
-    scenarios: Sequence[str] = SCENARIOS,
-) -> list[Cell]:
-    """Every method there is, those of ``params.yaml`` as they stand there, on reported seeds.
-
-    shipped: none but those of ``params.yaml``. settings: parameters that differ from it, by dotted
-    path, in every cell.
-    """
-    settings = settings or {}
-    if taken := sorted({"seed", "split.scenario"} & settings.keys()):
-        raise params.ParameterError(f"settings must not have {taken[0]!r}: the sweep sets it")
-    if not settings.get("original.retrain", params.section(root, "original.retrain")):
-        raise params.ParameterError("a table needs a reference: original.retrain must be true")
-    entries = {**({} if shipped else unlearn.entries()), **params.section(root, "unlearn")}
-    return [
-        Cell(
-            name=f"{scenario} · seed {seed}",
-            changes={
-                "seed": seed,
-                "split.scenario": scenario,
-                "ensemble.members": MEMBERS,
-                "unlearn": entries,
-            }
-            | settings,
-        )
-        for scenario in scenarios
-        for seed in REPORTED
-    ]
-
-
-def tuning_cells() -> list[Cell]:
-    """Other training seeds, splits and forget sets than any that are reported.
-
-    The stages run for the baselines alone; ``tasks.tune`` then tries every method in the cell.
-    """
-    entries = unlearn.entries()
-    baselines = {name: entries[name] for name in ("nothing", "logit_mask")}
-    return [
-        Cell(
-            name=f"tuning · {scenario} · seed {seed}",
-            changes={
-                "seed": seed,
-                "split.seed": seed,
-                "split.by_fraction.seed": seed,
-                "split.by_class.classes": [forgotten],
-                "split.scenario": scenario,
-                "unlearn": baselines,
-            },
-        )
-        for scenario in TUNED
-        for seed, forgotten in TUNING.items()
-    ]
-
-
-def table(
-    root: Path, jobs: int, *, shipped: bool, settings: Path | None, scenarios: Sequence[str]
-) -> None:
-    changes = params.read_file(settings, str(settings), "dotted paths") if settings else {}
-    cells = reported_cells(root, shipped, changes, scenarios)
-    found = results.collected(swept("table", cells, root, jobs).folders)
-    name = settings.stem if settings else str(found["dataset"].iloc[0])
-    page = results_page.page(found, command(shipped, settings, scenarios), name, changes)
-    target = root / "docs" / f"results-{name}.md"
-    artifacts.write_text(target, page)
-    artifacts.write_table(target.with_suffix(".csv"), found)
-    picture = results_page.picture(found, params.section(root, "unlearn"))
-    artifacts.write_bytes(target.with_suffix(".png"), picture)
-    print(f"{page}\nwritten to {target}")
-
-
-def command(shipped: bool, settings: Path | None, scenarios: Sequence[str]) -> str:
-    """What makes this page again."""
-    options = ["--shipped"] if shipped else []
-    options += ["--with", str(settings)] if settings else []
-    options += ["--scenarios", *scenarios] if tuple(scenarios) != SCENARIOS else []
-    return " ".join(["python -m flows.sweep table", *options]) if options else "make table"
-
-
-def tune(root: Path, jobs: int) -> None:
-    folders = [Path(folder) for folder in swept("tune", tuning_cells(), root, jobs).folders]
-    cells = [Children(folder, {}) for folder in folders]
-    with ThreadPoolExecutor(jobs) as pool:  # a cell's candidates are tried in one process
-        try:
-            list(pool.map(lambda children: children.run(["tune"], print), cells))
-        except BaseException:  # the pool would wait for cells that nobody wants any more
-            for children in cells:
-                children.end_all()
-            raise
-    tried = tables.candidates(folders)
-    target = root / "docs" / f"tuning-{params.section(root, 'split.dataset')}.md"
-    artifacts.write_text(target, tables.tuning_page(tried, "make tune"))
-    artifacts.write_table(target.with_suffix(".csv"), tried)
-    print(f"best candidates: {json.dumps(tables.best(tried), indent=1)}\nwritten to {target}")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m flows.sweep", description=__doc__)
-    parser.add_argument("command", choices=("table", "tune"))
-    parser.add_argument(
-        "--shipped", action="store_true", help="table: the methods of params.yaml, not all"
-    )
-    parser.add_argument(
-        "--with", type=Path, dest="settings", help="table: a YAML file of dotted path: value"
-    )
-    parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=SCENARIOS)
-    parser.add_argument("--jobs", type=int, default=JOBS, help="stages at the same time")
-    arguments = parser.parse_args()
-    root = Path.cwd()
-    with warm(root) as environment:
-        os.environ.update(environment)
-        try:
-            with only_run(root):
-                if arguments.command == "table":
-                    table(
-                        root,
-                        arguments.jobs,
-                        shipped=arguments.shipped,
-                        settings=arguments.settings,
-                        scenarios=arguments.scenarios,
-                    )
-                else:
-                    tune(root, arguments.jobs)
-        except (ChildError, WorkspaceBusyError, params.ParameterError) as error:
-            sys.exit(f"{arguments.command} failed: {error}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,7 @@
 """Every candidate for the parameters of every method, judged without the reported data.
 
-Runs in a cell of ``flows.sweep tune``: another training seed, split seed and forget set than any
-reported ones. A candidate is judged by its gap, the mean distance in points to that cell's
+Runs in a cell of ``flows.documents tune``: another training seed, split seed and forget set than
+any reported ones. A candidate is judged by its gap, the mean distance in points to that cell's
 retrained reference over
     FA    accuracy on the forget set
     RA    accuracy on the retain set

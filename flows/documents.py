@@ -1,0 +1,178 @@
+"""The pages of ``docs/`` that are made from many pipelines.
+
+    python -m flows.documents table   a class, a fraction, a list of ids; seeds 0, 1, 2
+                                      -> docs/results-digits.md, .csv and .png
+                                      (--shipped: the methods of params.yaml alone;
+                                      --with settings/x.yaml: other data, networks or
+                                      parameters -> docs/results-x.md; --scenarios: some)
+    python -m flows.documents tune    a class, a fraction; seeds 100, 101, 102, other splits
+                                      -> docs/tuning-digits.md and .csv
+
+Each pipeline is a cell, as in a sweep: what was stopped goes on where it was.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+
+from flows.cells import Cell
+from flows.children import ChildError, Children, warm
+from flows.holding import WorkspaceBusyError, only_run
+from flows.pipeline import JOBS
+from flows.sweep import Swept, grouped, run_cells
+from tasks import artifacts, params, results, results_page, tables, unlearn
+
+REPORTED = (0, 1, 2)
+MEMBERS = 8  # networks per family and cell; the seeds make them three families
+TUNING = {100: "1", 101: "3", 102: "5"}  # seed of everything -> class to forget
+SCENARIOS = ("class", "fraction", "ids")
+TUNED = ("class", "fraction")  # a file names the same samples under every seed: the reported ones
+
+
+def reported_cells(
+    root: Path,
+    shipped: bool,
+    settings: dict[str, Any] | None = None,
+    scenarios: Sequence[str] = SCENARIOS,
+) -> list[Cell]:
+    """Every method there is, those of ``params.yaml`` as they stand there, on reported seeds.
+
+    shipped: none but those of ``params.yaml``. settings: parameters that differ from it, by dotted
+    path, in every cell.
+    """
+    settings = settings or {}
+    if taken := sorted({"seed", "split.scenario"} & settings.keys()):
+        raise params.ParameterError(f"settings must not have {taken[0]!r}: the table sets it")
+    if not settings.get("original.retrain", params.section(root, "original.retrain")):
+        raise params.ParameterError("a table needs a reference: original.retrain must be true")
+    entries = {**({} if shipped else unlearn.entries()), **params.section(root, "unlearn")}
+    return [
+        Cell(
+            name=f"{scenario} · seed {seed}",
+            changes={
+                "seed": seed,
+                "split.scenario": scenario,
+                "ensemble.members": MEMBERS,
+                "unlearn": entries,
+            }
+            | settings,
+        )
+        for scenario in scenarios
+        for seed in REPORTED
+    ]
+
+
+def tuning_cells() -> list[Cell]:
+    """Other training seeds, splits and forget sets than any that are reported.
+
+    The stages run for the baselines alone; ``tasks.tune`` then tries every method in the cell.
+    """
+    entries = unlearn.entries()
+    baselines = {name: entries[name] for name in ("nothing", "logit_mask")}
+    return [
+        Cell(
+            name=f"tuning · {scenario} · seed {seed}",
+            changes={
+                "seed": seed,
+                "split.seed": seed,
+                "split.by_fraction.seed": seed,
+                "split.by_class.classes": [forgotten],
+                "split.scenario": scenario,
+                "unlearn": baselines,
+            },
+        )
+        for scenario in TUNED
+        for seed, forgotten in TUNING.items()
+    ]
+
+
+@flow(name="cells", flow_run_name="{name}")
+def swept(name: str, cells: list[Cell], root: Path, jobs: int) -> Swept:
+    """Cells one after the other, each uses all ``jobs``."""
+    with grouped(root, name) as (group, _):
+        found = run_cells(cells, root, jobs, group)
+        found.check()
+    return found
+
+
+def table(
+    root: Path, jobs: int, *, shipped: bool, settings: Path | None, scenarios: Sequence[str]
+) -> None:
+    changes = params.read_file(settings, str(settings), "dotted paths") if settings else {}
+    cells = reported_cells(root, shipped, changes, scenarios)
+    found = results.collected(swept("table", cells, root, jobs).folders)
+    name = settings.stem if settings else str(found["dataset"].iloc[0])
+    page = results_page.page(found, command(shipped, settings, scenarios), name, changes)
+    target = root / "docs" / f"results-{name}.md"
+    artifacts.write_text(target, page)
+    artifacts.write_table(target.with_suffix(".csv"), found)
+    picture = results_page.picture(found, params.section(root, "unlearn"))
+    artifacts.write_bytes(target.with_suffix(".png"), picture)
+    print(f"{page}\nwritten to {target}")
+
+
+def command(shipped: bool, settings: Path | None, scenarios: Sequence[str]) -> str:
+    """What makes this page again."""
+    options = ["--shipped"] if shipped else []
+    options += ["--with", str(settings)] if settings else []
+    options += ["--scenarios", *scenarios] if tuple(scenarios) != SCENARIOS else []
+    return " ".join(["python -m flows.documents table", *options]) if options else "make table"
+
+
+def tune(root: Path, jobs: int) -> None:
+    folders = [Path(folder) for folder in swept("tune", tuning_cells(), root, jobs).folders]
+    cells = [Children(folder, {}) for folder in folders]
+    with ThreadPoolExecutor(jobs) as pool:  # a cell's candidates are tried in one process
+        try:
+            list(pool.map(lambda children: children.run(["tune"], print), cells))
+        except BaseException:  # the pool would wait for cells that nobody wants any more
+            for children in cells:
+                children.end_all()
+            raise
+    tried = tables.candidates(folders)
+    target = root / "docs" / f"tuning-{params.section(root, 'split.dataset')}.md"
+    artifacts.write_text(target, tables.tuning_page(tried, "make tune"))
+    artifacts.write_table(target.with_suffix(".csv"), tried)
+    print(f"best candidates: {json.dumps(tables.best(tried), indent=1)}\nwritten to {target}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m flows.documents", description=__doc__)
+    parser.add_argument("command", choices=("table", "tune"))
+    parser.add_argument(
+        "--shipped", action="store_true", help="table: the methods of params.yaml, not all"
+    )
+    parser.add_argument(
+        "--with", type=Path, dest="settings", help="table: a YAML file of dotted path: value"
+    )
+    parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=SCENARIOS)
+    parser.add_argument("--jobs", type=int, default=JOBS, help="stages at the same time")
+    arguments = parser.parse_args()
+    root = Path.cwd()
+    with warm(root) as environment:
+        os.environ.update(environment)
+        try:
+            with only_run(root):
+                if arguments.command == "table":
+                    table(
+                        root,
+                        arguments.jobs,
+                        shipped=arguments.shipped,
+                        settings=arguments.settings,
+                        scenarios=arguments.scenarios,
+                    )
+                else:
+                    tune(root, arguments.jobs)
+        except (ChildError, WorkspaceBusyError, params.ParameterError) as error:
+            sys.exit(f"{arguments.command} failed: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""The pages of ``docs/`` that are made from many pipelines, and the cells behind them."""
+
+from pathlib import Path
+from typing import Any, get_args
+
+import pandas as pd
+import pytest
+
+from flows import documents
+from flows.cells import prepare
+from imu.splitting import Config
+from tasks import params
+from tests.conftest import REPOSITORY, make_workspace, run
+
+SETTINGS = REPOSITORY / "settings"
+MODELS = ("nothing", "logit_mask", "imu")
+# `make table` with two cells and few models.
+TWO_CELLS = f"""
+from flows import documents
+from flows.cells import Cell
+from tasks import params
+def cells(root, shipped, settings, scenarios):
+    few = {{name: params.section(root, "unlearn")[name] for name in {MODELS}}}
+    retrained = {{name: params.section(root, "retrain")[name] for name in ("reference", "floor")}}
+    retrained["another"] = {{"seed_offset": 2}}
+    same = {{"split.scenario": "fraction", "unlearn": few, "retrain": retrained}}
+    same |= settings
+    return [Cell(name=f"seed {{seed}}", changes={{"seed": seed, **same}}) for seed in (0, 1)]
+documents.reported_cells = cells
+documents.main()
+"""
+
+
+def test_every_scenario_is_reported_and_no_reported_request_is_tuned_on() -> None:
+    cells = [cell.changes for cell in documents.reported_cells(REPOSITORY, shipped=False)]
+    found = sorted((changes["split.scenario"], changes["seed"]) for changes in cells)
+    scenarios = set(get_args(Config.__dataclass_fields__["scenario"].type))
+    # Digits know neither groups nor subjects.
+    scenarios -= {"group", "subject"}
+    assert found == [(scenario, seed) for scenario in sorted(scenarios) for seed in (0, 1, 2)]
+    assert (REPOSITORY / params.section(REPOSITORY, "split.by_ids.file")).is_file()
+    # The file names the same samples whatever the seed is.
+    assert "ids" not in {cell.changes["split.scenario"] for cell in documents.tuning_cells()}
+
+
+def test_settings_change_every_cell_and_stand_in_the_command() -> None:
+    settings = {"train.epochs": 2, "ensemble.members": 0}
+    cells = documents.reported_cells(REPOSITORY, True, settings, ("fraction",))
+    assert [cell.changes["seed"] for cell in cells] == [0, 1, 2]
+    for cell in cells:
+        assert settings.items() <= cell.changes.items()
+        assert cell.changes["split.scenario"] == "fraction"
+    assert documents.command(False, None, documents.SCENARIOS) == "make table"
+    found = documents.command(True, Path("settings/x.yaml"), ("class", "fraction"))
+    assert found == (
+        "python -m flows.documents table --shipped --with settings/x.yaml "
+        "--scenarios class fraction"
+    )
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in SETTINGS.glob("*.yaml")))
+def test_the_settings_that_ship_are_valid(workspace: Path, name: str) -> None:
+    changes = params.read_file(SETTINGS / name, name, "dotted paths")
+    cell, *_ = documents.reported_cells(workspace, True, changes, ("class",))
+    folder = prepare(workspace, cell)
+    assert run("python", "-m", "tasks", "check", cwd=folder).stdout == "parameters are valid\n"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"seed": 5}, "settings must not have 'seed': the table sets it"),
+        ({"split.scenario": "class"}, r"must not have 'split\.scenario'"),
+        ({"original.retrain": False}, "a table needs a reference"),
+    ],
+)
+def test_settings_may_not_take_what_the_table_varies(
+    settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(params.ParameterError, match=message):
+        documents.reported_cells(REPOSITORY, True, settings, ("class",))
+
+
+def test_settings_that_cannot_be_read_are_refused(workspace: Path) -> None:
+    call = ("python", "-m", "flows.documents", "table", "--with")
+    (workspace / "list.yaml").write_text("- 1")
+    for name, message in (
+        ("nowhere.yaml", "there is no nowhere.yaml"),
+        ("list.yaml", "list.yaml must be a mapping of dotted paths, got [1]"),
+    ):
+        done = run(*call, name, cwd=workspace, check=False)
+        assert done.returncode == 1
+        assert f"table failed: {message}" in done.stdout
+        assert "Traceback" not in done.stdout
+
+
+@pytest.mark.slow
+def test_a_table_writes_the_page_and_leaves_the_canonical_outputs_alone(tmp_path: Path) -> None:
+    root = make_workspace(tmp_path / "workspace")
+    (root / "quick.yaml").write_text("split.by_fraction.fraction: 0.2\n")
+    done = run("python", "-c", TWO_CELLS, "table", "--with", "quick.yaml", cwd=root)
+    page = (root / "docs" / "results-quick.md").read_text()
+    assert page in done.stdout
+    assert "# Results on quick\n" in page
+    assert "    split.by_fraction.fraction: 0.2\n" in page
+    assert "## fraction: stratified 20 % (2 seeds)" in page
+    for model in ("reference", "floor", *MODELS):
+        assert f"\n| {model} |" in page
+    assert "| another |" not in page
+    assert "| TFA |" not in page
+    assert "### Distance to the reference: model − nothing" in page
+    found = pd.read_csv(root / "docs" / "results-quick.csv")
+    assert found.groupby("model")["seed"].agg(list).to_dict() == {
+        model: [0, 1] for model in ("reference", "floor", "another", *MODELS)
+    }
+    assert found["verdict"].notna().sum() == 10
+    assert found.loc[found["model"] == "imu", "U_LiRA"].notna().all()
+    assert found["RTE_time"].notna().any()
+    assert (root / "docs" / "results-quick.png").is_file()
+    assert not (root / "runs").exists()
+    assert not (root / "dvc.lock").exists()

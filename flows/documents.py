@@ -16,24 +16,22 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from prefect import flow
 
 from flows.cells import Cell
-from flows.children import ChildError, Children, warm
+from flows.children import ChildError, warm
 from flows.holding import WorkspaceBusyError, only_run
 from flows.pipeline import JOBS
 from flows.sweep import Swept, grouped, run_cells
+from flows.tuning import PREPARED, in_every_cell, tuning_cells
 from tasks import artifacts, params, results, results_page, tables, unlearn
 
 REPORTED = (0, 1, 2)
 MEMBERS = 8  # networks per family and cell; the seeds make them three families
-TUNING = {100: "1", 101: "3", 102: "5"}  # seed of everything -> class to forget
 SCENARIOS = ("class", "fraction", "ids")
-TUNED = ("class", "fraction")  # a file names the same samples under every seed: the reported ones
 
 
 def reported_cells(
@@ -69,35 +67,11 @@ def reported_cells(
     ]
 
 
-def tuning_cells() -> list[Cell]:
-    """Other training seeds, splits and forget sets than any that are reported.
-
-    The stages run for the baselines alone; ``tasks.tune`` then tries every method in the cell.
-    """
-    entries = unlearn.entries()
-    baselines = {name: entries[name] for name in ("nothing", "logit_mask")}
-    return [
-        Cell(
-            name=f"tuning · {scenario} · seed {seed}",
-            changes={
-                "seed": seed,
-                "split.seed": seed,
-                "split.by_fraction.seed": seed,
-                "split.by_class.classes": [forgotten],
-                "split.scenario": scenario,
-                "unlearn": baselines,
-            },
-        )
-        for scenario in TUNED
-        for seed, forgotten in TUNING.items()
-    ]
-
-
 @flow(name="cells", flow_run_name="{name}")
-def swept(name: str, cells: list[Cell], root: Path, jobs: int) -> Swept:
-    """Cells one after the other, each uses all ``jobs``."""
+def swept(name: str, cells: list[Cell], root: Path, jobs: int, part: tuple[str, ...] = ()) -> Swept:
+    """Cells one after the other; each uses all ``jobs``. part: see ``flows.sweep.run_cell``."""
     with grouped(root, name) as (group, _):
-        found = run_cells(cells, root, jobs, group)
+        found = run_cells(cells, root, jobs, group, part=part)
         found.check()
     return found
 
@@ -127,15 +101,9 @@ def command(shipped: bool, settings: Path | None, scenarios: Sequence[str]) -> s
 
 
 def tune(root: Path, jobs: int) -> None:
-    folders = [Path(folder) for folder in swept("tune", tuning_cells(), root, jobs).folders]
-    cells = [Children(folder, {}) for folder in folders]
-    with ThreadPoolExecutor(jobs) as pool:  # a cell's candidates are tried in one process
-        try:
-            list(pool.map(lambda children: children.run(["tune"], print), cells))
-        except BaseException:  # the pool would wait for cells that nobody wants any more
-            for children in cells:
-                children.end_all()
-            raise
+    found = swept("tune", tuning_cells(root), root, jobs, part=PREPARED)
+    folders = [Path(folder) for folder in found.folders]
+    in_every_cell(folders, ["tune"], jobs, print)
     tried = tables.candidates(folders)
     target = root / "docs" / f"tuning-{params.section(root, 'split.dataset')}.md"
     artifacts.write_text(target, tables.tuning_page(tried, "make tune"))

@@ -165,7 +165,7 @@ def run_workspace(
     force: bool = False,
     pools: bool = False,
     wanted: str = "",
-    part: str = "",
+    part: str | tuple[str, ...] = "",
 ) -> dict[str, Any]:
     """Run the stages of ``folder``, a workspace of the clone ``root``, as one run in MLflow.
 
@@ -214,11 +214,21 @@ def run_workspace(
 def entries_of(root: Path, method: Method, parameters: dict[str, Any]) -> dict[str, Any]:
     """The section ``unlearn`` with one method beside the baselines.
 
-    Of several entries of the method the one that bears its name, else the first.
-
     Raises ParameterError for parameters that the method does not have.
     """
-    known = params.section(root, "unlearn")
+    name, entry = entry_of(params.section(root, "unlearn"), method, parameters)
+    baselines = {baseline: {"method": baseline, "sees": "forget"} for baseline in BASELINES}
+    return baselines | {name: entry}
+
+
+def entry_of(
+    known: dict[str, Any], method: Method, parameters: dict[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """Name and content of a method's entry in ``known``, a section ``unlearn``, else its default.
+
+    Of several entries of the method the one that bears its name, else the first. Raises
+    ParameterError for parameters that the method does not have.
+    """
     found = {name: entry for name, entry in known.items() if entry["method"] == method}
     if not found:
         from tasks.unlearn import entries
@@ -231,8 +241,7 @@ def entries_of(root: Path, method: Method, parameters: dict[str, Any]) -> dict[s
             f"parameters: {method} has no {unknown[0]!r}, only "
             f"{', '.join(entry.keys() - {'method', 'sees'}) or 'nothing to set'}"
         )
-    baselines = {baseline: {"method": baseline, "sees": "forget"} for baseline in BASELINES}
-    return baselines | {name: entry | parameters}
+    return name, entry | parameters
 
 
 @contextmanager

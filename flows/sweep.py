@@ -66,17 +66,29 @@ class Swept(NamedTuple):
 
 
 @flow(name="cell", flow_run_name="{cell.name}")
-def run_cell(cell: Cell, root: Path, jobs: int, group: str, pools: bool) -> dict[str, Any]:
-    """One pipeline in a workspace of its own; returns its folder and results."""
+def run_cell(
+    cell: Cell, root: Path, jobs: int, group: str, pools: bool, part: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """One pipeline in a workspace of its own; returns its folder and results.
+
+    part: how the names of the stages begin that are to run; none: all. A part has no results.
+    """
     folder = prepare(root, cell)
     environment = {tracking.GROUP: group}
     with only_run(folder):
-        ran = run_workspace(root, folder, cell, environment, jobs=jobs, pools=pools)
-    return {"folder": str(folder), "results": ran["page"]["results"]}
+        ran = run_workspace(root, folder, cell, environment, jobs=jobs, pools=pools, part=part)
+    return {"folder": str(folder), "results": ran["page"].get("results", {})}
 
 
 def run_cells(
-    cells: list[Cell], root: Path, jobs: int, group: str, *, in_flight: int = 1, pools: bool = False
+    cells: list[Cell],
+    root: Path,
+    jobs: int,
+    group: str,
+    *,
+    in_flight: int = 1,
+    pools: bool = False,
+    part: tuple[str, ...] = (),
 ) -> Swept:
     """Every cell, ``in_flight`` at a time; one that fails leaves the others alone.
 
@@ -85,7 +97,7 @@ def run_cells(
     log, swept = get_run_logger(), Swept({}, {})
     with ThreadPoolExecutor(in_flight) as threads:
         running = {
-            threads.submit(copy_context().run, run_cell, cell, root, jobs, group, pools): cell
+            threads.submit(copy_context().run, run_cell, cell, root, jobs, group, pools, part): cell
             for cell in cells
         }
         try:
@@ -110,14 +122,18 @@ def run_cells(
 
 
 @contextmanager
-def grouped(root: Path, name: str) -> Iterator[tuple[str, list[Path]]]:
-    """A run in MLflow for a sweep: its id, and the list of files that it gets at its end."""
+def grouped(root: Path, name: str, key: str = "") -> Iterator[tuple[str, list[Path]]]:
+    """A run in MLflow for a sweep: its id, and the list of files that it gets at its end.
+
+    key: of a search, whose run is taken up again where there is one.
+    """
     environment = {
         "IMU_PARENT": f"prefect-{flow_run.id}",
         "IMU_TAGS": json.dumps(run_tags()),
         "MLFLOW_TRACKING_URI": tracking.store(root),
     }
-    page = json.loads(Children(root, environment).run(["group", name], lambda _: None)[-1])
+    begin = ["group", name, *([key] if key else [])]
+    page = json.loads(Children(root, environment).run(begin, lambda _: None)[-1])
     files: list[Path] = []
     status = "FAILED"
     create_link_artifact(pages.mlflow_link(page), link_text="MLflow run", key="mlflow")

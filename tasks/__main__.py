@@ -9,8 +9,11 @@ python -m tasks store                 create MLflow's store and experiment where
 python -m tasks show                  the table of results
 python -m tasks entries               a line for params.yaml of every method there is
 python -m tasks tune                  every candidate for the methods' parameters
+python -m tasks tune JSON             some candidates of one method (tasks/tune.py); JSON at the end
 python -m tasks open | close STATUS   begin or end the run of the whole pipeline in MLflow
 python -m tasks group NAME | ungroup RUN STATUS FILES   begin or end the run of a sweep in MLflow
+python -m tasks group NAME KEY        begin the run of a search, or take it up again
+python -m tasks trials RUN FILE       log the trials of a search that its run does not have yet
 python -m tasks restore NAME          a stage's outputs from DVC's cache and remote; or say "absent"
 python -m tasks dvc ARGUMENTS         DVC itself, ending with the process that called it
 python -m tasks key                   the pipeline key of dvc.lock, as MLflow's tag has it
@@ -68,6 +71,10 @@ def main(arguments: list[str], *, forked: bool = False) -> int:
                 from tasks import tune
 
                 tune.run(workspace)
+            case ["tune", content]:
+                from tasks import tune
+
+                print(json.dumps(tune.asked(workspace, content)))
             case ["store"]:
                 tracking.Tracker(workspace)
             case ["show"]:
@@ -78,6 +85,10 @@ def main(arguments: list[str], *, forked: bool = False) -> int:
                 print(json.dumps(summary.opened(workspace)))
             case ["group", name]:
                 print(json.dumps(summary.grouped(workspace, name)))
+            case ["group", name, key]:
+                print(json.dumps(summary.grouped(workspace, name, key)))
+            case ["trials", run, file]:
+                summary.tried(workspace, run, Path(file))
             case ["ungroup", run, ending, *files]:
                 summary.group_ended(workspace, run, ending, [Path(file) for file in files])
             case ["close", ending]:

@@ -46,10 +46,13 @@ def closed(workspace: Workspace, status: str) -> dict[str, Any]:
     return _page(workspace, tracker, parent)
 
 
-def grouped(workspace: Workspace, name: str) -> dict[str, str]:
-    """Begin the run of a sweep, which the pipeline runs of its cells are nested below."""
+def grouped(workspace: Workspace, name: str, key: str = "") -> dict[str, str]:
+    """Begin the run of a sweep, which the pipeline runs of its cells are nested below.
+
+    key: of a search, whose run is taken up again where there is one.
+    """
     tracker = Tracker(workspace)
-    run = tracker.group(token()[0], name, run_tags(workspace))
+    run = tracker.group(token()[0], name, run_tags(workspace), key)
     return {"run": run, "link": tracker.link(run), "uri": tracker.uri}
 
 
@@ -58,6 +61,21 @@ def group_ended(workspace: Workspace, run: str, status: str, files: list[Path]) 
     tracker = Tracker(workspace)
     tracker.summarise(run, {}, {}, {"": files})
     tracker.end(run, status)
+
+
+def tried(workspace: Workspace, run: str, file: Path) -> None:
+    """Log the trials of a search that its run does not have yet.
+
+    file: JSON, a list of ``number``, ``candidate``, ``gap``, ``gaps`` by cell, and ``failure``.
+    """
+    tracker = Tracker(workspace)
+    logged = tracker.trials(run)
+    for trial in artifacts.read_json(file):
+        if trial["number"] in logged:
+            continue
+        gaps = {f"gap/{cell}": gap for cell, gap in trial["gaps"].items() if gap is not None}
+        gaps |= {} if trial["failure"] else {"gap": trial["gap"]}
+        tracker.trial(run, trial["number"], trial["candidate"], gaps, trial["failure"])
 
 
 def complete(

@@ -4,6 +4,7 @@ Runs are joined by tags, never by ids in outputs:
     imu.parent     token of the pipeline run that a stage belongs to
     dvc.stage      name of the stage, such as "unlearn@imu"
     dvc.key        what it was made from (``tasks.lineage``)
+    imu.search     what a search was asked for; imu.trial: the number of a trial below its run
     restored       "true" where DVC had the outputs already; restored.from names the computing run
     git.commit, git.dirty, prefect.flow_run_id, prefect.flow_run_url
 """
@@ -115,10 +116,41 @@ class Tracker:
             self._files(created, {"": [self.workspace.root / params.FILE]})
             return created
 
-    def group(self, token: str, name: str, tags: dict[str, str]) -> str:
-        """A run that the pipeline runs of a sweep are nested below, running."""
+    def group(self, token: str, name: str, tags: dict[str, str], key: str = "") -> str:
+        """A run that the pipeline runs of a sweep or a search are nested below, running.
+
+        key: of a search; the run that bears it is taken up again.
+        """
         with self.reaching():
-            return self._create(name, {**tags, "imu.parent": token, "imu.kind": "sweep"})
+            if key and (found := self._search(f"tags.`imu.search` = '{key}'")):
+                self.client.update_run(found[0].info.run_id, status="RUNNING")
+                return found[0].info.run_id
+            kind = {"imu.kind": "search", "imu.search": key} if key else {"imu.kind": "sweep"}
+            return self._create(name, {**tags, "imu.parent": token, **kind})
+
+    def trials(self, search: str) -> set[int]:
+        """Numbers of the trials that are logged below the run of a search, whole."""
+        with self.reaching():
+            runs = self._search(
+                f"tags.`mlflow.parentRunId` = '{search}' AND tags.`imu.kind` = 'trial' "
+                "AND attributes.status != 'RUNNING'"
+            )
+            return {int(run.data.tags["imu.trial"]) for run in runs}
+
+    def trial(
+        self,
+        search: str,
+        number: int,
+        candidate: dict[str, Any],
+        gaps: dict[str, float],
+        failure: str,
+    ) -> None:
+        """A closed run below that of a search: failed where the candidate did."""
+        with self.reaching():
+            nested = {"mlflow.parentRunId": search, "imu.kind": "trial", "imu.trial": str(number)}
+            run = self._create(f"trial {number}", nested)
+            self._log(run, candidate, gaps)
+        self.end(run, "FAILED" if failure else "FINISHED", failure)
 
     def begin(self, parent: str, token: str, name: str, tags: dict[str, str]) -> str:
         """A nested run for the stage ``name``, running."""

@@ -1,6 +1,6 @@
-"""Every candidate for the parameters of every method, judged without the reported data.
+"""Candidates for the parameters of methods, judged without the reported data.
 
-Runs in a cell of ``flows.documents tune``: another training seed, split seed and forget set than
+Runs in a cell of ``flows.tuning``: another training seed, split seed and forget set than
 any reported ones. A candidate is judged by its gap, the mean distance in points to that cell's
 retrained reference over
     FA    accuracy on the forget set
@@ -13,7 +13,7 @@ target) is kept with its reason and counts as worse than any that did not.
 
 import copy
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -25,7 +25,7 @@ from torch import nn
 from imu import discovery
 from imu import unlearn as methods
 from imu.objective import Objective, Samples, predictions
-from tasks import artifacts, unlearn
+from tasks import artifacts, params, unlearn
 from tasks.samples import load_samples
 from tasks.workspace import Workspace, load_model
 
@@ -34,7 +34,31 @@ SETS = ("forget", "retain", "validation")
 
 
 def run(workspace: Workspace) -> None:
-    """Write ``runs/tune/candidates.csv``: entry, candidate, gap and its parts, failure."""
+    """Every candidate there is: ``runs/tune/candidates.csv`` with entry, candidate and verdict."""
+    judged, rows = judge(workspace), []
+    for name, method, candidate, config in candidates():
+        row = {"entry": name, "candidate": json.dumps(candidate), **judged(method, config)}
+        print(f"{name} {row['candidate']}: {row['failure'] or row['gap']}", flush=True)
+        rows.append(row)
+    artifacts.write_table(workspace.runs / "tune" / "candidates.csv", pd.DataFrame(rows))
+
+
+def asked(workspace: Workspace, content: str) -> list[dict[str, Any]]:
+    """What becomes of the candidates that somebody asks for, in their order.
+
+    content: JSON, ``{"entry": an entry of params.yaml, "candidates": [{path: value}, ...]}``.
+    """
+    request, judged = json.loads(content), judge(workspace)
+    found = []
+    for candidate in request["candidates"]:
+        config = configured(request["entry"], candidate)
+        found.append(judged(request["entry"]["method"], config))
+        print(f"{json.dumps(candidate)}: {found[-1]['failure'] or found[-1]['gap']}", flush=True)
+    return found
+
+
+def judge(workspace: Workspace) -> Callable[[str, Any], dict[str, Any]]:
+    """A function of a method and its Config: accuracies, ``gap`` (or None) and ``failure``."""
     device, data = workspace.device(), workspace.dataset()
     original, about = load_model(workspace.model("train"))
     reference, _ = load_model(workspace.model("retrain/reference"))
@@ -44,23 +68,33 @@ def run(workspace: Workspace) -> None:
     classes = tuple(workspace.read_request()["forget_classes"])
     aim = accuracies(reference.to(device), objective, sets, classes)
     available = unlearn.available(workspace, sets, about["unseen"]["accuracy"], device)
-    rows = []
-    for name, method, candidate, config in candidates():
-        model, failure = copy.deepcopy(original).to(device), ""
+
+    def judged(method: str, config: Any) -> dict[str, Any]:
+        model = copy.deepcopy(original).to(device)
         try:
             for _ in methods.run(
                 method, model, objective, config, seed=workspace.seed, available=available
             ):
                 pass
         except (FloatingPointError, methods.UnlearningError) as error:
-            failure = str(error)
-        row: dict[str, Any] = {"entry": name, "candidate": json.dumps(candidate)}
-        found = {} if failure else accuracies(model, objective, sets, classes)
+            return {"gap": None, "failure": str(error)}
+        found = accuracies(model, objective, sets, classes)
         gaps = [abs(found[key] - aim[key]) for key in found]
-        row |= found | {"gap": sum(gaps) / len(gaps) if gaps else None, "failure": failure}
-        print(f"{name} {row['candidate']}: {failure or row['gap']}", flush=True)
-        rows.append(row)
-    artifacts.write_table(workspace.runs / "tune" / "candidates.csv", pd.DataFrame(rows))
+        return found | {"gap": sum(gaps) / len(gaps), "failure": ""}
+
+    return judged
+
+
+def configured(entry: Mapping[str, Any], candidate: Mapping[str, Any]) -> Any:
+    """The Config of an entry of ``params.yaml`` with a candidate's values.
+
+    Raises ParameterError for a parameter that is not there, and a value that is not allowed.
+    """
+    changes = {f"entry.{path}": value for path, value in candidate.items()}
+    content = params.changed({"entry": dict(entry)}, changes)["entry"]
+    method = entry["method"]
+    fields = {name: content[name] for name in content if name not in ("method", "sees")}
+    return params.parse(fields, method, discovery.load("imu.unlearn", method).Config)
 
 
 def candidates() -> Iterator[tuple[str, str, dict[str, Any], Any]]:

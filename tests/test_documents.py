@@ -8,6 +8,7 @@ import pytest
 
 from flows import documents
 from flows.cells import prepare
+from flows.tuning import tuning_cells
 from imu.splitting import Config
 from tasks import params
 from tests.conftest import REPOSITORY, make_workspace, run
@@ -40,7 +41,7 @@ def test_every_scenario_is_reported_and_no_reported_request_is_tuned_on() -> Non
     assert found == [(scenario, seed) for scenario in sorted(scenarios) for seed in (0, 1, 2)]
     assert (REPOSITORY / params.section(REPOSITORY, "split.by_ids.file")).is_file()
     # The file names the same samples whatever the seed is.
-    assert "ids" not in {cell.changes["split.scenario"] for cell in documents.tuning_cells()}
+    assert "ids" not in {cell.changes["split.scenario"] for cell in tuning_cells(REPOSITORY)}
 
 
 def test_settings_change_every_cell_and_stand_in_the_command() -> None:

@@ -1,7 +1,7 @@
 """The search for the methods' parameters: what it tries, and what it judges by."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -85,6 +85,14 @@ def test_candidates_are_judged_without_test_images_and_failures_kept(
     aim = tune.accuracies(*_reference(workspace), (8,))
     gaps = [abs(table.loc["good", name] - aim[name]) for name in ("FA", "RA", "TA", "TFA")]
     assert table.loc["good", "gap"] == pytest.approx(sum(gaps) / 4, abs=1e-9)
+    entry = asdict(Config(parameters="head", sgd=Sgd(learning_rate=1.0, epochs=2)))
+    request = {
+        "entry": {"method": "gradient_ascent", "sees": "forget", **entry},
+        "candidates": [{"sgd.learning_rate": rate} for rate in rates.values()],
+    }
+    good, bad = tune.asked(workspace, json.dumps(request))
+    assert good["gap"] == table.loc["good", "gap"]
+    assert bad == {"gap": None, "failure": table.loc["bad", "failure"]}
 
 
 def _reference(workspace: Workspace) -> tuple[nn.Module, Classification, dict[str, Samples]]:

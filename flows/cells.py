@@ -92,6 +92,17 @@ def clean_commit(root: Path) -> str:
     return tags["git.commit"]
 
 
+def fingerprint(root: Path) -> str:
+    """Of all that cells are laid out from, besides parameters, as it lies in the clone."""
+    content = hashlib.sha256()
+    own = (path for path in (root / OWN).rglob("*") if path.is_file())
+    brought = {str(path.relative_to(root)): path.read_bytes() for path in own}
+    for name, file in sorted((dict(_present(root)) | brought).items()):
+        if name.startswith(NEEDED) and not name.startswith("flows/"):
+            content.update(f"{name} {len(file)}\n".encode() + file)
+    return content.hexdigest()
+
+
 def _present(root: Path) -> Iterator[tuple[str, bytes]]:
     """Name and content of every file that git does not ignore."""
     listed = _git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard")

@@ -70,7 +70,13 @@ def failed(webhook: UUID) -> AutomationCore:
             match_related={
                 "prefect.resource.role": "flow",
                 # Their stages elsewhere and their cells fail with them.
-                "prefect.resource.name": ["pipeline", "retrain-reference", "sweep", "unlearn"],
+                "prefect.resource.name": [
+                    "pipeline",
+                    "retrain-reference",
+                    "search",
+                    "sweep",
+                    "unlearn",
+                ],
             },
             posture=Posture.Reactive,
             threshold=1,

@@ -121,17 +121,22 @@ def run_cells(
     )
 
 
+def of_run(root: Path) -> dict[str, str]:
+    """Where a child process of this flow logs, and what it belongs to."""
+    return {
+        "IMU_PARENT": f"prefect-{flow_run.id}",
+        "IMU_TAGS": json.dumps(run_tags()),
+        "MLFLOW_TRACKING_URI": tracking.store(root),
+    }
+
+
 @contextmanager
 def grouped(root: Path, name: str, key: str = "") -> Iterator[tuple[str, list[Path]]]:
     """A run in MLflow for a sweep: its id, and the list of files that it gets at its end.
 
     key: of a search, whose run is taken up again where there is one.
     """
-    environment = {
-        "IMU_PARENT": f"prefect-{flow_run.id}",
-        "IMU_TAGS": json.dumps(run_tags()),
-        "MLFLOW_TRACKING_URI": tracking.store(root),
-    }
+    environment = of_run(root)
     begin = ["group", name, *([key] if key else [])]
     page = json.loads(Children(root, environment).run(begin, lambda _: None)[-1])
     files: list[Path] = []

@@ -75,7 +75,7 @@ def tried(workspace: Workspace, run: str, file: Path) -> None:
             continue
         gaps = {f"gap/{cell}": gap for cell, gap in trial["gaps"].items() if gap is not None}
         gaps |= {} if trial["failure"] else {"gap": trial["gap"]}
-        tracker.trial(run, trial["number"], trial["candidate"], gaps, trial["failure"])
+        tracker.trial(run, token()[0], trial["number"], trial["candidate"], gaps, trial["failure"])
 
 
 def complete(

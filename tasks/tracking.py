@@ -122,24 +122,29 @@ class Tracker:
         key: of a search; the run that bears it is taken up again.
         """
         with self.reaching():
-            if key and (found := self._search(f"tags.`imu.search` = '{key}'")):
-                self.client.update_run(found[0].info.run_id, status="RUNNING")
-                return found[0].info.run_id
             kind = {"imu.kind": "search", "imu.search": key} if key else {"imu.kind": "sweep"}
-            return self._create(name, {**tags, "imu.parent": token, **kind})
+            tags = {**tags, "imu.parent": token, **kind}
+            if key and (found := self._search(f"tags.`imu.search` = '{key}'")):
+                run = found[0].info.run_id
+                self.client.update_run(run, status="RUNNING")
+                for tag, value in tags.items():
+                    self.client.set_tag(run, tag, value)
+                return run
+            return self._create(name, tags)
 
     def trials(self, search: str) -> set[int]:
         """Numbers of the trials that are logged below the run of a search, whole."""
         with self.reaching():
             runs = self._search(
-                f"tags.`mlflow.parentRunId` = '{search}' AND tags.`imu.kind` = 'trial' "
-                "AND attributes.status != 'RUNNING'"
+                f"tags.`mlflow.parentRunId` = '{search}' AND tags.`imu.kind` = 'trial'"
             )
-            return {int(run.data.tags["imu.trial"]) for run in runs}
+            whole = [run for run in runs if run.info.status in ("FINISHED", "FAILED")]
+            return {int(run.data.tags["imu.trial"]) for run in whole}
 
     def trial(
         self,
         search: str,
+        token: str,
         number: int,
         candidate: dict[str, Any],
         gaps: dict[str, float],
@@ -147,8 +152,8 @@ class Tracker:
     ) -> None:
         """A closed run below that of a search: failed where the candidate did."""
         with self.reaching():
-            nested = {"mlflow.parentRunId": search, "imu.kind": "trial", "imu.trial": str(number)}
-            run = self._create(f"trial {number}", nested)
+            nested = {"mlflow.parentRunId": search, "imu.parent": token, "imu.kind": "trial"}
+            run = self._create(f"trial {number}", {**nested, "imu.trial": str(number)})
             self._log(run, candidate, gaps)
         self.end(run, "FAILED" if failure else "FINISHED", failure)
 

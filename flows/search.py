@@ -1,0 +1,253 @@
+"""A search for a method's parameters by Optuna, in cells that no page reports.
+
+    python -m flows.search trial --method imu --space step=0.01..1:log --trials 20
+    python -m flows.search other --method amun        the choices that the method names
+    python -m flows.search third --method imu --with settings/cifar10-small.yaml --classes dog ship
+                                  -> .cells/trial-results/search.md and .csv
+
+A search that was stopped goes on where it was when it is started again in the same words; with
+more trials it goes on from its end. Other words, and other code, are another study.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import socket
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from optuna.distributions import BaseDistribution
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_markdown_artifact
+from prefect.exceptions import ParameterTypeError
+from pydantic import Field
+
+from flows import space as spaces
+from flows.cells import FOLDER, Cell, CommitError, clean_commit, fingerprint
+from flows.children import ChildError, Children, warm
+from flows.holding import WorkspaceBusyError, only_run
+from flows.pipeline import JOBS, Jobs, entry_of, warmed
+from flows.requests import Method
+from flows.space import Space
+from flows.study import Study, Trial
+from flows.sweep import grouped, of_run, run_cells
+from flows.tuning import CLASSES, PREPARED, SCENARIOS, Judge, judge_in, label, tuning_cells
+from tasks import artifacts, params, search_page, tune
+from tasks.search_page import Searched
+
+
+@flow(name="search", flow_run_name="{name}", validate_parameters=True)
+def search(
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$")],
+    method: Method,
+    space: Space = {},  # noqa: B006
+    trials: Annotated[int, Field(ge=1)] = 20,
+    parameters: dict[str, Any] = {},  # noqa: B006
+    scenarios: list[Literal["class", "fraction"]] = [*SCENARIOS],  # type: ignore[list-item]  # noqa: B006
+    classes: list[str] = [*CLASSES],  # noqa: B006
+    settings: dict[str, Any] = {},  # noqa: B006
+    seed: Annotated[int, Field(ge=0)] = 0,
+    at_once: Annotated[int, Field(ge=1)] = 4,
+    in_flight: Annotated[int, Field(ge=1)] = 1,
+    jobs: Jobs = JOBS,
+    pools: bool = False,
+) -> dict[str, Any]:
+    """Parameters of a method, searched by Optuna on seeds, splits and classes that nothing reports.
+
+    A search that was stopped goes on where it was when it is started again with the same
+    parameters. Returns the best candidate, its gap, and that of what stands in params.yaml.
+
+    Args:
+        name: of the search and its pages.
+        method: a file in imu/unlearn.
+        space: parameter -> choices, or low, high and log; none: what the method names.
+        trials: candidates in all, what was tried before included.
+        parameters: of the method that stay as they are given; the others are as in params.yaml.
+        scenarios: kinds of forget sets.
+        classes: to forget, each under a seed of its own; none that params.yaml forgets.
+        settings: any other parameter by its path, such as {"split.dataset": "cifar10"}.
+        seed: of the sampler.
+        at_once: candidates that are asked for together.
+        in_flight: cells that are prepared at the same time.
+        jobs: stages of each that run here at the same time, and cells that are judged so.
+        pools: hand the stages of the cells to the work pools that they ask for.
+    """
+    root = Path.cwd()
+    asked = understood(root, method, space, parameters, settings)
+    commit = clean_commit(root) if pools else ""
+    cells = tuning_cells(root, scenarios, classes, settings, commit)
+    key = identity(root, name, asked, cells, seed)
+    folder = root / FOLDER / f"{name}-results"
+    with only_run(folder), warmed(root) as environment, grouped(root, name, key) as (group, files):
+        os.environ.update(environment)
+        found = run_cells(cells, root, jobs, group, in_flight=in_flight, pools=pools, part=PREPARED)
+        found.check()
+        folders = {label(cell): Path(found.said[cell.name]["folder"]) for cell in cells}
+        study = Study(folder / "study.db", key, asked.distributions, seed)
+        get_run_logger().info(f"{len(study.told())} trials are known already")
+        judge = judge_in(folders, asked.entry, jobs)
+        if spaces.inside(asked.space, asked.present):
+            study.begin_with(asked.present)
+        log(root, group, folder, study)  # what a stop left unlogged
+        study.run(judge, trials, at_once, lambda: log(root, group, folder, study))
+        searched = summed_up(name, asked, folders, study, judge)
+        files += written(folder, searched)
+    if searched.best is None:
+        raise ChildError(f"all {len(searched.trials)} candidates failed: see {files[0]}")
+    return {**searched.best, "present": searched.present}
+
+
+class Asked(NamedTuple):
+    """entry: of ``params.yaml``, with every field. present: what it has for what is searched."""
+
+    name: str
+    entry: dict[str, Any]
+    space: Space
+    distributions: dict[str, BaseDistribution]
+
+    @property
+    def present(self) -> dict[str, Any]:
+        known = spaces.settings(self.entry)
+        return {path: known[path] for path in self.space}
+
+
+def understood(
+    root: Path,
+    method: Method,
+    space: Space,
+    parameters: dict[str, Any],
+    settings: dict[str, Any],
+) -> Asked:
+    """What is searched. Raises ParameterError for what the method or its parameters are not."""
+    known = params.changed(params.read(root), settings)["unlearn"]
+    name, entry = entry_of(known, method, parameters)
+    entry = {"method": entry["method"], "sees": entry["sees"], **asdict(tune.configured(entry, {}))}
+    if fixed := sorted(path for path in space if path.split(".")[0] in parameters):
+        raise params.ParameterError(f"space: {fixed[0]!r} is given in parameters as well")
+    if not space:
+        space = spaces.default(method)
+        space = {path: space[path] for path in space if path.split(".")[0] not in parameters}
+    if not space:
+        raise params.ParameterError("space: parameters are given for all that the method searches")
+    return Asked(name, entry, space, spaces.distributions(space, entry))
+
+
+def identity(root: Path, name: str, asked: Asked, cells: list[Cell], seed: int) -> str:
+    """Of a study: what is searched here, in what, and by which code."""
+    fixed = params.changed({"entry": asked.entry}, {f"entry.{path}": None for path in asked.space})
+    content = [
+        socket.gethostname(),
+        str(root),
+        name,
+        fixed,
+        {path: spaces.words(values) for path, values in asked.space.items()},
+        [params.changed(params.read(root), cell.changes) for cell in cells],
+        seed,
+        fingerprint(root),
+    ]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def log(root: Path, group: str, folder: Path, study: Study) -> None:
+    """A nested run in MLflow for each trial that has none yet."""
+    file = folder / "trials.json"
+    artifacts.write_json(file, [trial.row() for trial in study.told()])
+    Children(root, of_run(root)).run(["trials", group, str(file)], lambda _: None)
+
+
+def summed_up(
+    name: str, asked: Asked, folders: dict[str, Path], study: Study, judge: Judge
+) -> Searched:
+    requests = {
+        cell: artifacts.read_json(folder / "runs" / "split" / "request.json")
+        for cell, folder in folders.items()
+    }
+    present = study.outcome(asked.present, judge)
+    found = Searched(
+        name=name,
+        entry_name=asked.name,
+        entry=asked.entry,
+        space={path: spaces.words(values) for path, values in asked.space.items()},
+        cells={cell: request["forget"] for cell, request in requests.items()},
+        trials=[trial.row() for trial in study.told()],
+        present=Trial(-1, asked.present, present).row(),
+        importances=study.importances(),
+    )
+    edges = spaces.edges(asked.space, found.best["candidate"]) if found.best else {}
+    return replace(found, edges=edges)
+
+
+def written(folder: Path, searched: Searched) -> list[Path]:
+    """The page of a search, in ``folder`` and on Prefect's page, and its table."""
+    page = search_page.page(searched, f"the flow search, as “{searched.name}”")
+    artifacts.write_text(folder / "search.md", page)
+    artifacts.write_table(folder / "search.csv", search_page.table(searched))
+    create_markdown_artifact(page, key="search", description=f"The search {searched.name}")
+    return [folder / "search.md", folder / "search.csv"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.search",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("name", help="of the search and its pages")
+    parser.add_argument("--method", required=True, choices=[method.value for method in Method])
+    parser.add_argument(
+        "--space",
+        action="append",
+        default=[],
+        metavar="PARAMETER=VALUES",
+        help="LOW..HIGH, LOW..HIGH:log or CHOICE,CHOICE; may be repeated",
+    )
+    parser.add_argument("--trials", type=int, default=20, help="in all")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="PARAMETER=VALUE", help="stays as it is given"
+    )
+    parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=[*SCENARIOS])
+    parser.add_argument("--classes", nargs="+", default=[*CLASSES], help="to forget")
+    parser.add_argument(
+        "--with", type=Path, dest="settings", help="a YAML file of dotted path: value"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the sampler")
+    parser.add_argument("--at-once", type=int, default=4, help="candidates asked for together")
+    parser.add_argument("--jobs", type=int, default=JOBS, help="stages and cells at the same time")
+    given = parser.parse_args()
+    root = Path.cwd()
+    try:
+        settings = given.settings
+        with warm(root) as environment, only_run(root):
+            os.environ.update(environment)
+            found = search(
+                given.name,
+                given.method,
+                spaces.read(given.space),
+                given.trials,
+                spaces.fixed(given.set),
+                given.scenarios,
+                given.classes,
+                params.read_file(settings, str(settings), "dotted paths") if settings else {},
+                given.seed,
+                at_once=given.at_once,
+                jobs=given.jobs,
+            )
+    except (
+        ChildError,
+        CommitError,
+        WorkspaceBusyError,
+        ParameterTypeError,
+        params.ParameterError,
+    ) as error:
+        sys.exit(f"search failed: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on with what is done")
+    page = root / FOLDER / f"{given.name}-results" / "search.md"
+    print(f"best {found['candidate']}: gap {found['gap']:.2f}; the page is {page}")
+
+
+if __name__ == "__main__":
+    main()

@@ -4,7 +4,7 @@ import copy
 import json
 import sys
 from io import StringIO
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -105,7 +105,7 @@ def title(parameters: dict[str, Any]) -> str:
     forgotten = {
         "class": lambda: "class " + ", ".join(of["classes"]),
         "fraction": lambda: f"{100 * of['fraction']:g} %",
-        "ids": lambda: f"ids of {PurePath(of['file']).name}",
+        "ids": lambda: f"ids of {of['file']}",
         "group": lambda: ", ".join(of["values"]),
         "subject": lambda: ", ".join(of["subjects"]),
     }

@@ -42,17 +42,15 @@ def test_a_run_that_cannot_be_named_says_why(workspace: Path) -> None:
     [(ChildError, "", False), (ChildError, "1", True), (KeyError, "", True)],
 )
 def test_a_traceback_is_there_where_it_is_asked_for_or_nobody_knows_the_reason(
-    error: type[Exception],
-    wanted: str,
-    traceback: bool,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
+    error: type[Exception], wanted: str, traceback: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("IMU_TRACEBACK", wanted)
+    logger = logging.getLogger("prefect.task_runs")
     try:
         raise error("50 % is left")
     except error as raised:
-        logging.getLogger("prefect.task_runs").exception("raised: %r", raised)
-    (record,) = caplog.records
+        said, where = ("raised: %r", (raised,)), sys.exc_info()
+    record = logger.makeRecord("x", logging.ERROR, "", 1, *said, where)
+    assert logger.filter(record)
     assert bool(record.exc_info) == traceback
     assert (record.getMessage() == "50 % is left") != traceback

@@ -3,6 +3,7 @@
 PYTHON ?= python3
 UV := 0.13.8
 MLFLOW_PORT ?= 5000
+MLFLOW_STORE ?= sqlite:///$(CURDIR)/mlflow/mlflow.db
 PREFECT_PORT ?= 4200
 LISTEN ?= 127.0.0.1
 POOL ?= cpu
@@ -51,13 +52,14 @@ bench: setup
 	@python -m benchmarks.ensemble
 	@python -m benchmarks.training
 	@python -m benchmarks.orchestration
+	@python -m benchmarks.workers
 	@python -m benchmarks.verdict
 
 ## make mlflow    MLflow's page on 127.0.0.1:5000
 mlflow: setup
 	@echo "http://$(LISTEN):$(MLFLOW_PORT)/#/experiments/1/runs?workflowType=machine_learning"
 	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --host $(LISTEN) --port $(MLFLOW_PORT) \
-	  --workers 1 --backend-store-uri sqlite:///$(CURDIR)/mlflow/mlflow.db \
+	  --workers 1 --backend-store-uri $(MLFLOW_STORE) \
 	  --artifacts-destination $(CURDIR)/mlflow/artifacts
 
 ## make prefect   Prefect's server and page on 127.0.0.1:4200

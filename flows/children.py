@@ -64,9 +64,10 @@ class Children:
         lines = []
         try:
             assert child.stdout is not None
-            for text in child.stdout:
-                lines.append(text.rstrip())
-                line(lines[-1])
+            with child.stdout:
+                for text in child.stdout:
+                    lines.append(text.rstrip())
+                    line(lines[-1])
             status = child.wait()
         except BaseException:
             end([child])

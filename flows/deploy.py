@@ -2,18 +2,21 @@
 
     python -m flows.deploy      creates what is missing and changes what differs
 
-IMU_WEBHOOK: an address that is told of runs that fail and of verdicts that were not wanted.
+IMU_WEBHOOK: an address that is told of runs that fail and of verdicts that were not wanted. Where
+it is not set, nobody is told: what an earlier deploy set up for it is removed, address and all.
 """
 
 import json
 import os
 import sys
+from contextlib import suppress
 from datetime import timedelta
 from uuid import UUID
 
 import httpx
 from prefect import get_client
 from prefect.blocks.webhook import Webhook
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import StateType
 from prefect.events import AutomationCore
@@ -30,6 +33,8 @@ POOLS = {
     "gpu": "Hosts with a GPU: training, influence, unlearning and retraining.",
 }
 WEBHOOK = "IMU_WEBHOOK"  # address that is told of failures and of unwanted verdicts
+BLOCK = "imu"  # in which the server keeps that address
+FAILURES, VERDICTS = "imu: tell of failures", "imu: tell of unwanted verdicts"
 SILENCE = timedelta(seconds=90)  # three heartbeats, see prefect.toml
 
 
@@ -62,7 +67,7 @@ def crashed() -> AutomationCore:
 def failed(webhook: UUID) -> AutomationCore:
     """Tell the webhook of every run that failed or crashed."""
     return AutomationCore(
-        name="imu: tell of failures",
+        name=FAILURES,
         description="Calls the webhook imu when a run fails or crashes.",
         trigger=EventTrigger(
             expect={"prefect.flow-run.Failed", "prefect.flow-run.Crashed"},
@@ -93,7 +98,7 @@ def failed(webhook: UUID) -> AutomationCore:
 def unwanted(webhook: UUID) -> AutomationCore:
     """Tell the webhook of verdicts other than the one that a run was to have."""
     return AutomationCore(
-        name="imu: tell of unwanted verdicts",
+        name=VERDICTS,
         description="Calls the webhook imu when a method gets another verdict than was wanted.",
         trigger=EventTrigger(
             expect={pages.UNWANTED},
@@ -110,28 +115,49 @@ def _text(template: str) -> str:
 
 
 def prepare(webhook: str) -> list[str]:
-    """Create or update everything; returns what was done. webhook: "" for none."""
-    done = []
+    """Create, update or remove; returns what was done. webhook: "" for none."""
     with get_client(sync_client=True) as client:
-        for name, description in POOLS.items():
-            try:
-                client.read_work_pool(name)
-            except ObjectNotFound:
-                client.create_work_pool(
-                    WorkPoolCreate(name=name, type="process", description=description)
-                )
-                done.append(f"work pool {name} created")
+        done = _pools(client)
         wanted = [crashed()]
         if webhook:
-            block = Webhook(url=SecretStr(webhook)).save("imu", overwrite=True)
+            block = Webhook(url=SecretStr(webhook)).save(BLOCK, overwrite=True)
             assert isinstance(block, UUID)  # outside of coroutines
             wanted += [failed(block), unwanted(block)]
         for automation in wanted:
-            for known in client.read_automations_by_name(automation.name):
-                client.delete_automation(known.id)
+            _removed(client, automation.name)
             client.create_automation(automation)
             done.append(f"automation “{automation.name}” set")
+        if not webhook:
+            done += [
+                f"automation “{name}” removed: {WEBHOOK} is not set"
+                for name in (FAILURES, VERDICTS)
+                if _removed(client, name)
+            ]
+            with suppress(ValueError):  # there is none
+                Webhook.delete(BLOCK)
     return done
+
+
+def _pools(client: SyncPrefectClient) -> list[str]:
+    """Create the work pools that are missing; returns what was done."""
+    done = []
+    for name, description in POOLS.items():
+        try:
+            client.read_work_pool(name)
+        except ObjectNotFound:
+            client.create_work_pool(
+                WorkPoolCreate(name=name, type="process", description=description)
+            )
+            done.append(f"work pool {name} created")
+    return done
+
+
+def _removed(client: SyncPrefectClient, name: str) -> bool:
+    """Delete the automations of that name; returns whether there were any."""
+    known = client.read_automations_by_name(name)
+    for automation in known:
+        client.delete_automation(automation.id)
+    return bool(known)
 
 
 def main() -> None:

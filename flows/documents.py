@@ -22,8 +22,9 @@ from typing import Any
 from prefect import flow
 
 from flows.cells import Cell
-from flows.children import ChildError, warm
-from flows.holding import WorkspaceBusyError, only_run
+from flows.children import warm
+from flows.failures import EXPLAINED
+from flows.holding import only_run
 from flows.pipeline import JOBS
 from flows.sweep import Swept, grouped, run_cells
 from flows.tuning import PREPARED, in_every_cell, tuning_cells
@@ -138,7 +139,7 @@ def main() -> None:
                     )
                 else:
                     tune(root, arguments.jobs)
-        except (ChildError, WorkspaceBusyError, params.ParameterError) as error:
+        except EXPLAINED as error:
             sys.exit(f"{arguments.command} failed: {error}")
 
 

@@ -22,9 +22,10 @@ from prefect.runtime import flow_run
 from pydantic import Field
 
 from flows import pages
-from flows.cells import Cell, CommitError, clean_commit, prepare
+from flows.cells import Cell, clean_commit, prepare
 from flows.children import ChildError, Children, warm
-from flows.holding import WorkspaceBusyError, only_run
+from flows.failures import EXPLAINED
+from flows.holding import only_run
 from flows.pools import Pools
 from flows.requests import Method, Request
 from flows.stages import run_stages
@@ -39,10 +40,17 @@ AS_IT_IS = Request()
 
 
 def run_name() -> str:
-    """Such as "digits · class 8 · seed 0"; the flow's own name comes first where it is a part."""
+    """Such as "digits · class 8 · seed 0"; the flow's own name comes first where it is a part.
+
+    A run that cannot be named begins all the same, so that it can say why and fail: Prefect calls
+    a run without a name crashed, and its page does not say why.
+    """
     given = flow_run.parameters
     changes = given["request"].changes()
-    said = params.title(params.changed(params.read(Path.cwd()), changes))
+    try:
+        said = params.title(params.changed(params.read(Path.cwd()), changes))
+    except params.ParameterError:
+        said = "not possible"
     return f"{given['method']} · {said}" if "method" in given else said
 
 
@@ -285,7 +293,7 @@ def main() -> None:
         with only_run(Path.cwd()), warm(Path.cwd()) as environment:
             os.environ.update(environment)
             outcomes = pipeline(jobs=arguments.jobs, force=arguments.force)
-    except (ChildError, CommitError, WorkspaceBusyError, params.ParameterError) as error:
+    except EXPLAINED as error:
         sys.exit(f"pipeline failed: {error}")
     except KeyboardInterrupt:
         sys.exit("stopped; the next run goes on with what is done")

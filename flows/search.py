@@ -26,9 +26,10 @@ from prefect.exceptions import ParameterTypeError
 from pydantic import Field
 
 from flows import space as spaces
-from flows.cells import FOLDER, Cell, CommitError, clean_commit, fingerprint
+from flows.cells import FOLDER, Cell, clean_commit, fingerprint
 from flows.children import ChildError, Children, warm
-from flows.holding import WorkspaceBusyError, only_run
+from flows.failures import EXPLAINED
+from flows.holding import only_run
 from flows.pipeline import JOBS, Jobs, entry_of, warmed
 from flows.requests import Method
 from flows.space import Space
@@ -235,13 +236,7 @@ def main() -> None:
                 at_once=given.at_once,
                 jobs=given.jobs,
             )
-    except (
-        ChildError,
-        CommitError,
-        WorkspaceBusyError,
-        ParameterTypeError,
-        params.ParameterError,
-    ) as error:
+    except (*EXPLAINED, ParameterTypeError) as error:
         sys.exit(f"search failed: {error}")
     except KeyboardInterrupt:
         sys.exit("stopped; the same command goes on with what is done")

@@ -24,8 +24,9 @@ from prefect.runtime import flow_run
 from pydantic import Field
 
 from flows import pages
-from flows.cells import FOLDER, Cell, CommitError, clean_commit, prepare
+from flows.cells import FOLDER, Cell, clean_commit, prepare
 from flows.children import ChildError, Children, end_everything
+from flows.failures import EXPLAINED
 from flows.holding import only_run
 from flows.pipeline import (
     AS_IT_IS,
@@ -106,7 +107,7 @@ def run_cells(
                 try:
                     swept.said[name] = done.result()
                     log.info(f"{number} of {len(cells)}: {name} is done")
-                except (ChildError, CommitError, params.ParameterError) as error:
+                except EXPLAINED as error:
                     swept.failed[name] = str(error)
                     log.error(f"{number} of {len(cells)}: {name} failed: {error}")
         except BaseException:  # the threads would be waited for otherwise

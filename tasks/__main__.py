@@ -42,6 +42,10 @@ def main(arguments: list[str], *, forked: bool = False) -> int:
         if status is not None:
             return status
         print(f"no warm start at {os.environ['IMU_WARM']}: starting cold", flush=True)
+    if arguments[0] in ("data", "dvc"):
+        from tasks import rwlock
+
+        rwlock.mend(Path.cwd())
     if arguments[0] == "dvc":
         from dvc.cli import main as dvc
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class ArtifactError(RuntimeError):
-    """A file that a stage reads is missing, truncated or of the wrong kind."""
+    """A file is missing, truncated or of the wrong kind, or cannot be written."""
 
 
 @contextmanager
@@ -23,22 +23,27 @@ def replacing(path: Path) -> Iterator[Path]:
 
     The content is flushed to disk before the rename, so a kill or a power cut leaves either the
     old file or the new one. What a kill leaves behind is hidden (``.name.*``) and removed by the
-    next write of the same file.
+    next write of the same file. Raises ArtifactError, naming ``path``, where it cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".{path.name}.*"):
-        left.unlink(missing_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
     try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{path.name}.*"):
+            left.unlink(missing_ok=True)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent
+        )
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:  # a full disk's does not say which file was written
+        raise ArtifactError(f"{path} could not be written: {error.strerror or error}") from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -96,11 +101,15 @@ def write_tensors(path: Path, tensors: dict[str, "Tensor"], about: dict[str, Any
 
     The header has one key: with several, safetensors writes them in changing order.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
-        save_file(content, temporary, metadata={"about": json.dumps(about)})
+        try:
+            save_file(content, temporary, metadata={"about": json.dumps(about)})
+        except SafetensorError as error:  # neither an OSError nor a RuntimeError
+            raise OSError(str(error)) from error
 
 
 def read_tensors(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:

@@ -3,8 +3,9 @@
 import copy
 import json
 import sys
+from collections.abc import Callable
 from io import StringIO
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -99,17 +100,26 @@ def changed(content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def title(parameters: dict[str, Any]) -> str:
-    """Data set, forget set and seed of a whole ``params.yaml``, in a few words."""
-    split = parameters["split"]
-    of = split[f"by_{split['scenario']}"]
-    forgotten = {
-        "class": lambda: "class " + ", ".join(of["classes"]),
-        "fraction": lambda: f"{100 * of['fraction']:g} %",
-        "ids": lambda: f"ids of {PurePath(of['file']).name}",
-        "group": lambda: ", ".join(of["values"]),
-        "subject": lambda: ", ".join(of["subjects"]),
+    """Data set, forget set and seed of a whole ``params.yaml``, in a few words.
+
+    Raises ParameterError where the section ``split`` does not say what is forgotten.
+    """
+    forgotten: dict[str, Callable[[Any], str]] = {
+        "class": lambda of: "class " + ", ".join(of["classes"]),
+        "fraction": lambda of: f"{100 * of['fraction']:g} %",
+        "ids": lambda of: f"ids of {of['file']}",
+        "group": lambda of: ", ".join(of["values"]),
+        "subject": lambda of: ", ".join(of["subjects"]),
     }
-    return f"{split['dataset']} · {forgotten[split['scenario']]()} · seed {parameters['seed']}"
+    try:
+        split = parameters["split"]
+        said = forgotten[split["scenario"]](split[f"by_{split['scenario']}"])
+        return f"{split['dataset']} · {said} · seed {parameters['seed']}"
+    except (LookupError, TypeError, ValueError) as error:
+        raise ParameterError(
+            f"{FILE}: the section split does not say what is forgotten: "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def line(content: dict[str, Any]) -> str:

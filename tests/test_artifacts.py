@@ -114,7 +114,7 @@ def test_an_error_in_the_last_rename_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "a.json"
     path.write_text("old")
     monkeypatch.setattr(Path, "replace", refuse)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(ArtifactError, match=f"{path} could not be written: disk full"):
         artifacts.write_text(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

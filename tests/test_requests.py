@@ -73,7 +73,11 @@ def test_what_does_not_fit_is_refused(fields: dict[str, Any], message: str) -> N
         ({}, "digits · class 8 · seed 0"),
         ({"scenario": "class", "classes": ["1", "2"], "seed": 4}, "digits · class 1, 2 · seed 4"),
         ({"scenario": "fraction", "fraction": 0.25}, "digits · 25 % · seed 0"),
-        ({"scenario": "ids"}, "digits · ids of example.csv · seed 0"),
+        ({"scenario": "ids"}, "digits · ids of requests/example.csv · seed 0"),
+        (
+            {"scenario": "ids", "file": "requests/late/example.csv"},
+            "digits · ids of requests/late/example.csv · seed 0",
+        ),
         ({"scenario": "group"}, "digits · flowers · seed 0"),
         ({"scenario": "subject"}, "digits · subject-1 · seed 0"),
     ],

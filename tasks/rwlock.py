@@ -1,0 +1,31 @@
+"""DVC's list of who reads and writes what, put right where a full disk or a power cut broke it.
+
+DVC writes it in place, and refuses every later command while half of it is there.
+"""
+
+import json
+from pathlib import Path
+
+
+def mend(root: Path) -> None:
+    """Remove the list where it cannot be read: nobody is registered in it any more."""
+    folder = root / ".dvc" / "tmp"
+    if _whole(folder / "rwlock"):
+        return
+    from dvc.lock import make_lock
+
+    # Unless held by this lock, a list that is just being written looks broken as well.
+    with make_lock(str(folder / "rwlock.lock"), tmp_dir=str(folder)):
+        if not _whole(folder / "rwlock"):
+            (folder / "rwlock").unlink()
+            print("removed .dvc/tmp/rwlock, of which DVC could write a part only", flush=True)
+
+
+def _whole(path: Path) -> bool:
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return True
+    except ValueError:
+        return False
+    return True

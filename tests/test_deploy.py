@@ -1,0 +1,39 @@
+"""What a deploy sets up at a Prefect server, and takes away."""
+
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from benchmarks.orchestration import server
+from tests.conftest import REPOSITORY, run
+
+pytestmark = pytest.mark.slow
+
+TELLING = {"imu: tell of failures", "imu: tell of unwanted verdicts"}
+
+
+def test_a_deploy_without_webhook_removes_what_an_earlier_one_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+
+    def deploy(**webhook: str) -> str:
+        call = (sys.executable, "-m", "flows.deploy")
+        return run(*call, cwd=REPOSITORY, **address, **webhook).stdout
+
+    def asked(path: str) -> set[str]:
+        found = httpx.post(f"{address['PREFECT_API_URL']}/{path}/filter", json={})
+        return {entry["name"] for entry in found.raise_for_status().json()}
+
+    with server(REPOSITORY) as (address, _):
+        deploy(IMU_WEBHOOK="http://127.0.0.1:9/hook")
+        assert asked("automations") == {"imu: crashed runs", *TELLING}
+        assert "imu" in asked("block_documents")
+        said = deploy()
+        assert asked("automations") == {"imu: crashed runs"}
+        assert "imu" not in asked("block_documents")  # which holds the address
+        for name in TELLING:
+            assert f"automation “{name}” removed: IMU_WEBHOOK is not set" in said
+        assert "removed" not in deploy()

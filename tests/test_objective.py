@@ -351,7 +351,7 @@ def test_features_enter_the_head_of_any_task(name):
     torch.testing.assert_close(head(model)(features), logits, rtol=0, atol=EXACT)
 
 
-@pytest.mark.parametrize("method", ["imu", "gradient_ascent"])
+@pytest.mark.parametrize("method", ["imu", "imu_deep", "gradient_ascent"])
 def test_predictions_that_are_not_the_head_s_output_are_refused(method):
     class Shifted(Language):
         def logits(self, model: nn.Module, inputs) -> Tensor:
@@ -370,7 +370,12 @@ def test_predictions_that_are_not_the_head_s_output_are_refused(method):
         next(unlearn.run(method, model, Shifted(), config, seed=0, available=available))
 
 
-@pytest.mark.parametrize("method", METHODS)
+def test_a_method_that_trains_what_lies_before_the_head_needs_something_there():
+    with pytest.raises(ValueError, match="no layer before it has parameters that require a grad"):
+        unlearned("persons", "imu_deep", frozen="embed")
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "imu_deep"])
 def test_parameters_that_require_no_gradient_stay(method):
     after, _ = unlearned("persons", method, frozen="embed")
     before = persons()[0].embed

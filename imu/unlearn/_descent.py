@@ -125,11 +125,17 @@ def cached_head(
     Raises ValueError when the task's predictions are not the head's output.
     """
     features, logits = features_and_logits(model, objective, forget.samples.inputs)
+    return checked_head(model, features, logits), features
+
+
+def checked_head(model: nn.Module, features: Tensor, logits: Tensor) -> nn.Linear:
+    """The head. Raises ValueError when the task's predictions are not its output."""
     layer = head(model)
     if features.shape[:-1] != logits.shape[:-1] or layer.out_features != logits.shape[-1]:
         raise ValueError(
             f"the head gives {(*features.shape[:-1], layer.out_features)}, the task predicts "
-            f"{tuple(logits.shape)}: methods that move the head alone need them to be the same. "
-            "Shift targets rather than logits, and let IGNORED mark what is not predicted"
+            f"{tuple(logits.shape)}: methods that move the head alone, or its input, need them to "
+            "be the same. Shift targets rather than logits, and let IGNORED mark what is not "
+            "predicted"
         )
-    return layer, features
+    return layer

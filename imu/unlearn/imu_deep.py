@@ -1,0 +1,281 @@
+"""IMU inside the network: its last block learns to see the forget set as it would see new data.
+
+The head alone cannot forget: whoever trains another one finds what was masked (Goel et al. 2022,
+arXiv 2201.06640). So the block before it is trained, BatchNorm frozen, on the forget set alone:
+
+    min  mean ‖h − h*‖² / mean ‖h⁰‖²  +  output · mean KL(softmax z* ‖ p)  +  neighbours · kept
+
+h, z, p: features, logits and prediction; ⁰: of the original; y: the label. Two aims, z* and h*.
+
+z* lowers the label's logit by what the network owes to having been trained on the sample,
+
+    z*_iy = z⁰_iy − κ s_i,      s_i the root of the self-influence ⟨g_i, g_i / (F + λ)⟩, mean 1,
+
+an estimate of the leave-one-out prediction (Koh & Liang 2017, arXiv 1703.04730, section 2.1; IMU's
+weights, arXiv 2508.01620, section 3, with g_i in place of the mean gradient). κ is chosen so that
+the aims have the accuracy to be reached, times ``reach``, as training follows them part of the
+way. Where a class is forgotten whole κ is infinite (DELETE's teacher, arXiv 2503.23751), no
+influence is computed, and at the end the head's row of the class is masked as in ``logit_mask``.
+
+h* moves features to where that prediction has its place. In a trained network class means differ
+from their common mean as the head's rows w do from theirs (neural collapse, Papyan et al. 2020,
+arXiv 2008.08186), by a factor c, which the forget set tells:
+
+    h*_i = max(min h⁰, h⁰_i + stretch · c_i Σ_k (q_ik − p⁰_ik) w_k)
+    c_i  = (z⁰_iy − mean_k z⁰_ik) / ‖w_y − mean_k w_k‖²
+
+with q = softmax(z*) and the mean of all c_i; for whole classes with q = softmax(z* / temperature),
+p⁰ one-hot at the label, as though the sample lay at its class mean, and the sample's own c_i.
+
+A forget set of many classes says itself what must stay. One of whole classes does not, and
+neighbours stand in for the others: for every sample a point near what enters the block, moved
+down the cross-entropy of another class drawn at random (as AMUN does with images, arXiv
+2503.00917). Their h⁰ and p⁰ are kept, by the same two distances. Those that still pass for the
+forgotten class are left out.
+
+``influence`` puts the claim to the test: "permuted" gives the same s to other samples, "uniform"
+the same to all, "loss" takes the root of the loss.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import cos, inf, pi
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from imu import influence as influences
+from imu.models import evaluating, head, head_name, only_trains
+from imu.objective import IGNORED, Objective, Samples, cross_entropies, predictions
+from imu.unlearn import ForgetSet, Step, measured
+from imu.unlearn._adversarial import norms
+from imu.unlearn._block import Aims, Block
+from imu.unlearn._descent import checked_head, update, watcher
+from imu.unlearn._labels import random_other, without
+
+NEEDS = frozenset({"forget"})
+MASKED_LOGIT = -1e4
+HALVINGS = 40  # of the range in which κ is looked for
+LARGEST = 1e6  # κ that lowers a logit beyond any other
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    layers: tuple[str, ...] = ()  # modules that are trained; none: the last block before the head
+    influence: Literal["self", "permuted", "uniform", "loss"] = "self"
+    damping: float = 0.01  # of self-influence
+    reach: float = 3.0  # how far the aims lie, 1: at the target accuracy
+    temperature: float = 0.5  # of q, where classes are forgotten whole
+    stretch: float = 1.3  # how far features are moved, 1: as neural collapse has it
+    output: float = 0.15  # weight of the predictions' distance to z*
+    neighbours: float = 3.0  # weight of what must stay; 0: none
+    radius: float = 1.0  # of neighbours, in lengths of what enters the block
+    attack_steps: int = 3
+    learning_rate: float = 0.002  # of Adam at the start; it falls to 0 along a cosine
+    epochs: int = 8
+    batch_size: int = 16  # samples, and as many neighbours
+
+    def __post_init__(self) -> None:
+        if isinstance(self.layers, str) or not all(self.layers):
+            raise ValueError(f"layers must be a tuple of names, got {self.layers!r}")
+        if self.influence not in ("self", "permuted", "uniform", "loss"):
+            raise ValueError(
+                f"influence must be 'self', 'permuted', 'uniform' or 'loss', got {self.influence!r}"
+            )
+        for name in ("damping", "reach", "temperature", "stretch", "radius", "learning_rate"):
+            if not 0 < getattr(self, name) < inf:
+                raise ValueError(f"{name} must be > 0 and finite, got {getattr(self, name)}")
+        for name in ("output", "neighbours", "epochs"):
+            if not 0 <= getattr(self, name) < inf:
+                raise ValueError(f"{name} must be >= 0 and finite, got {getattr(self, name)}")
+        for name in ("attack_steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+
+
+VARIANTS = {
+    "imu_deep": Config(),
+    "imu_deep_permuted": Config(influence="permuted"),
+    "imu_deep_uniform": Config(influence="uniform"),
+    "imu_deep_loss": Config(influence="loss"),
+}
+
+
+def unlearn(
+    model: nn.Module,
+    objective: Objective,
+    config: Config,
+    generator: torch.Generator,
+    *,
+    forget: ForgetSet,
+) -> Iterator[Step]:
+    """Train the block towards the aims for all epochs, unless samples are at their target already.
+
+    Raises ValueError when the network has no layer before its head, a name in ``layers`` is none of
+    its modules or holds the head, or a class is to be masked in a head without bias.
+    """
+    samples = forget.samples
+    block = Block(model, objective, config.layers)
+    entering = block.entering(samples)
+    features, logits = block.all(entering.outputs, samples)
+    layer = checked_head(model, features, logits)
+    watch = watcher(model, objective, forget, lambda: block.all(entering.outputs, samples)[1])
+    now = measured(0, objective, logits, samples.targets)
+    yield now
+    if config.epochs == 0 or (not forget.classes and now.accuracy <= forget.target_accuracy):
+        return
+    if forget.classes and layer.bias is None:
+        raise ValueError("imu_deep needs a head with a bias to mask a class")
+    aim = _aim(model, objective, config, generator, forget, block.layers, logits)
+    towards = _features(layer, features, logits, aim, config, forget)
+    goal = Aims(samples, entering.outputs, towards, aim.log_softmax(-1))
+    kept = None
+    if forget.classes and config.neighbours:
+        kept = _neighbours(block, entering.outputs, samples, forget.classes, config, generator)
+    scale = features[samples.targets != IGNORED].square().sum(-1).mean()
+    optimizer = torch.optim.Adam(block.trained, lr=config.learning_rate)
+    batches = -(-len(samples) // config.batch_size)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: (1 + cos(pi * step / (batches * config.epochs))) / 2
+    )
+
+    def loss(rows: Tensor, kept_rows: Tensor) -> Tensor:
+        total = block.distance(goal, rows, scale, config.output)
+        if kept is not None and len(kept_rows):
+            # What must stay must stay in both: here predictions weigh as much as features.
+            total = total + config.neighbours * block.distance(kept, kept_rows, scale, 1.0)
+        return total
+
+    updates = 0
+    for _ in range(config.epochs):
+        rows = torch.randperm(len(samples), generator=generator).split(config.batch_size)
+        others = torch.randperm(len(kept.samples) if kept else 0, generator=generator)
+        for batch, near in zip(rows, others.tensor_split(batches), strict=True):
+            of_batch = lambda batch=batch, near=near: loss(batch, near)  # noqa: E731
+            update(model, optimizer, block.trained, of_batch, updates + 1)
+            schedule.step()
+            updates += 1
+        yield watch(updates)
+    if forget.classes:
+        rows = list(forget.classes)
+        with torch.no_grad():
+            layer.weight[rows] = 0.0
+            layer.bias[rows] = MASKED_LOGIT
+        yield watch(updates + 1)
+
+
+def _aim(
+    model: nn.Module,
+    objective: Objective,
+    config: Config,
+    generator: torch.Generator,
+    forget: ForgetSet,
+    layers: tuple[str, ...],
+    logits: Tensor,
+) -> Tensor:
+    """z*: the original's logits with that of the label removed, or lowered by influence."""
+    targets = forget.samples.targets
+    if forget.classes:
+        return without(logits, targets, MASKED_LOGIT)
+    shares = _influence(model, objective, config, generator, forget.samples, layers)  # (n,)
+    shares = shares.view(-1, *[1] * (targets.dim() - 1)).expand(targets.shape)
+
+    def lowered(kappa: float) -> Tensor:
+        own = F.one_hot(targets.clamp(min=0), logits.shape[-1]) * (kappa * shares)[..., None]
+        return logits - own.to(logits)
+
+    def accuracy(kappa: float) -> float:
+        return measured(0, objective, lowered(kappa), targets).accuracy
+
+    start = accuracy(0.0)
+    wanted = start - config.reach * (start - forget.target_accuracy)
+    low, high = 0.0, 1.0
+    while accuracy(high) > max(wanted, 0.0) and high < LARGEST:
+        low, high = high, 2 * high
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if accuracy(middle) > max(wanted, 0.0) else (low, middle)
+    return lowered(high)
+
+
+def _influence(
+    model: nn.Module,
+    objective: Objective,
+    config: Config,
+    generator: torch.Generator,
+    samples: Samples,
+    layers: tuple[str, ...],
+) -> Tensor:
+    """s: how much each sample's label is lowered against the others', mean 1: (n,)."""
+    if config.influence == "uniform":
+        return torch.ones(len(samples), device=samples.targets.device)
+    if config.influence == "loss":
+        found = objective.losses(predictions(model, objective, samples.inputs), samples.targets)
+    else:
+        asked = influences.Config(
+            score="self", damping=config.damping, parameters=(*layers, head_name(model))
+        )
+        found = influences.influence(model, objective, samples, asked)
+    shares = found.clamp(min=0).sqrt()
+    if config.influence == "permuted":
+        shares = shares[torch.randperm(len(shares), generator=generator).to(shares.device)]
+    return shares / shares.mean().clamp(min=torch.finfo(shares.dtype).tiny)
+
+
+def _features(
+    layer: nn.Linear,
+    features: Tensor,
+    logits: Tensor,
+    aim: Tensor,
+    config: Config,
+    forget: ForgetSet,
+) -> Tensor:
+    """h*: where features of the aimed prediction lie, (n, *positions, d)."""
+    predicted = forget.samples.targets != IGNORED  # (n, *positions)
+    targets = forget.samples.targets.clamp(min=0)
+    weight = layer.weight.detach()  # (classes, d)
+    own = F.one_hot(targets, len(weight)).to(features)  # (n, *positions, classes)
+    apart = (weight - weight.mean(0)).square().sum(1)[targets]  # (n, *positions)
+    factor = ((own * logits).sum(-1) - logits.mean(-1)) / apart
+    if forget.classes:
+        move = (aim / config.temperature).softmax(-1) - own
+    else:
+        move = aim.softmax(-1) - logits.softmax(-1)
+        factor = factor[predicted].mean()
+    moved = features + config.stretch * factor[..., None] * (move @ weight)
+    return moved.clamp(min=features[predicted].min().item())
+
+
+def _neighbours(
+    block: Block,
+    entering: dict[str, Tensor],
+    samples: Samples,
+    classes: tuple[int, ...],
+    config: Config,
+    generator: torch.Generator,
+) -> Aims:
+    """Points near the samples, where the block enters, that it takes for other classes."""
+    others = random_other(samples.targets, head(block.model).out_features, generator)
+    bounds = {name: (t.min().item(), t.max().item()) for name, t in entering.items()}
+    step = {name: config.radius / config.attack_steps * norms(t) for name, t in entering.items()}
+    found = dict(entering)
+    for _ in range(config.attack_steps):
+        found = {name: t.detach().requires_grad_() for name, t in found.items()}
+        with evaluating(block.model), only_trains(block.model, []):
+            total = cross_entropies(block.through(found, samples)[1], others).sum()
+            slopes = torch.autograd.grad(total, list(found.values()))
+        found = {
+            name: (t.detach() - step[name] * slope / norms(slope)).clamp(*bounds[name])
+            for (name, t), slope in zip(found.items(), slopes, strict=True)
+        }
+    features, logits = block.all(found, samples)
+    forgotten = torch.isin(logits.argmax(-1), logits.new_tensor(classes).long())
+    rows = (~forgotten.view(len(samples), -1).any(1)).nonzero()[:, 0]
+    return Aims(
+        samples[rows],
+        {name: t[rows] for name, t in found.items()},
+        features[rows],
+        logits[rows].log_softmax(-1),
+    )

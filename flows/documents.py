@@ -7,6 +7,8 @@
                                       parameters -> docs/results-x.md; --scenarios: some)
     python -m flows.documents tune    a class, a fraction; seeds 100, 101, 102, other splits
                                       -> docs/tuning-digits.md and .csv
+    python -m flows.documents research    ideas of settings/research.yaml, where tune is
+                                      -> docs/research.md and .csv
 
 Each pipeline is a cell, as in a sweep: what was stopped goes on where it was.
 """
@@ -16,6 +18,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +31,13 @@ from flows.holding import only_run
 from flows.pipeline import JOBS
 from flows.sweep import Swept, grouped, run_cells
 from flows.tuning import PREPARED, in_every_cell, tuning_cells
-from tasks import artifacts, params, results, results_page, tables, unlearn
+from tasks import artifacts, params, research_page, results, results_page, tables, unlearn
 
 REPORTED = (0, 1, 2)
 MEMBERS = 8  # networks per family and cell; the seeds make them three families
 SCENARIOS = ("class", "fraction", "ids")
+IDEAS = "settings/research.yaml"
+SMALL = {"ensemble.members": 0, "snapshots": 2}  # what the page on research does not show
 
 
 def reported_cells(
@@ -112,9 +117,44 @@ def tune(root: Path, jobs: int) -> None:
     print(f"best candidates: {json.dumps(tables.best(tried), indent=1)}\nwritten to {target}")
 
 
+def research(root: Path, jobs: int) -> None:
+    ideas = params.read_file(root / IDEAS, IDEAS, "ideas")
+    tried = {name: _entry(name, idea) for name, idea in ideas.items()}
+    cells = [
+        replace(cell, changes=cell.changes | {"unlearn": cell.changes["unlearn"] | tried} | SMALL)
+        for cell in tuning_cells(root, ["class"])
+    ]
+    found = results.collected(swept("research", cells, root, jobs).folders)
+    pages = {}
+    for path in sorted((root / "docs").glob("results-*.csv")):
+        table = artifacts.read_table(path)
+        if (table["model"] == research_page.METHOD).any():
+            pages[path.stem.removeprefix("results-")] = table
+    why = {name: idea["why"] for name, idea in ideas.items()}
+    command = "python -m flows.documents research"
+    target = root / "docs" / "research.md"
+    artifacts.write_text(target, research_page.page(found, why, pages, command))
+    artifacts.write_table(target.with_suffix(".csv"), found)
+    print(f"written to {target}")
+
+
+def _entry(name: str, idea: Any) -> dict[str, Any]:
+    """An entry of ``unlearn``: one that there is, and what differs."""
+    where = f"{IDEAS}: {name}"
+    wrong = set(idea) - {"why", "entry", "with"} if isinstance(idea, dict) else {idea}
+    if wrong or not {"why", "entry"} <= set(idea):
+        raise params.ParameterError(f"{where} must have why, entry and at most with, got {idea}")
+    entries = unlearn.entries()
+    if idea["entry"] not in entries:
+        raise params.ParameterError(
+            f"{where}.entry must be one of {', '.join(entries)}, got {idea['entry']!r}"
+        )
+    return params.changed(entries[idea["entry"]], idea.get("with", {}))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m flows.documents", description=__doc__)
-    parser.add_argument("command", choices=("table", "tune"))
+    parser.add_argument("command", choices=("table", "tune", "research"))
     parser.add_argument(
         "--shipped", action="store_true", help="table: the methods of params.yaml, not all"
     )
@@ -137,8 +177,10 @@ def main() -> None:
                         settings=arguments.settings,
                         scenarios=arguments.scenarios,
                     )
-                else:
+                elif arguments.command == "tune":
                     tune(root, arguments.jobs)
+                else:
+                    research(root, arguments.jobs)
         except EXPLAINED as error:
             sys.exit(f"{arguments.command} failed: {error}")
 

@@ -1,0 +1,192 @@
+"""imu_deep: its aims, its neighbours and what it moves."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from imu import unlearn
+from imu.influence import Config as Influence
+from imu.influence import influence
+from imu.models import head, resnet18, resnet_small, vgg16_bn
+from imu.objective import Classification, Samples, features_and_logits, predictions
+from imu.unlearn import ForgetSet, imu_deep
+from imu.unlearn._block import Block, last_block
+from tests.test_unlearn import TASK, changed, class_wise, sample_wise
+
+torch.set_num_threads(1)
+MASKED = [False, True, False]
+
+
+def draw() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def aimed(case: tuple, **given) -> tuple[Tensor, Tensor, ForgetSet]:
+    """Logits of the original, and the aims."""
+    model, forget, _ = case
+    logits = predictions(model, TASK, forget.samples.inputs)
+    config = imu_deep.Config(**given)
+    aims = imu_deep._aim(model, TASK, config, draw(), forget, ("blocks.2",), logits)
+    return logits, aims, forget
+
+
+def test_the_aim_of_a_class_is_the_original_without_its_logit():
+    logits, aims, forget = aimed(class_wise())
+    expected = logits.masked_fill(torch.tensor(MASKED), -1e4)
+    assert torch.equal(aims, expected)
+    assert set(forget.samples.targets.tolist()) == {1}
+
+
+@pytest.mark.parametrize(("reach", "right"), [(1.0, 12), (2.0, 4), (3.0, 0)])
+def test_the_aims_of_samples_reach_the_target_accuracy_times_reach(reach, right):
+    logits, aims, forget = aimed(sample_wise(target=60.0), reach=reach)
+    targets = forget.samples.targets
+    assert (logits.argmax(1) == targets).all()
+    # Ties apart, κ is the least that breaks enough of 20 samples.
+    assert int((aims.argmax(1) == targets).sum()) == right
+    others = torch.ones_like(logits).scatter(1, targets[:, None], 0).bool()
+    assert torch.equal(aims[others], logits[others])
+
+
+def test_labels_are_lowered_by_the_root_of_self_influence_where_the_block_and_the_head_are():
+    case = sample_wise(target=60.0)
+    logits, aims, forget = aimed(case)
+    lowered = (logits - aims).gather(1, forget.samples.targets[:, None])[:, 0]
+    asked = Influence(score="self", parameters=("blocks.2", "head"))
+    root = influence(case[0], TASK, forget.samples, asked).clamp(min=0).sqrt()
+    # 1e-4: a difference of float32 logits near 10, divided by one near 0.1.
+    torch.testing.assert_close(lowered / lowered.sum(), root / root.sum(), rtol=0, atol=1e-4)
+    assert root.max() > 1.5 * root.min()
+    _, alike, _ = aimed(case, influence="uniform")
+    same = (logits - alike).gather(1, forget.samples.targets[:, None])[:, 0]
+    torch.testing.assert_close(same, same[:1].expand(20))
+    _, other, _ = aimed(case, influence="permuted")
+    permuted = (logits - other).gather(1, forget.samples.targets[:, None])[:, 0]
+    assert (permuted / permuted.sum() - root / root.sum()).abs().max() > 1e-3
+
+
+def collapsed(labels: Tensor) -> tuple[nn.Linear, Tensor, Tensor]:
+    """A head of 4 classes, features at the class means of neural collapse, and their mean.
+
+    The common mean lies where the head does not look, and the factor is 2.
+    """
+    layer = nn.Linear(6, 4, bias=False, dtype=torch.float64)
+    common = torch.tensor([0.0, 0, 0, 0, 0, 50], dtype=torch.float64)
+    with torch.no_grad():
+        layer.weight.copy_(torch.randn(4, 6, generator=draw(), dtype=torch.float64))
+        layer.weight[:, 5] = 0.0
+        layer.weight.sub_(layer.weight.mean(0))
+        return layer, common + 2.0 * layer.weight[labels], common
+
+
+def test_features_move_to_the_mixture_of_the_class_means_that_are_left():
+    labels = torch.zeros(3, dtype=torch.int64)
+    layer, features, common = collapsed(labels)
+    logits = layer(features).detach()
+    forget = ForgetSet(samples=Samples(features, labels), classes=(0,), target_accuracy=0.0)
+    aim = torch.tensor([[-1e4, 60.0, 0.0, 0.0], [-1e4, 0.0, 0.0, 0.0], [-1e4, 0.0, 60.0, 60.0]])
+    mixtures = torch.tensor([[0.0, 1, 0, 0], [0, 1 / 3, 1 / 3, 1 / 3], [0, 0, 0.5, 0.5]])
+    config = imu_deep.Config(stretch=1.0, temperature=0.5)
+    found = imu_deep._features(layer, features, logits, aim.double(), config, forget)
+    expected = (common + 2.0 * mixtures.double() @ layer.weight).detach()
+    floor = features.min()
+    torch.testing.assert_close(found, expected.clamp(min=floor), rtol=0, atol=1e-7)
+    assert (expected > floor).double().mean() > 0.5
+
+
+def test_features_of_samples_stay_where_nothing_is_lowered():
+    labels = torch.arange(4)
+    layer, features, _ = collapsed(labels)
+    logits = layer(features).detach()
+    forget = ForgetSet(samples=Samples(features, labels), classes=(), target_accuracy=50.0)
+    same = imu_deep._features(layer, features, logits, logits, imu_deep.Config(), forget)
+    torch.testing.assert_close(same, features)
+
+
+def entered(model: nn.Module, forget: ForgetSet) -> tuple[Block, dict[str, Tensor]]:
+    block = Block(model, TASK, ())
+    return block, block.entering(forget.samples).outputs
+
+
+def test_the_block_replays_the_network():
+    model, forget, _ = class_wise()
+    block, entering = entered(model, forget)
+    features, logits = features_and_logits(model, TASK, forget.samples.inputs)
+    found = block.all(entering, forget.samples)
+    torch.testing.assert_close(found[0], features)
+    torch.testing.assert_close(found[1], logits)
+
+
+def test_neighbours_lie_within_the_radius_and_are_of_other_classes():
+    model, forget, _ = class_wise()
+    block, entering = entered(model, forget)
+    config = imu_deep.Config(radius=0.3)
+    kept = imu_deep._neighbours(block, entering, forget.samples, (1,), config, draw())
+    assert 0 < len(kept.samples) < len(forget.samples)  # some still pass for the class
+    assert 1 not in kept.predictions.argmax(1)
+    (name,) = entering
+    near, start = kept.entering[name], entering[name]
+    apart = (near[:, None] - start[None]).flatten(2).norm(dim=2)  # (kept, n)
+    own = apart.min(1).values
+    assert (own <= 0.3 * start.flatten(1).norm(dim=1).max() * (1 + 1e-5)).all()
+    assert own.min() > 0
+    assert near.min() >= start.min()
+    features, logits = block.all(kept.entering, kept.samples)
+    torch.testing.assert_close(features, kept.features)
+    torch.testing.assert_close(logits.log_softmax(1), kept.predictions)
+
+
+def run(case: tuple, **given) -> nn.Module:
+    model, forget, _ = case
+    given = {"batch_size": 8, **given}
+    loaders = {"forget": lambda: forget}
+    made = imu_deep.Config(**given)
+    list(unlearn.run("imu_deep", model, TASK, made, seed=0, available=loaders))
+    return model
+
+
+@pytest.mark.parametrize("layers", [(), ("blocks.1", "blocks.2"), ("blocks.2.conv2",)])
+def test_only_the_layers_move_and_the_masked_row(layers):
+    case = class_wise()
+    before = copy.deepcopy(case[0])
+    names = changed(before, run(case, layers=layers))
+    assert {n for n in names if n.startswith("head")} == {"head.weight", "head.bias"}
+    others = {n for n in names if not n.startswith("head")}
+    assert others
+    assert all(n.startswith(layers or ("blocks.2",)) for n in others)
+    rows = [torch.equal(a, b) for a, b in zip(head(before).weight, head(case[0]).weight)]  # noqa: B905
+    assert rows == [True, False, True]
+
+
+def test_features_come_nearer_to_their_aims_and_neighbours_keep_others_in_place():
+    model, forget, retain = class_wise()
+    features, logits = features_and_logits(model, TASK, forget.samples.inputs)
+    config = imu_deep.Config()
+    aim = imu_deep._aim(model, TASK, config, draw(), forget, ("blocks.2",), logits)
+    towards = imu_deep._features(head(model), features, logits, aim, config, forget)
+    moved = {}
+    for weight in (0.0, 3.0):
+        after = run((copy.deepcopy(model), forget, retain), neighbours=weight, epochs=20)
+        now = features_and_logits(after, TASK, forget.samples.inputs)[0]
+        assert (now - towards).norm() < 0.5 * (features - towards).norm()
+        before = features_and_logits(model, TASK, retain.inputs)[0]
+        moved[weight] = (features_and_logits(after, TASK, retain.inputs)[0] - before).norm()
+    assert moved[3.0] < moved[0.0]
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [(resnet_small, "blocks.2"), (resnet18, "layer4.1"), (vgg16_bn, None)]
+)
+def test_the_last_block_is_found_by_structure(module, name):
+    model = module.build(module.Config(), (3, 32, 32), 10)
+    found = last_block(model)
+    assert found == name or name is None
+    assert any(True for _ in model.get_submodule(found).parameters())
+
+
+@pytest.mark.parametrize("name", ["head", "", "blocks.9"])
+def test_layers_that_cannot_be_trained_are_refused(name):
+    with pytest.raises(ValueError, match=r"layers must be .*got"):
+        Block(class_wise()[0], Classification(), (name,))

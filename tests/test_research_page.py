@@ -1,0 +1,101 @@
+"""The page on research, from a table by hand."""
+
+import pandas as pd
+import pytest
+
+from flows import documents
+from tasks import params, research_page
+from tests.conftest import REPOSITORY
+
+COLUMNS = (
+    "probe_5",
+    "proto_5",
+    "relearn_auc",
+    "gap",
+    "TV",
+    "RTE_work",
+    "FA",
+    "RA",
+    "TA",
+    "gap_acc",
+)
+# Of two seeds: the reference's attacks are 70 and 60; all others are given as distances from it.
+ROWS = {
+    "reference": ("reference", (0, 0, 0, 0.0, 0.0, None)),
+    "floor": ("floor", (2, 2, 2, 0.2, 0.05, None)),
+    "floor_2": ("floor", (4, 4, 4, 0.4, 0.07, None)),
+    "nothing": ("baseline", (30, 30, 30, 50.0, 0.10, None)),
+    "logit_mask": ("baseline", (30, 30, 30, 0.1, 0.05, 200.0)),
+    "imu_deep": ("method", (-15, 16, 10, 0.6, 0.05, 25.0)),
+    "slow": ("method", (31, 15, 15, 0.5, 0.06, 19.0)),
+}
+
+
+def table(scenario: str = "class") -> pd.DataFrame:
+    lines = []
+    for seed, reference in ((0, 70.0), (1, 60.0)):
+        for model, (kind, given) in ROWS.items():
+            values = [reference + v for v in given[:3]] + list(given[3:]) + [0.0, 99.0, 98.0, 0.3]
+            about = {"scenario": scenario, "forget": "class 8", "seed": seed}
+            lines.append(about | {"model": model, "kind": kind} | dict(zip(COLUMNS, values)))  # noqa: B905
+    return pd.DataFrame(lines)
+
+
+def cells(page: str, section: str, model: str) -> list[str]:
+    part = page.split(f"## {section}")[1].split("\n## ")[0]
+    (line,) = [x for x in part.splitlines() if x.startswith(f"| {model} |")]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_targets_are_shares_of_the_mask_s_distances_whatever_their_sign():
+    why = {"imu_deep": "it moves features", "slow": "less moves"}
+    page = research_page.page(table(), why, {"digits": table()}, "this")
+    found = cells(page, "What was tried", "imu_deep")
+    assert found[1:8] == ["15.0 ✓", "16.0", "10.0 ✓", "0.6", "0.050 ✓", "25.0 ✓", "4 of 6"]
+    assert cells(page, "What was tried", "slow")[1:8] == [
+        *("31.0", "15.0 ✓", "15.0 ✓", "0.5 ✓", "0.060", "19.0", "3 of 6"),
+    ]
+    assert cells(page, "What was tried", "floor")[1] == "3.0 ✓"  # the mean of its two models
+    assert cells(page, "What was tried", "imu_deep")[-1] == "it moves features"
+    judged = cells(page, "Judged on", "imu_deep")
+    assert judged[1] == "15.0 ✓ (+0.0 [+0.0, +0.0])"
+    assert judged[6] == "25.0 ✓ (-5.0 [-5.0, -5.0])"
+
+
+def test_a_share_of_samples_has_targets_of_its_own():
+    page = research_page.page(table("fraction"), {"imu_deep": ""}, {}, "this")
+    assert cells(page, "What was tried", "*target*")[1:4] == ["0.5 · nothing", "nothing", "20"]
+    assert cells(page, "What was tried", "imu_deep")[1:5] == [
+        "0.6 ✓",
+        "0.050 ✓",
+        "25.0 ✓",
+        "3 of 3",
+    ]
+    assert "No page of results has imu_deep" in page
+
+
+def test_an_idea_that_left_no_model_failed():
+    rows = table()
+    rows.loc[rows["model"] == "slow", [*COLUMNS]] = None
+    page = research_page.page(rows, {"slow": ""}, {}, "this")
+    assert cells(page, "What was tried", "slow")[1:8] == ["failed"] * 6 + ["0 of 6"]
+
+
+def test_the_shipped_ideas_are_entries_that_differ_from_each_other():
+    ideas = params.read_file(REPOSITORY / documents.IDEAS, documents.IDEAS, "ideas")
+    made = [documents._entry(name, idea) for name, idea in ideas.items()]
+    assert all(made.count(entry) == 1 for entry in made)
+
+
+@pytest.mark.parametrize(
+    ("idea", "message"),
+    [
+        ("imu", "must have why, entry and at most with, got imu"),
+        ({"why": "", "entry": "imu", "how": 1}, "must have why, entry and at most with"),
+        ({"why": "", "entry": "amnesia"}, "entry must be one of .*imu_deep.*got 'amnesia'"),
+        ({"why": "", "entry": "imu", "with": {"speed": 1}}, "has no 'speed' to change"),
+    ],
+)
+def test_an_idea_that_makes_no_entry_is_refused(idea, message):
+    with pytest.raises(params.ParameterError, match=message):
+        documents._entry("mine", idea)

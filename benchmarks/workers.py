@@ -66,6 +66,8 @@ def working(folders: list[Path], address: dict[str, str]) -> Iterator[None]:
     ]
     try:
         while not {folder.name for folder in folders} <= online(address["PREFECT_API_URL"]):
+            if ended := [p.returncode for p in processes if p.poll() is not None]:
+                raise SystemExit(f"a worker ended with {ended[0]} before it was online")
             sleep(0.5)
         yield
     finally:

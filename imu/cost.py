@@ -36,6 +36,8 @@ class FlopCounter:
         self._hook.remove()
 
     def _count(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if "forward" in vars(module):  # replaced: its output was recorded (imu.influence.prefix)
+            return
         if isinstance(module, nn.MultiheadAttention):
             self.total += _attention(module, *inputs[:2])
         if not isinstance(module, nn.Linear | nn.Conv2d):

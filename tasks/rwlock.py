@@ -8,7 +8,11 @@ from pathlib import Path
 
 
 def mend(root: Path) -> None:
-    """Remove the list where it cannot be read: nobody is registered in it any more."""
+    """Remove the list where it cannot be read: what was registered in it is lost.
+
+    A stage of another DVC process that was registered ends with an assertion of DVC's, after it
+    has written its outputs; running it again is what helps.
+    """
     folder = root / ".dvc" / "tmp"
     if _whole(folder / "rwlock"):
         return

@@ -76,7 +76,12 @@ def judge(workspace: Workspace) -> Callable[[str, Any], dict[str, Any]]:
                 method, model, objective, config, seed=workspace.seed, available=available
             ):
                 pass
-        except (FloatingPointError, methods.UnlearningError) as error:
+        except (
+            FloatingPointError,
+            ValueError,
+            methods.UnlearningError,
+            torch.OutOfMemoryError,
+        ) as error:
             return {"gap": None, "failure": str(error)}
         found = accuracies(model, objective, sets, classes)
         gaps = [abs(found[key] - aim[key]) for key in found]

@@ -7,13 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from imu import unlearn
+from imu.cost import FlopCounter
 from imu.influence import Config as Influence
 from imu.influence import influence
-from imu.models import head, resnet18, resnet_small, vgg16_bn
+from imu.models import head, resnet18, resnet_small, vgg16_bn, vit
 from imu.objective import Classification, Samples, features_and_logits, predictions
-from imu.unlearn import ForgetSet, imu_deep
+from imu.unlearn import ForgetSet, UnlearningError, imu_deep
 from imu.unlearn._block import Block, last_block
-from tests.test_unlearn import TASK, changed, class_wise, sample_wise
+from tests.test_unlearn import TASK, changed, class_wise, original, sample_wise
 
 torch.set_num_threads(1)
 MASKED = [False, True, False]
@@ -176,17 +177,80 @@ def test_features_come_nearer_to_their_aims_and_neighbours_keep_others_in_place(
     assert moved[3.0] < moved[0.0]
 
 
+NETWORKS = [
+    (resnet_small, ("blocks.2",)),
+    (resnet18, ("layer4.1",)),
+    (vgg16_bn, ("features.40", "features.41")),
+    (vit, ("encoder.layers.encoder_layer_5", "encoder.ln")),
+]
+
+
+@pytest.mark.parametrize(("module", "names"), NETWORKS)
+def test_the_last_block_is_found_by_structure_and_trained_with_its_work_counted(module, names):
+    torch.manual_seed(0)
+    model = module.build(module.Config(), (3, 32, 32), 4)
+    assert last_block(model) == names
+    images = torch.rand(3, 3, 32, 32)
+    # A network that is not trained has one answer for all; the class is another.
+    whole = (int(predictions(model, TASK, images)[0].argmax()) + 1) % 4
+    samples = Samples(images, torch.full((3,), whole))
+    forget = ForgetSet(samples=samples, classes=(whole,), target_accuracy=0.0)
+    with FlopCounter() as whole:
+        predictions(model, TASK, images)
+    with FlopCounter() as done:
+        run((model, forget, None), epochs=2, attack_steps=1)
+    # One pass of all, and of the block alone: 2 aims, 3 of 2 epochs and so many neighbours.
+    assert whole.total < done.total < 12 * whole.total
+
+
+def test_modules_that_are_replayed_are_no_work():
+    layer = nn.Conv2d(1, 1, 3)
+    layer.forward = lambda _: None
+    with FlopCounter() as counter:
+        layer(torch.zeros(1, 1, 5, 5))
+    assert counter.total == 0
+
+
 @pytest.mark.parametrize(
-    ("module", "name"), [(resnet_small, "blocks.2"), (resnet18, "layer4.1"), (vgg16_bn, None)]
+    ("name", "message"),
+    [
+        ("head", r"layers must be .*got 'head'"),
+        ("", r"layers must be .*got ''"),
+        ("blocks.9", r"layers must be .*got 'blocks.9'"),
+        ("blocks.0.shortcut", r"layers must have parameters .*got \('blocks.0.shortcut',\)"),
+    ],
 )
-def test_the_last_block_is_found_by_structure(module, name):
-    model = module.build(module.Config(), (3, 32, 32), 10)
-    found = last_block(model)
-    assert found == name or name is None
-    assert any(True for _ in model.get_submodule(found).parameters())
-
-
-@pytest.mark.parametrize("name", ["head", "", "blocks.9"])
-def test_layers_that_cannot_be_trained_are_refused(name):
-    with pytest.raises(ValueError, match=r"layers must be .*got"):
+def test_layers_that_cannot_be_trained_are_refused(name, message):
+    with pytest.raises(ValueError, match=message):
         Block(class_wise()[0], Classification(), (name,))
+
+
+def test_layers_that_overlap_are_trained_once():
+    model = class_wise()[0]
+    alone = Block(model, TASK, ("blocks.2",)).trained
+    twice = Block(model, TASK, ("blocks.2", "blocks.2.conv1")).trained
+    assert [id(p) for p in twice] == [id(p) for p in alone]
+
+
+def test_several_classes_are_not_moved_into_each_other():
+    model, images, labels = copy.deepcopy(original())
+    of = labels != 2
+    forget = ForgetSet(samples=Samples(images[of], labels[of]), classes=(0, 1), target_accuracy=0.0)
+    logits = predictions(model, TASK, images[of])
+    aims = imu_deep._aim(model, TASK, imu_deep.Config(), draw(), forget, ("blocks.2",), logits)
+    assert (aims.argmax(1) == 2).all()
+    block, entering = entered(model, forget)
+    config = imu_deep.Config(radius=2.0)
+    kept = imu_deep._neighbours(block, entering, forget.samples, (0, 1), config, draw())
+    assert (kept.predictions.argmax(1) == 2).all()
+
+
+def test_neighbours_that_all_pass_for_the_class_are_an_error():
+    with pytest.raises(UnlearningError, match="every neighbour within the radius 1e-06"):
+        run(class_wise(), radius=1e-6)
+
+
+def test_neighbours_need_something_before_the_block():
+    with pytest.raises(ValueError, match="nothing lies before stem, blocks: set neighbours to 0"):
+        run(class_wise(), layers=("stem", "blocks"))
+    run(class_wise(), layers=("stem", "blocks"), neighbours=0.0, epochs=1)

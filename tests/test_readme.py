@@ -1,5 +1,6 @@
 """What README.md says of the library holds."""
 
+import json
 import re
 
 import torch
@@ -38,4 +39,7 @@ def test_every_method_is_listed_with_what_it_sees():
 def test_a_printed_entry_is_a_line_of_params_yaml():
     text = "".join(f"  {params.line({name: entry})}\n" for name, entry in entries().items())
     assert len(text.splitlines()) == len(entries())
-    assert YAML(typ="safe").load(f"unlearn:\n{text}") == {"unlearn": entries()}
+    # YAML has lists where Python has tuples.
+    assert YAML(typ="safe").load(f"unlearn:\n{text}") == json.loads(
+        json.dumps({"unlearn": entries()})
+    )

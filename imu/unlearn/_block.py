@@ -14,7 +14,8 @@ from imu.influence.prefix import Prefix, inner, record, replaying
 from imu.models import evaluating, head, head_name
 from imu.objective import Objective, Samples, mean_over_positions
 
-CHUNK = 512  # samples of a pass without gradient
+CHUNK = 512  # samples of a pass over all
+CHAINS = (nn.Sequential, nn.ModuleList)
 
 
 @dataclass(frozen=True)
@@ -37,18 +38,18 @@ class Block:
     def __init__(self, model: nn.Module, objective: Objective, layers: tuple[str, ...]):
         self.model = model
         self.objective = objective
-        self.layers = layers or (last_block(model),)
+        self.layers = layers or last_block(model)
         parts = dict(model.named_modules())
         at = head_name(model)
         for name in self.layers:
             if name not in parts or name == at or inner(at, name):
                 raise ValueError(f"layers must be modules before the head {at!r}, got {name!r}")
-        self.trained = [
-            parameter
-            for name in self.layers
-            for parameter in parts[name].parameters()
-            if parameter.requires_grad
-        ]
+        chosen = (p for name in self.layers for p in parts[name].parameters() if p.requires_grad)
+        self.trained = list(dict.fromkeys(chosen))  # names may overlap
+        if not self.trained:
+            raise ValueError(
+                f"layers must have parameters that require a gradient, got {self.layers}"
+            )
         self._prefix = Prefix()
 
     def entering(self, samples: Samples) -> Prefix:
@@ -100,28 +101,43 @@ class Block:
         return mean_over_positions(apart, part.targets).mean()
 
 
-def last_block(model: nn.Module) -> str:
-    """Name of the last module before the head that may move; chains of modules are opened.
+def last_block(model: nn.Module) -> tuple[str, ...]:
+    """Names of the last module before the head with a matrix of weights, and what follows it.
 
-    Raises ValueError when there is none.
+    Chains of modules are opened, and modules that hold a chain of blocks of one kind, such as the
+    encoder of a ViT. What follows are normalisations. Raises ValueError when there is none.
     """
     found = _last(model, "", head_name(model))
-    if not found:
+    if not any(_matrix(model.get_submodule(name)) for name in found):
         raise ValueError(
             "nothing deeper than the head can be trained: no layer before it has parameters "
             "that require a gradient"
         )
-    return found
+    return tuple(found)
 
 
-def _last(module: nn.Module, path: str, at: str) -> str:
+def _last(module: nn.Module, path: str, at: str) -> list[str]:
+    found: list[str] = []
     for name, child in reversed(list(module.named_children())):
         here = path + name
         if here == at or not any(p.requires_grad for p in child.parameters()):
             continue
-        if inner(at, here) or isinstance(child, nn.Sequential | nn.ModuleList):
-            if found := _last(child, f"{here}.", at):
-                return found
-        else:
-            return here
-    return ""
+        opened = inner(at, here) or isinstance(child, CHAINS) or _holds_blocks(child)
+        found = (_last(child, f"{here}.", at) if opened else [here]) + found
+        if any(_matrix(module.get_submodule(name.removeprefix(path))) for name in found):
+            break
+    return found
+
+
+def _holds_blocks(module: nn.Module) -> bool:
+    return any(
+        isinstance(child, CHAINS)
+        and len(child) > 1
+        and len({type(block) for block in child}) == 1
+        and any(True for _ in child[0].children())
+        for child in module.children()
+    )
+
+
+def _matrix(module: nn.Module) -> bool:
+    return any(p.dim() > 1 and p.requires_grad for p in module.parameters())

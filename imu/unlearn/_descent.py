@@ -12,6 +12,7 @@ from imu.models import evaluating, head, only_trains, trainable
 from imu.objective import Objective, features_and_logits, predictions
 from imu.unlearn import REMEDY, ForgetSet, Step, measured
 
+MASKED_LOGIT = -1e4
 MEASUREMENTS = 4  # per epoch at most, evenly spread: each is a pass over the forget set
 
 
@@ -126,6 +127,18 @@ def cached_head(
     """
     features, logits = features_and_logits(model, objective, forget.samples.inputs)
     return checked_head(model, features, logits), features
+
+
+def mask(layer: nn.Linear, classes: tuple[int, ...]) -> None:
+    """Give ``classes`` the logit ``MASKED_LOGIT``, whatever enters the head.
+
+    Softmax then gives them exactly 0 in float32. Raises ValueError for a head without a bias.
+    """
+    if layer.bias is None:
+        raise ValueError("masking a class needs a head with a bias")
+    with torch.no_grad():
+        layer.weight[list(classes)] = 0.0
+        layer.bias[list(classes)] = MASKED_LOGIT
 
 
 def checked_head(model: nn.Module, features: Tensor, logits: Tensor) -> nn.Linear:

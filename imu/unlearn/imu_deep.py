@@ -1,7 +1,8 @@
 """IMU inside the network: its last block learns to see the forget set as it would see new data.
 
 The head alone cannot forget: whoever trains another one finds what was masked (Goel et al. 2022,
-arXiv 2201.06640). So the block before it is trained, BatchNorm frozen, on the forget set alone:
+arXiv 2201.06640). So the block before it is trained, on the forget set alone; statistics of
+BatchNorm stay. What lies before the block stays as well, and still tells what was forgotten.
 
     min  mean ‖h − h*‖² / mean ‖h⁰‖²  +  output · mean KL(softmax z* ‖ p)  +  neighbours · kept
 
@@ -12,16 +13,17 @@ z* lowers the label's logit by what the network owes to having been trained on t
     z*_iy = z⁰_iy − κ s_i,      s_i the root of the self-influence ⟨g_i, g_i / (F + λ)⟩, mean 1,
 
 an estimate of the leave-one-out prediction (Koh & Liang 2017, arXiv 1703.04730, section 2.1; IMU's
-weights, arXiv 2508.01620, section 3, with g_i in place of the mean gradient). κ is chosen so that
-the aims have the accuracy to be reached, times ``reach``, as training follows them part of the
-way. Where a class is forgotten whole κ is infinite (DELETE's teacher, arXiv 2503.23751), no
-influence is computed, and at the end the head's row of the class is masked as in ``logit_mask``.
+weights, arXiv 2508.01620, section 3, with g_i in place of the mean gradient), over the parameters
+of block and head. κ is the least that takes the accuracy of the aims ``reach`` times as far down
+as the target lies (at most to 0): training follows the aims part of the way. Where classes are
+forgotten whole z* has none of their logits (DELETE's teacher, arXiv 2503.23751), no influence is
+computed, and at the end the head's rows of the classes are masked as in ``logit_mask``.
 
 h* moves features to where that prediction has its place. In a trained network class means differ
 from their common mean as the head's rows w do from theirs (neural collapse, Papyan et al. 2020,
 arXiv 2008.08186), by a factor c, which the forget set tells:
 
-    h*_i = max(min h⁰, h⁰_i + stretch · c_i Σ_k (q_ik − p⁰_ik) w_k)
+    h*_i = max(least entry of all h⁰, h⁰_i + stretch · c_i Σ_k (q_ik − p⁰_ik) w_k)
     c_i  = (z⁰_iy − mean_k z⁰_ik) / ‖w_y − mean_k w_k‖²
 
 with q = softmax(z*) and the mean of all c_i; for whole classes with q = softmax(z* / temperature),
@@ -30,11 +32,11 @@ p⁰ one-hot at the label, as though the sample lay at its class mean, and the s
 A forget set of many classes says itself what must stay. One of whole classes does not, and
 neighbours stand in for the others: for every sample a point near what enters the block, moved
 down the cross-entropy of another class drawn at random (as AMUN does with images, arXiv
-2503.00917). Their h⁰ and p⁰ are kept, by the same two distances. Those that still pass for the
-forgotten class are left out.
+2503.00917), within the range of what enters for the forget set. Their h⁰ and p⁰ are kept, by the
+same two distances, both with weight 1. Those that still pass for a forgotten class are left out.
 
-``influence`` puts the claim to the test: "permuted" gives the same s to other samples, "uniform"
-the same to all, "loss" takes the root of the loss.
+``influence`` puts the claim to the test where samples are forgotten: "permuted" gives the same s to
+other samples, "uniform" the same to all, "loss" takes the root of the loss.
 """
 
 from collections.abc import Iterator
@@ -49,14 +51,12 @@ from torch.nn import functional as F
 from imu import influence as influences
 from imu.models import evaluating, head, head_name, only_trains
 from imu.objective import IGNORED, Objective, Samples, cross_entropies, predictions
-from imu.unlearn import ForgetSet, Step, measured
+from imu.unlearn import ForgetSet, Step, UnlearningError, measured
 from imu.unlearn._adversarial import norms
-from imu.unlearn._block import Aims, Block
-from imu.unlearn._descent import checked_head, update, watcher
-from imu.unlearn._labels import random_other, without
+from imu.unlearn._block import CHUNK, Aims, Block
+from imu.unlearn._descent import MASKED_LOGIT, checked_head, mask, update, watcher
 
 NEEDS = frozenset({"forget"})
-MASKED_LOGIT = -1e4
 HALVINGS = 40  # of the range in which κ is looked for
 LARGEST = 1e6  # κ that lowers a logit beyond any other
 
@@ -126,8 +126,6 @@ def unlearn(
     yield now
     if config.epochs == 0 or (not forget.classes and now.accuracy <= forget.target_accuracy):
         return
-    if forget.classes and layer.bias is None:
-        raise ValueError("imu_deep needs a head with a bias to mask a class")
     aim = _aim(model, objective, config, generator, forget, block.layers, logits)
     towards = _features(layer, features, logits, aim, config, forget)
     goal = Aims(samples, entering.outputs, towards, aim.log_softmax(-1))
@@ -159,10 +157,7 @@ def unlearn(
             updates += 1
         yield watch(updates)
     if forget.classes:
-        rows = list(forget.classes)
-        with torch.no_grad():
-            layer.weight[rows] = 0.0
-            layer.bias[rows] = MASKED_LOGIT
+        mask(layer, forget.classes)
         yield watch(updates + 1)
 
 
@@ -178,7 +173,9 @@ def _aim(
     """z*: the original's logits with that of the label removed, or lowered by influence."""
     targets = forget.samples.targets
     if forget.classes:
-        return without(logits, targets, MASKED_LOGIT)
+        return logits.index_fill(
+            -1, torch.tensor(forget.classes, device=logits.device), MASKED_LOGIT
+        )
     shares = _influence(model, objective, config, generator, forget.samples, layers)  # (n,)
     shares = shares.view(-1, *[1] * (targets.dim() - 1)).expand(targets.shape)
 
@@ -238,6 +235,7 @@ def _features(
     weight = layer.weight.detach()  # (classes, d)
     own = F.one_hot(targets, len(weight)).to(features)  # (n, *positions, classes)
     apart = (weight - weight.mean(0)).square().sum(1)[targets]  # (n, *positions)
+    apart = apart.clamp(min=torch.finfo(apart.dtype).tiny)  # a ViT's head starts at 0
     factor = ((own * logits).sum(-1) - logits.mean(-1)) / apart
     if forget.classes:
         move = (aim / config.temperature).softmax(-1) - own
@@ -256,26 +254,74 @@ def _neighbours(
     config: Config,
     generator: torch.Generator,
 ) -> Aims:
-    """Points near the samples, where the block enters, that it takes for other classes."""
-    others = random_other(samples.targets, head(block.model).out_features, generator)
+    """Points near the samples, where the block enters, that it takes for other classes.
+
+    Raises ValueError when nothing lies before the block, and UnlearningError when every point
+    still passes for a forgotten class.
+    """
+    if not entering:
+        raise ValueError(
+            "neighbours are moved where the block enters, and nothing lies before "
+            f"{', '.join(block.layers)}: set neighbours to 0 or name later layers"
+        )
+    count, first = head(block.model).out_features, classes[0]
+    kept = torch.tensor(
+        [k % count for k in range(first + 1, first + count) if k % count not in classes]
+    )
+    predicted = samples.targets != IGNORED
+    drawn = kept[torch.randint(len(kept), samples.targets.shape, generator=generator)]
+    others = drawn.to(samples.targets).where(predicted, samples.targets)
+    parts = [slice(at, at + CHUNK) for at in range(0, len(samples), CHUNK)]
     bounds = {name: (t.min().item(), t.max().item()) for name, t in entering.items()}
-    step = {name: config.radius / config.attack_steps * norms(t) for name, t in entering.items()}
-    found = dict(entering)
-    for _ in range(config.attack_steps):
-        found = {name: t.detach().requires_grad_() for name, t in found.items()}
-        with evaluating(block.model), only_trains(block.model, []):
-            total = cross_entropies(block.through(found, samples)[1], others).sum()
-            slopes = torch.autograd.grad(total, list(found.values()))
-        found = {
-            name: (t.detach() - step[name] * slope / norms(slope)).clamp(*bounds[name])
-            for (name, t), slope in zip(found.items(), slopes, strict=True)
-        }
+    moved = [
+        _moved(
+            {n: t[part] for n, t in entering.items()},
+            bounds,
+            block,
+            samples[part],
+            others[part],
+            config,
+        )
+        for part in parts
+    ]
+    found = {name: torch.cat([part[name] for part in moved]) for name in entering}
     features, logits = block.all(found, samples)
-    forgotten = torch.isin(logits.argmax(-1), logits.new_tensor(classes).long())
-    rows = (~forgotten.view(len(samples), -1).any(1)).nonzero()[:, 0]
+    forgotten = torch.isin(logits.argmax(-1), torch.tensor(classes, device=logits.device))
+    rows = (~(forgotten & predicted).view(len(samples), -1).any(1)).nonzero()[:, 0]
+    if not len(rows):
+        raise UnlearningError(
+            f"every neighbour within the radius {config.radius:g} still passes for a forgotten "
+            "class: a larger radius, or neighbours 0"
+        )
     return Aims(
         samples[rows],
         {name: t[rows] for name, t in found.items()},
         features[rows],
         logits[rows].log_softmax(-1),
     )
+
+
+def _moved(
+    entering: dict[str, Tensor],
+    bounds: dict[str, tuple[float, float]],
+    block: Block,
+    samples: Samples,
+    others: Tensor,
+    config: Config,
+) -> dict[str, Tensor]:
+    """What enters the block after steps down the cross-entropy of ``others``."""
+    step = {name: config.radius / config.attack_steps * norms(t) for name, t in entering.items()}
+    found = entering
+    for _ in range(config.attack_steps):
+        found = {name: t.detach().requires_grad_() for name, t in found.items()}
+        with evaluating(block.model), only_trains(block.model, []):
+            total = cross_entropies(block.through(found, samples)[1], others).sum()
+            # Of some the block reads no more than the shape.
+            slopes = torch.autograd.grad(total, list(found.values()), allow_unused=True)
+        found = {
+            name: t.detach()
+            if slope is None
+            else (t.detach() - step[name] * slope / norms(slope)).clamp(*bounds[name])
+            for (name, t), slope in zip(found.items(), slopes, strict=True)
+        }
+    return found

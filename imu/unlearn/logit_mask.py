@@ -14,10 +14,9 @@ from torch import nn
 from imu.models import head
 from imu.objective import Objective
 from imu.unlearn import ForgetSet, Step
-from imu.unlearn._descent import watcher
+from imu.unlearn._descent import mask, watcher
 
 NEEDS = frozenset({"forget"})
-MASKED_LOGIT = -1e4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +36,5 @@ def unlearn(
     watch = watcher(model, objective, forget)
     yield watch(0)
     if forget.classes:
-        layer = head(model)
-        rows = list(forget.classes)
-        if layer.bias is None:
-            raise ValueError("logit_mask needs a head with a bias")
-        with torch.no_grad():
-            layer.weight[rows] = 0.0
-            layer.bias[rows] = MASKED_LOGIT
+        mask(head(model), forget.classes)
         yield watch(1)

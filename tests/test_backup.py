@@ -57,7 +57,8 @@ def test_a_run_is_there_when_an_sqlite_database_is_restored(tmp_path: Path) -> N
 @pytest.fixture
 def postgres() -> Iterator[str]:
     """Address of a PostgreSQL server of its own, up to the name of a database."""
-    if missing := [name for name in POSTGRES if not shutil.which(name)]:
+    needed = (*POSTGRES, "runuser") if os.geteuid() == 0 else POSTGRES
+    if missing := [name for name in needed if not shutil.which(name)]:
         pytest.skip(f"PostgreSQL is not installed: no {missing[0]}")
     port = free_port()
     # Its programs refuse root, and nobody else may enter pytest's folders.

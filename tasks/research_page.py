@@ -1,8 +1,8 @@
 """The page on forgetting deeper than the head: what was tried, and how far the targets are."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isnan
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -123,65 +123,51 @@ def _excess(table: pd.DataFrame, name: str, model: str, target: Target) -> "pd.S
 
 
 def _judged(rows: pd.DataFrame, scenario: str) -> pd.DataFrame:
-    targets = TARGETS[scenario]
-    tables = {name: distances(rows, name) for name in (*targets, *SHOWN) if name in rows}
     kinds = rows.groupby("model")["kind"].first()
-    methods = [model for model in kinds.index if kinds[model] == "method"]
-    order = ["floor", *BASELINES, *sorted(methods)]
-    lines = [_target_line(targets)]
-    for model in [model for model in order if model in tables["gap"]]:
-        line: dict[str, Any] = {"model": model}
-        met = 0
+    methods = sorted(model for model in kinds.index if kinds[model] == "method")
+    return _against_targets(rows, scenario, methods, absent="–", intervals=True).fillna("–")
+
+
+def _tried(rows: pd.DataFrame, scenario: str, why: Mapping[str, str]) -> pd.DataFrame:
+    table = _against_targets(rows, scenario, [*why], absent="failed", intervals=False)
+    return table.assign(**{"why it might work": table["model"].map(why)}).fillna("")
+
+
+def _against_targets(
+    rows: pd.DataFrame, scenario: str, methods: Sequence[str], *, absent: str, intervals: bool
+) -> pd.DataFrame:
+    """A line each for targets, baselines and methods. absent: where a method has no value."""
+    targets = TARGETS[scenario]
+    tables = {name: distances(rows, name) for name in (*targets, *SHOWN)}
+    lines = [{"model": "*target*", **{name: target.said() for name, target in targets.items()}}]
+    for model in [m for m in ("floor", *BASELINES, *methods) if m in tables["gap"]]:
+        line, met = {"model": model}, 0
         for name, target in targets.items():
-            line[name], good = _cell(tables[name], name, model, target)
+            table = tables[name]
+            if model not in table or table[model].isna().any():
+                line[name] = absent if model in methods else "–"
+                continue
+            line[name], good = _cell(table, name, model, target, intervals)
             met += good
         line["met"] = f"{met} of {len(targets)}" if model in methods else "–"
-        line |= _shown(tables, model)
-        lines.append(line)
-    return pd.DataFrame(lines).fillna("–")
+        lines.append(line | _shown(tables, model))
+    return pd.DataFrame(lines)
 
 
-def _cell(table: pd.DataFrame, name: str, model: str, target: Target) -> tuple[str, bool]:
-    if model not in table or table[model].isna().any():
-        return "–", False
-    excess = _excess(table, name, model, target)
-    found = statistics.estimate(excess.to_numpy())
+def _cell(
+    table: pd.DataFrame, name: str, model: str, target: Target, intervals: bool
+) -> tuple[str, bool]:
+    found = statistics.estimate(_excess(table, name, model, target).to_numpy())
     assert found is not None
     digits = 3 if name == "TV" else 1
     met = found.mean <= 0
     text = f"{table[model].mean():.{digits}f}{' ✓' if met else ''}"
-    if found.interval:
+    if intervals and found.interval:
         low, high = found.interval
         text += f" ({found.mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}])"
     return text, met
 
 
-def _tried(rows: pd.DataFrame, scenario: str, why: Mapping[str, str]) -> pd.DataFrame:
-    targets = TARGETS[scenario]
-    tables = {name: distances(rows, name) for name in (*targets, *SHOWN)}
-    lines = [_target_line(targets)]
-    for model in ["floor", *BASELINES, *why]:
-        line: dict[str, Any] = {"model": model}
-        met = 0
-        for name, target in targets.items():
-            table = tables[name]
-            if model not in table or table[model].isna().any():
-                line[name] = "failed" if model in why else "–"
-                continue
-            good = _excess(table, name, model, target).mean() <= 0
-            met += int(good)
-            line[name] = f"{table[model].mean():.{3 if name == 'TV' else 1}f}{' ✓' if good else ''}"
-        line["met"] = f"{met} of {len(targets)}" if model in why else "–"
-        line |= _shown(tables, model)
-        line["why it might work"] = why.get(model, "")
-        lines.append(line)
-    return pd.DataFrame(lines).fillna("")
-
-
 def _shown(tables: Mapping[str, pd.DataFrame], model: str) -> dict[str, str]:
     means = {name: tables[name][model].mean(skipna=False) for name in SHOWN}
     return {name: "–" if isnan(mean) else f"{mean:.2f}" for name, mean in means.items()}
-
-
-def _target_line(targets: Mapping[str, Target]) -> dict[str, str]:
-    return {"model": "*target*", **{name: target.said() for name, target in targets.items()}}

@@ -7,8 +7,9 @@
                                       parameters -> docs/results-x.md; --scenarios: some)
     python -m flows.documents tune    a class, a fraction; seeds 100, 101, 102, other splits
                                       -> docs/tuning-digits.md and .csv
-    python -m flows.documents research    ideas of docs/research.yaml, where tune is
-                                      -> docs/research.md and .csv
+    python -m flows.documents research    ideas of docs/research.yaml, where it says
+                                      -> docs/research.md and research-*.csv
+                                      (--trials digits: not in the others)
 
 Each pipeline is a cell, as in a sweep: what was stopped goes on where it was.
 """
@@ -18,31 +19,22 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-from prefect import flow
 
 from flows.cells import Cell
 from flows.children import warm
 from flows.failures import EXPLAINED
 from flows.holding import only_run
 from flows.pipeline import JOBS
-from flows.sweep import Swept, grouped, run_cells
+from flows.research import research
+from flows.sweep import swept
 from flows.tuning import PREPARED, in_every_cell, tuning_cells
-from tasks import artifacts, params, research_page, results, results_page, tables, unlearn
+from tasks import artifacts, params, results, results_page, tables, unlearn
 
 REPORTED = (0, 1, 2)
 MEMBERS = 8  # networks per family and cell; the seeds make them three families
 SCENARIOS = ("class", "fraction", "ids")
-IDEAS = "docs/research.yaml"
-# What the page on research does not show is not computed.
-SMALL = {
-    "ensemble.members": 0,
-    "snapshots": 2,
-    "retrain": {"reference": {"seed_offset": 0}, "floor": {"seed_offset": 1000}},
-}
 
 
 def reported_cells(
@@ -76,15 +68,6 @@ def reported_cells(
         for scenario in scenarios
         for seed in REPORTED
     ]
-
-
-@flow(name="cells", flow_run_name="{name}")
-def swept(name: str, cells: list[Cell], root: Path, jobs: int, part: tuple[str, ...] = ()) -> Swept:
-    """Cells one after the other; each uses all ``jobs``. part: see ``flows.sweep.run_cell``."""
-    with grouped(root, name) as (group, _):
-        found = run_cells(cells, root, jobs, group, part=part)
-        found.check()
-    return found
 
 
 def table(
@@ -122,41 +105,6 @@ def tune(root: Path, jobs: int) -> None:
     print(f"best candidates: {json.dumps(tables.best(tried), indent=1)}\nwritten to {target}")
 
 
-def research(root: Path, jobs: int) -> None:
-    ideas = params.read_file(root / IDEAS, IDEAS, "ideas")
-    tried = {name: _entry(name, idea) for name, idea in ideas.items()}
-    cells = [
-        replace(cell, changes=cell.changes | {"unlearn": cell.changes["unlearn"] | tried} | SMALL)
-        for cell in tuning_cells(root, ["class"])
-    ]
-    found = results.collected(swept("research", cells, root, jobs).folders)
-    pages = {}
-    for path in sorted((root / "docs").glob("results-*.csv")):
-        table = artifacts.read_table(path)
-        if (table["model"] == research_page.METHOD).any():
-            pages[path.stem.removeprefix("results-")] = table
-    why = {name: idea["why"] for name, idea in ideas.items()}
-    command = "python -m flows.documents research"
-    target = root / "docs" / "research.md"
-    artifacts.write_text(target, research_page.page(found, why, pages, command))
-    artifacts.write_table(target.with_suffix(".csv"), found)
-    print(f"written to {target}")
-
-
-def _entry(name: str, idea: Any) -> dict[str, Any]:
-    """An entry of ``unlearn``: one that there is, and what differs."""
-    where = f"{IDEAS}: {name}"
-    wrong = set(idea) - {"why", "entry", "with"} if isinstance(idea, dict) else {idea}
-    if wrong or not {"why", "entry"} <= set(idea):
-        raise params.ParameterError(f"{where} must have why, entry and at most with, got {idea}")
-    entries = unlearn.entries()
-    if idea["entry"] not in entries:
-        raise params.ParameterError(
-            f"{where}.entry must be one of {', '.join(entries)}, got {idea['entry']!r}"
-        )
-    return params.changed(entries[idea["entry"]], idea.get("with", {}))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m flows.documents", description=__doc__)
     parser.add_argument("command", choices=("table", "tune", "research"))
@@ -167,6 +115,7 @@ def main() -> None:
         "--with", type=Path, dest="settings", help="table: a YAML file of dotted path: value"
     )
     parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=SCENARIOS)
+    parser.add_argument("--trials", nargs="+", default=(), help="research: some")
     parser.add_argument("--jobs", type=int, default=JOBS, help="stages at the same time")
     arguments = parser.parse_args()
     root = Path.cwd()
@@ -185,7 +134,7 @@ def main() -> None:
                 elif arguments.command == "tune":
                     tune(root, arguments.jobs)
                 else:
-                    research(root, arguments.jobs)
+                    research(root, arguments.jobs, arguments.trials)
         except EXPLAINED as error:
             sys.exit(f"{arguments.command} failed: {error}")
 

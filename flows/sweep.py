@@ -151,6 +151,15 @@ def grouped(root: Path, name: str, key: str = "") -> Iterator[tuple[str, list[Pa
         Children(root, environment).run(ending, lambda _: None)
 
 
+@flow(name="cells", flow_run_name="{name}")
+def swept(name: str, cells: list[Cell], root: Path, jobs: int, part: tuple[str, ...] = ()) -> Swept:
+    """Cells one after the other; each uses all ``jobs``. part: see ``run_cell``."""
+    with grouped(root, name) as (group, _):
+        found = run_cells(cells, root, jobs, group, part=part)
+        found.check()
+    return found
+
+
 @flow(name="sweep", flow_run_name="{name}", validate_parameters=True)
 def sweep(
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")] = "sweep",

@@ -66,14 +66,16 @@ def load(root: Path, name: str, config: type[T], *, without: tuple[str, ...] = (
     return parse(content, name, config)
 
 
-def parse(content: Any, name: str, config: type[T]) -> T:
-    """Check ``content`` against the dataclass (or plain type) ``config``."""
+def parse(content: Any, name: str, config: type[T], *, file: str = FILE) -> T:
+    """Check ``content``, from ``name`` in ``file``, against the dataclass (or type) ``config``."""
     try:
         return _adapter(config).validate_json(json.dumps(content), strict=True)
     except TypeError as error:
-        raise ParameterError(f"{FILE}: {name}: {error}") from error
+        raise ParameterError(f"{file}: {name}: {error}") from error
     except ValidationError as error:
-        raise ParameterError("\n".join(_explain(e, name, config) for e in error.errors())) from None
+        raise ParameterError(
+            "\n".join(f"{file}: {_explain(e, name, config)}" for e in error.errors())
+        ) from None
 
 
 def changed(content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -146,9 +148,9 @@ def _explain(error: Any, name: str, config: Any) -> str:
         for part in error["loc"][:-1]:
             config = config.__dataclass_fields__[part].type
         known = ", ".join(config.__dataclass_fields__) or "no parameters"
-        return f"{FILE}: unknown parameter {where}; known here: {known}"
+        return f"unknown parameter {where}; known here: {known}"
     if error["type"] == "missing":
-        return f"{FILE}: {where} is missing"
+        return f"{where} is missing"
     message = error["msg"].removeprefix("Value error, ")
     got = "" if error["type"] == "value_error" else f", got {error['input']!r}"
-    return f"{FILE}: {where}: {message}{got}"
+    return f"{where}: {message}{got}"

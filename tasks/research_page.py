@@ -51,12 +51,15 @@ SHOWN = ("FA", "RA", "TA", "gap_acc")  # values, without a target
 
 
 def page(
-    tried: pd.DataFrame, why: Mapping[str, str], pages: Mapping[str, pd.DataFrame], command: str
+    tried: Mapping[str, pd.DataFrame],
+    why: Mapping[str, str],
+    pages: Mapping[str, pd.DataFrame],
+    command: str,
 ) -> str:
     """All of it.
 
-    tried: ``results.collected`` of the cells in which ideas are tried. why: idea -> its reason.
-    pages: name -> table of a page of results, of seeds on which nothing was chosen.
+    tried: trial -> ``results.collected`` of the cells in which ideas are tried. why: idea -> its
+    reason. pages: name -> table of a page of results, of seeds on which nothing was chosen.
     """
     parts = [
         "# Forgetting deeper than the head\n",
@@ -80,18 +83,19 @@ def page(
             f"### {name}: {TITLES[scenario]}\n\n{markdown(_judged(rows, scenario))}"
             for scenario, rows in _scenarios(table)
         ]
-    cells = tried[["forget", "seed"]].drop_duplicates()
-    listed = ", ".join(f"{forget} (seed {seed})" for forget, seed in cells.itertuples(index=False))
     parts += [
         "## What was tried\n",
-        f"On {listed}: other training seeds, splits and classes than any that are reported; means "
-        f"over the cells. The parameters of {METHOD} were chosen here, which flatters it. "
-        "Its `reach`, and how far features and predictions count, were chosen with single cells of "
-        "a tenth of CIFAR-10 as well (class dog, and a random tenth of the samples, seed 100), by "
-        "hand: no command repeats that.\n",
+        "On other training seeds, splits and forget sets than any that are reported; means over "
+        "the cells. Where the test images are those that the authors published, they are the same "
+        f"as on the pages of results. The parameters of {METHOD} were chosen here, which flatters "
+        "it.\n",
     ]
-    for scenario, rows in _scenarios(tried):
-        parts += [f"### {TITLES[scenario]}\n", markdown(_tried(rows, scenario, why))]
+    for name, table in tried.items():
+        for scenario, rows in _scenarios(table):
+            cells = rows[["forget", "seed"]].drop_duplicates().itertuples(index=False)
+            listed = ", ".join(f"{forget} (seed {seed})" for forget, seed in cells)
+            parts += [f"### {name}: {TITLES[scenario]}\n", f"{listed}.\n"]
+            parts.append(markdown(_tried(rows, scenario, why)))
     return "\n".join(parts)
 
 

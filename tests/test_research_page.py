@@ -1,11 +1,8 @@
 """The page on research, from a table by hand."""
 
 import pandas as pd
-import pytest
 
-from flows import documents
-from tasks import params, research_page
-from tests.conftest import REPOSITORY
+from tasks import research_page
 
 COLUMNS = (
     "probe_5",
@@ -49,7 +46,7 @@ def cells(page: str, section: str, model: str) -> list[str]:
 
 def test_targets_are_shares_of_the_mask_s_distances_whatever_their_sign():
     why = {"imu_deep": "it moves features", "slow": "less moves"}
-    page = research_page.page(table(), why, {"digits": table()}, "this")
+    page = research_page.page({"here": table()}, why, {"digits": table()}, "this")
     found = cells(page, "What was tried", "imu_deep")
     assert found[1:8] == ["15.0 ✓", "16.0", "10.0 ✓", "0.6", "0.050 ✓", "25.0 ✓", "4 of 6"]
     assert cells(page, "What was tried", "slow")[1:8] == [
@@ -63,7 +60,7 @@ def test_targets_are_shares_of_the_mask_s_distances_whatever_their_sign():
 
 
 def test_a_share_of_samples_has_targets_of_its_own():
-    page = research_page.page(table("fraction"), {"imu_deep": ""}, {}, "this")
+    page = research_page.page({"here": table("fraction")}, {"imu_deep": ""}, {}, "this")
     assert cells(page, "What was tried", "*target*")[1:4] == ["0.5 · nothing", "nothing", "20"]
     assert cells(page, "What was tried", "imu_deep")[1:5] == [
         "0.6 ✓",
@@ -77,25 +74,17 @@ def test_a_share_of_samples_has_targets_of_its_own():
 def test_an_idea_that_left_no_model_failed():
     rows = table()
     rows.loc[rows["model"] == "slow", [*COLUMNS]] = None
-    page = research_page.page(rows, {"slow": ""}, {}, "this")
+    page = research_page.page({"here": rows}, {"slow": ""}, {}, "this")
     assert cells(page, "What was tried", "slow")[1:8] == ["failed"] * 6 + ["0 of 6"]
 
 
-def test_the_shipped_ideas_are_entries_that_differ_from_each_other():
-    ideas = params.read_file(REPOSITORY / documents.IDEAS, documents.IDEAS, "ideas")
-    made = [documents._entry(name, idea) for name, idea in ideas.items()]
-    assert all(made.count(entry) == 1 for entry in made)
-
-
-@pytest.mark.parametrize(
-    ("idea", "message"),
-    [
-        ("imu", "must have why, entry and at most with, got imu"),
-        ({"why": "", "entry": "imu", "how": 1}, "must have why, entry and at most with"),
-        ({"why": "", "entry": "amnesia"}, "entry must be one of .*imu_deep.*got 'amnesia'"),
-        ({"why": "", "entry": "imu", "with": {"speed": 1}}, "has no 'speed' to change"),
-    ],
-)
-def test_an_idea_that_makes_no_entry_is_refused(idea, message):
-    with pytest.raises(params.ParameterError, match=message):
-        documents._entry("mine", idea)
+def test_trials_have_sections_of_their_own_and_name_their_cells():
+    tried = {"here": table(), "there": pd.concat([table("fraction"), table()])}
+    page = research_page.page(tried, {"imu_deep": ""}, {}, "this")
+    titles = [line for line in page.splitlines() if line.startswith("### ")]
+    assert titles == [
+        "### here: a class is forgotten whole",
+        "### there: a class is forgotten whole",
+        "### there: a share of all samples is forgotten",
+    ]
+    assert page.count("class 8 (seed 0), class 8 (seed 1).") == 3

@@ -153,9 +153,12 @@ def grouped(root: Path, name: str, key: str = "") -> Iterator[tuple[str, list[Pa
 
 @flow(name="cells", flow_run_name="{name}")
 def swept(name: str, cells: list[Cell], root: Path, jobs: int, part: tuple[str, ...] = ()) -> Swept:
-    """Cells one after the other; each uses all ``jobs``. part: see ``run_cell``."""
+    """``jobs`` cells at a time, a stage of each: no core waits for the last stage of a cell.
+
+    part: see ``run_cell``.
+    """
     with grouped(root, name) as (group, _):
-        found = run_cells(cells, root, jobs, group, part=part)
+        found = run_cells(cells, root, 1, group, in_flight=jobs, part=part)
         found.check()
     return found
 

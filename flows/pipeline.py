@@ -35,6 +35,7 @@ from tasks.workspace import BASELINES
 
 JOBS = os.cpu_count() or 1
 WANTED: Outcome = "indistinguishable"
+OTHERWISE = ", other results"  # outcome of a stage that was made before, from the same inputs
 Jobs = Annotated[int, Field(ge=1)]
 AS_IT_IS = Request()
 
@@ -200,11 +201,18 @@ def run_workspace(
             elsewhere = Pools(cell, children, ids if served else {}) if pools else None
             names = lineage.stage_graph(folder) if part else ()
             targets = [name for name in names if name.startswith(part)]
+            before = lineage.locked_stages(folder)
             outcomes = run_stages(children, jobs, force=force, targets=targets, pools=elsewhere)
             if left := lineage.changed_stages(folder) & outcomes.keys():
                 raise ChildError(
                     f"not up to date after the run: {', '.join(sorted(left))}; an input "
                     "changed meanwhile, run it again"
+                )
+            for name in lineage.not_reproduced(before, lineage.locked_stages(folder)):
+                outcomes[name] += OTHERWISE
+                log.warning(
+                    f"{name} came out otherwise than dvc.lock had it, from the same inputs: it was "
+                    "made on another kind of processor, or cannot be reproduced"
                 )
             page = json.loads(
                 children.run(["close", "PART" if part else "FINISHED"], log.debug)[-1]

@@ -8,10 +8,10 @@ they were computed, restored from a cache, or made on another machine.
 import hashlib
 import json
 import subprocess
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ruamel.yaml import YAML
 
@@ -38,21 +38,47 @@ def current_key(root: Path, name: str) -> str:
         )
 
 
-def locked_keys(root: Path) -> dict[str, str]:
-    """Key of every stage that ``dvc.lock`` records; {} when there is no lock yet."""
+class Locked(NamedTuple):
+    """What ``dvc.lock`` records of a stage. outputs: path -> content hash."""
+
+    key: str
+    outputs: dict[str, str]
+
+
+def locked_stages(root: Path) -> dict[str, Locked]:
+    """Every stage that ``dvc.lock`` records; {} when there is no lock yet."""
     lock = root / "dvc.lock"
     if not lock.is_file():
         return {}
     with locked(root):
         stages = YAML(typ="safe").load(lock.read_text())["stages"]
+
+    def hashes(files: Iterable[dict[str, Any]]) -> dict[str, str]:
+        return {file["path"]: file["md5"] for file in files}
+
     return {
-        name: _key(
-            stage["cmd"],
-            {file["path"]: file["md5"] for file in stage.get("deps", [])},
-            stage.get("params", {}),
+        name: Locked(
+            _key(stage["cmd"], hashes(stage.get("deps", [])), stage.get("params", {})),
+            hashes(stage.get("outs", [])),
         )
         for name, stage in stages.items()
     }
+
+
+def locked_keys(root: Path) -> dict[str, str]:
+    """Key of every stage that ``dvc.lock`` records."""
+    return {name: stage.key for name, stage in locked_stages(root).items()}
+
+
+def not_reproduced(before: Mapping[str, Locked], after: Mapping[str, Locked]) -> list[str]:
+    """Stages that were made again from the same inputs, and came out otherwise."""
+    return [
+        name
+        for name, stage in after.items()
+        if name in before
+        and before[name].key == stage.key
+        and before[name].outputs != stage.outputs
+    ]
 
 
 def pipeline_key(keys: dict[str, str]) -> str:

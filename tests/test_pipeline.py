@@ -184,6 +184,22 @@ def test_a_run_without_changes_computes_nothing_and_is_shown_whole(ran: Path) ->
     assert newest.data.metrics == original.data.metrics
 
 
+def test_a_stage_that_comes_out_otherwise_than_the_lock_has_it_is_named(ran: Path) -> None:
+    lock = ran / "dvc.lock"
+    before = lock.read_bytes()
+    (curve,) = [
+        out["md5"]
+        for out in stages_of(ran)["unlearn@nothing"]["outs"]
+        if out["path"].endswith("curve.csv")
+    ]
+    lock.write_bytes(before.replace(curve.encode(), b"f" * 32))
+    output = flow(ran)
+    assert "unlearn@nothing came out otherwise than dvc.lock had it, from the same" in output
+    assert output.count("came out otherwise") == 1
+    assert "'restored, other results': 1" in output
+    assert stages_of(ran) == YAML(typ="safe").load(before)["stages"]
+
+
 def test_one_parameter_reruns_only_what_depends_on_it(ran: Path) -> None:
     before, params = (ran / "dvc.lock").read_bytes(), (ran / "params.yaml").read_bytes()
     try:

@@ -1,8 +1,8 @@
 """Ideas for deeper forgetting, each tried where no page of results looks.
 
 ``docs/research.yaml`` names the ideas, and the trials: data on which they are tried, in the cells
-of ``flows.tuning``. A trial leaves a table, docs/research-<trial>.csv; the page is made from all of
-them, and from the pages of results.
+of ``flows.tuning``. A trial leaves two tables, docs/research-<trial>.csv and -payers.csv; the page
+is made from all of them, and from the pages of results.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ import pandas as pd
 from flows.cells import Cell
 from flows.sweep import swept
 from flows.tuning import CLASSES, tuning_cells
-from tasks import artifacts, params, research_page, results, unlearn
+from tasks import artifacts, params, payers, research_page, results, unlearn
 
 IDEAS = "docs/research.yaml"
 # What the page does not show is not computed.
@@ -107,6 +107,8 @@ def research(root: Path, jobs: int, names: Sequence[str]) -> None:
             for of in cells.values()
         ]
         artifacts.write_table(_table(root, name), pd.concat(tables, ignore_index=True))
+        folders = [Path(folder) for folder in ran.folders]
+        artifacts.write_table(_table(root, name, "-payers"), payers.payers(folders))
     target = root / "docs" / "research.md"
     artifacts.write_text(target, page(root, plan))
     print(f"written to {target}")
@@ -115,7 +117,10 @@ def research(root: Path, jobs: int, names: Sequence[str]) -> None:
 def page(root: Path, plan: Plan) -> str:
     """Of the tables that are there, of trials and of results."""
     tried = {
-        name: artifacts.read_table(_table(root, name))
+        name: research_page.Tried(
+            artifacts.read_table(_table(root, name)),
+            artifacts.read_table(_table(root, name, "-payers")),
+        )
         for name in plan.trials
         if _table(root, name).is_file()
     }
@@ -128,8 +133,8 @@ def page(root: Path, plan: Plan) -> str:
     return research_page.page(tried, why, judged, "python -m flows.documents research")
 
 
-def _table(root: Path, trial: str) -> Path:
-    return root / "docs" / f"research-{trial}.csv"
+def _table(root: Path, trial: str, of: str = "") -> Path:
+    return root / "docs" / f"research-{trial}{of}.csv"
 
 
 def _parsed(content: dict[str, Any], section: str, kind: type) -> dict[str, Any]:

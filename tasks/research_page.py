@@ -50,15 +50,22 @@ TARGETS: dict[str, dict[str, Target]] = {
 SHOWN = ("FA", "RA", "TA", "gap_acc")  # values, without a target
 
 
+class Tried(NamedTuple):
+    """A trial. results: ``results.collected`` of its cells. payers: ``payers.payers`` of them."""
+
+    results: pd.DataFrame
+    payers: pd.DataFrame
+
+
 def page(
-    tried: Mapping[str, pd.DataFrame],
+    tried: Mapping[str, Tried],
     why: Mapping[str, str],
     pages: Mapping[str, pd.DataFrame],
     command: str,
 ) -> str:
     """All of it.
 
-    tried: trial -> ``results.collected`` of the cells in which ideas are tried. why: idea -> its
+    tried: trial -> what came out of the cells in which ideas are tried. why: idea -> its
     reason. pages: name -> table of a page of results, of seeds on which nothing was chosen.
     """
     parts = [
@@ -90,18 +97,29 @@ def page(
         f"as on the pages of results. The parameters of {METHOD} were chosen here, which flatters "
         "it.\n",
     ]
-    for name, table in tried.items():
-        for scenario, rows in _scenarios(table):
+    for name, trial in tried.items():
+        payers = dict(_scenarios(trial.payers))
+        for scenario, rows in _scenarios(trial.results):
             cells = rows[["forget", "seed"]].drop_duplicates().itertuples(index=False)
             listed = ", ".join(f"{forget} (seed {seed})" for forget, seed in cells)
             parts += [f"### {name}: {TITLES[scenario]}\n", f"{listed}.\n"]
             parts.append(markdown(_tried(rows, scenario, why)))
+            parts.append(
+                "Who pays: points of accuracy that the retain samples of each class lost against "
+                "the original, mean over the cells that retain the class; below 0 they gained.\n"
+            )
+            parts.append(markdown(_payers(payers[scenario])))
     return "\n".join(parts)
 
 
 def _scenarios(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     found = [(name, table[table["scenario"] == name]) for name in TARGETS]
     return [(name, rows) for name, rows in found if len(rows)]
+
+
+def _payers(rows: pd.DataFrame) -> pd.DataFrame:
+    means = rows.pivot_table(index="model", columns="class", values="lost", sort=False)
+    return means.map(lambda lost: f"{lost:.1f}").reset_index()
 
 
 def distances(rows: pd.DataFrame, name: str) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """Ideas and where they are tried: ``docs/research.yaml``."""
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ IDEAS = {"mine": {"why": "it is mine", "entry": "imu"}}
 
 
 def write(folder: Path, **content: Any) -> Path:
-    (folder / "docs").mkdir(exist_ok=True)
+    (folder / "docs").mkdir()
+    shutil.copy(REPOSITORY / params.FILE, folder)
     with (folder / research.IDEAS).open("w") as file:
         YAML(typ="safe").dump({"trials": TRIALS, "ideas": IDEAS} | content, file)
     return folder
@@ -75,12 +77,12 @@ def test_what_is_not_allowed_in_the_file_is_refused(tmp_path, content, message):
         ({"entry": "imu", "changes": {"speed": 1}}, "has no 'speed' to change"),
     ],
 )
-def test_an_idea_that_makes_no_entry_is_refused(workspace, idea, message):
-    plan = research.read(write(workspace, ideas={"mine": {"why": "", **idea}}))
+def test_an_idea_that_makes_no_entry_is_refused(tmp_path, idea, message):
+    plan = research.read(write(tmp_path, ideas={"mine": {"why": "", **idea}}))
     with pytest.raises(params.ParameterError, match=message):
-        research.cells_of(workspace, plan, plan.trials["digits"])
+        research.cells_of(tmp_path, plan, plan.trials["digits"])
 
 
-def test_a_trial_that_is_not_in_the_file_is_refused(workspace):
+def test_a_trial_that_is_not_in_the_file_is_refused(tmp_path):
     with pytest.raises(params.ParameterError, match=re.escape("of digits, got 'mars'")):
-        research.research(write(workspace), 1, ["mars"])
+        research.research(write(tmp_path), 1, ["mars"])

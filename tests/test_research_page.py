@@ -38,15 +38,28 @@ def table(scenario: str = "class") -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+def tried(results: pd.DataFrame) -> research_page.Tried:
+    """With payers: imu_deep costs "cat" 4 points in one cell and 2 in the other, "dog" −1."""
+    lost = [("cat", 0, 4.0), ("dog", 0, -1.0), ("cat", 1, 2.0)]
+    return research_page.Tried(
+        results,
+        pd.DataFrame(
+            {"scenario": s, "model": "imu_deep", "class": name, "seed": seed, "lost": points}
+            for s in results["scenario"].unique()
+            for name, seed, points in lost
+        ),
+    )
+
+
 def cells(page: str, section: str, model: str) -> list[str]:
     part = page.split(f"## {section}")[1].split("\n## ")[0]
-    (line,) = [x for x in part.splitlines() if x.startswith(f"| {model} |")]
+    line, *_ = [x for x in part.splitlines() if x.startswith(f"| {model} |")]
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
 def test_targets_are_shares_of_the_mask_s_distances_whatever_their_sign():
     why = {"imu_deep": "it moves features", "slow": "less moves"}
-    page = research_page.page({"here": table()}, why, {"digits": table()}, "this")
+    page = research_page.page({"here": tried(table())}, why, {"digits": table()}, "this")
     found = cells(page, "What was tried", "imu_deep")
     assert found[1:8] == ["15.0 ✓", "16.0", "10.0 ✓", "0.6", "0.050 ✓", "25.0 ✓", "4 of 6"]
     assert cells(page, "What was tried", "slow")[1:8] == [
@@ -60,7 +73,7 @@ def test_targets_are_shares_of_the_mask_s_distances_whatever_their_sign():
 
 
 def test_a_share_of_samples_has_targets_of_its_own():
-    page = research_page.page({"here": table("fraction")}, {"imu_deep": ""}, {}, "this")
+    page = research_page.page({"here": tried(table("fraction"))}, {"imu_deep": ""}, {}, "this")
     assert cells(page, "What was tried", "*target*")[1:4] == ["0.5 · nothing", "nothing", "20"]
     assert cells(page, "What was tried", "imu_deep")[1:5] == [
         "0.6 ✓",
@@ -74,13 +87,13 @@ def test_a_share_of_samples_has_targets_of_its_own():
 def test_an_idea_that_left_no_model_failed():
     rows = table()
     rows.loc[rows["model"] == "slow", [*COLUMNS]] = None
-    page = research_page.page({"here": rows}, {"slow": ""}, {}, "this")
+    page = research_page.page({"here": tried(rows)}, {"slow": ""}, {}, "this")
     assert cells(page, "What was tried", "slow")[1:8] == ["failed"] * 6 + ["0 of 6"]
 
 
 def test_trials_have_sections_of_their_own_and_name_their_cells():
-    tried = {"here": table(), "there": pd.concat([table("fraction"), table()])}
-    page = research_page.page(tried, {"imu_deep": ""}, {}, "this")
+    given = {"here": tried(table()), "there": tried(pd.concat([table("fraction"), table()]))}
+    page = research_page.page(given, {"imu_deep": ""}, {}, "this")
     titles = [line for line in page.splitlines() if line.startswith("### ")]
     assert titles == [
         "### here: a class is forgotten whole",
@@ -88,3 +101,10 @@ def test_trials_have_sections_of_their_own_and_name_their_cells():
         "### there: a share of all samples is forgotten",
     ]
     assert page.count("class 8 (seed 0), class 8 (seed 1).") == 3
+
+
+def test_what_the_classes_pay_is_the_mean_over_the_cells_that_retain_them():
+    page = research_page.page({"here": tried(table())}, {"imu_deep": ""}, {}, "this")
+    part = page.split("Who pays")[1]
+    assert "| model | cat | dog |" in part
+    assert "| imu_deep | 3.0 | -1.0 |" in part

@@ -107,6 +107,19 @@ def test_mlflow_and_the_disk_tell_the_same_numbers(ran: Path) -> None:
     assert parent.data.params["unlearn.imu.method"] == "imu"
 
 
+def test_a_course_begins_at_the_original_and_ends_at_the_judged_model(ran: Path) -> None:
+    def measured(producer: str) -> list[float]:
+        path = Workspace(ran).evaluation(producer) / "metrics.json"
+        return [json.loads(path.read_text())[name] for name in ("FA", "RA")]
+
+    course = pd.read_csv(Workspace(ran).evaluation("unlearn/imu") / "trajectory.csv")
+    assert len(course) == 3  # the one between is computed on its own
+    first, _, last = course[["forget", "retain"]].to_numpy().tolist()
+    assert first == pytest.approx(measured("unlearn/nothing"), rel=1e-12)
+    assert last == pytest.approx(measured("unlearn/imu"), rel=1e-12)
+    assert first != last
+
+
 def test_mlflow_holds_the_verdicts_and_the_slices(ran: Path, tmp_path: Path) -> None:
     parent = parents(ran)[-2]
     stages = nested(ran, parent.info.run_id)

@@ -37,6 +37,9 @@ GROUPS: dict[str, str] = {
 }
 
 
+BATCH = 128  # images of a pass: on a CPU, what more of them make leaves its cache
+
+
 class About(NamedTuple):
     """How to read a metric.
 
@@ -130,10 +133,10 @@ def outputs_of(
     probabilities: dict[str, np.ndarray] = {}
     for name, of_set in samples.items():
         if has_head(model):
-            entering, logits = features_and_logits(model, objective, of_set.inputs)
+            entering, logits = features_and_logits(model, objective, of_set.inputs, BATCH)
             features[name] = entering.double().cpu().numpy()
         else:
-            logits = predictions(model, objective, of_set.inputs)
+            logits = predictions(model, objective, of_set.inputs, BATCH)
         probabilities[name] = logits.double().softmax(1).cpu().numpy()
     return Outputs(
         probabilities=probabilities,

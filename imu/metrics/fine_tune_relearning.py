@@ -33,6 +33,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
+from imu.metrics import BATCH as PASS
 from imu.metrics import About, Subject
 from imu.models import head
 from imu.objective import Samples, predictions
@@ -168,7 +169,7 @@ def _accuracy(model: nn.Module, subject: Subject, measured: list[Samples]) -> fl
     """The lowest accuracy in % over the sets; NaN answers nothing."""
     accuracies = []
     for samples in measured:
-        logits = predictions(model, subject.objective, samples.inputs)
+        logits = predictions(model, subject.objective, samples.inputs, PASS)
         right = (logits.argmax(-1) == samples.targets) & ~logits.isnan().any(-1)
         accuracies.append(100 * right.double().mean().item())
     return min(accuracies)

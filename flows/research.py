@@ -32,6 +32,7 @@ class Trial:
     scenarios: tuple[Scenario, ...]
     settings: str = ""  # a file of parameters that differ from params.yaml, by dotted path
     classes: tuple[str, ...] = CLASSES  # one for each cell; none that is reported
+    ideas: tuple[str, ...] = ()  # those that are tried; none named: all
 
     def changes(self, root: Path) -> dict[str, Any]:
         if not self.settings:
@@ -67,10 +68,13 @@ def read(root: Path) -> Plan:
     content = params.read_file(root / IDEAS, IDEAS, "trials and ideas")
     if unknown := sorted(content.keys() - {"trials", "ideas"}):
         raise params.ParameterError(f"{IDEAS} must have trials and ideas, got {unknown[0]!r}")
-    return Plan(
-        trials=_parsed(content, "trials", Trial),
-        ideas=_parsed(content, "ideas", Idea),
-    )
+    trials, ideas = _parsed(content, "trials", Trial), _parsed(content, "ideas", Idea)
+    for name, trial in trials.items():
+        if unknown := [idea for idea in trial.ideas if idea not in ideas]:
+            raise params.ParameterError(
+                f"{IDEAS}: trials.{name}.ideas must be of {', '.join(ideas)}, got {unknown[0]!r}"
+            )
+    return Plan(trials=trials, ideas=ideas)
 
 
 def cells_of(root: Path, plan: Plan, trial: Trial) -> dict[str, list[Cell]]:
@@ -80,7 +84,7 @@ def cells_of(root: Path, plan: Plan, trial: Trial) -> dict[str, list[Cell]]:
         ideas = {
             name: idea.of_unlearn(f"{IDEAS}: ideas.{name}")
             for name, idea in plan.ideas.items()
-            if scenario in idea.scenarios
+            if scenario in idea.scenarios and (name in trial.ideas or not trial.ideas)
         }
         cells = tuning_cells(root, [scenario], trial.classes, trial.changes(root))
         found[scenario] = [

@@ -113,8 +113,8 @@ def test_a_course_begins_at_the_original_and_ends_at_the_judged_model(ran: Path)
         return [json.loads(path.read_text())[name] for name in ("FA", "RA")]
 
     course = pd.read_csv(Workspace(ran).evaluation("unlearn/imu") / "trajectory.csv")
-    assert len(course) == 3  # the one between is computed on its own
-    first, _, last = course[["forget", "retain"]].to_numpy().tolist()
+    assert len(course) > 2  # those between are computed on their own
+    first, *_, last = course[["forget", "retain"]].to_numpy().tolist()
     assert first == pytest.approx(measured("unlearn/nothing"), rel=1e-12)
     assert last == pytest.approx(measured("unlearn/imu"), rel=1e-12)
     assert first != last
@@ -209,7 +209,7 @@ def test_a_stage_that_comes_out_otherwise_than_the_lock_has_it_is_named(ran: Pat
     output = flow(ran)
     assert "unlearn@nothing came out otherwise than dvc.lock had it, from the same" in output
     assert output.count("came out otherwise") == 1
-    assert "'restored, other results': 1" in output
+    assert ", other results': 1" in output
     assert stages_of(ran) == YAML(typ="safe").load(before)["stages"]
 
 

@@ -35,7 +35,7 @@ def prepare(workspace: Workspace) -> None:
     require_source(folder, source)
     # Without -f, DVC takes the data into its cache only if their hash is the recorded one.
     check = subprocess.run(
-        ["dvc", "commit", "-q", POINTER],
+        ["dvc", "--wait-for-lock", "commit", "-q", POINTER],
         cwd=root,
         stdin=subprocess.DEVNULL,
         capture_output=True,

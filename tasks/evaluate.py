@@ -12,7 +12,7 @@ from imu import metrics
 from imu.cost import rte
 from imu.metrics import accuracy
 from imu.objective import Objective, Samples, predictions
-from tasks import artifacts, slices, unlearn
+from tasks import artifacts, params, slices, unlearn
 from tasks.record import Record
 from tasks.samples import load_samples
 from tasks.workspace import NOT_RETRAINED, Workspace, load_model
@@ -37,7 +37,9 @@ def run(workspace: Workspace, item: str) -> float | None:
         failure = unlearn.why_failed(workspace, item.removeprefix("unlearn/"))
         artifacts.write_json(workspace.failure(item), failure)
     device, data = workspace.device(), workspace.dataset()
-    sets = {name: _laid_out(*load_samples(workspace, name, data, device)) for name in SETS}
+    sets = {
+        name: _laid_out(workspace, *load_samples(workspace, name, data, device)) for name in SETS
+    }
     if failure:
         artifacts.write_table(
             out / "trajectory.csv", _trajectory(workspace, item, sets, device, {})
@@ -143,16 +145,25 @@ def _tables(workspace: Workspace, found: pd.DataFrame) -> dict[str, pd.DataFrame
     return tables
 
 
+def _layout(workspace: Workspace) -> torch.memory_format:
+    """Of images and weights: in channels-last convolutions are fastest, on CPU and GPU alike.
+
+    A network of the user's gets images as it was trained on them: its code may need that order.
+    """
+    custom = params.section(workspace.root, "network.name") == "custom"
+    return torch.contiguous_format if custom else torch.channels_last
+
+
 def _loaded(workspace: Workspace, producer: str, device: torch.device) -> nn.Module:
-    """A model in the layout in which convolutions are fastest, on CPU and GPU alike."""
     model, _ = load_model(workspace.model(producer))
-    return model.to(device).to(memory_format=torch.channels_last)
+    return model.to(device).to(memory_format=_layout(workspace))
 
 
-def _laid_out(samples: Samples, objective: Objective) -> tuple[Samples, Objective]:
-    """Images in that layout too."""
+def _laid_out(
+    workspace: Workspace, samples: Samples, objective: Objective
+) -> tuple[Samples, Objective]:
     assert isinstance(samples.inputs, torch.Tensor)
-    images = samples.inputs.contiguous(memory_format=torch.channels_last)
+    images = samples.inputs.contiguous(memory_format=_layout(workspace))
     return Samples(images, samples.targets), objective
 
 

@@ -18,9 +18,13 @@ from tests.conftest import make_workspace, run
 CODE = """
 from torch import nn
 
+class Lines(nn.Module):
+    def forward(self, images):
+        return images.view(len(images), -1)  # fails in another order of memory
+
 def flat(width):
     head = nn.Linear(width, 2)  # defined first
-    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, width), nn.ReLU(), head)
+    return nn.Sequential(Lines(), nn.Linear(3 * 8 * 8, width), nn.ReLU(), head)
 """
 CHANGES = {
     "data": {"path": "images.csv", "size": 8},

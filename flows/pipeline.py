@@ -202,18 +202,18 @@ def run_workspace(
             names = lineage.stage_graph(folder) if part else ()
             targets = [name for name in names if name.startswith(part)]
             before = lineage.locked_stages(folder)
-            outcomes = run_stages(children, jobs, force=force, targets=targets, pools=elsewhere)
+            try:
+                outcomes = run_stages(children, jobs, force=force, targets=targets, pools=elsewhere)
+            except ChildError:
+                _say_otherwise(folder, before)  # the next run takes what was made for granted
+                raise
             if left := lineage.changed_stages(folder) & outcomes.keys():
                 raise ChildError(
                     f"not up to date after the run: {', '.join(sorted(left))}; an input "
                     "changed meanwhile, run it again"
                 )
-            for name in lineage.not_reproduced(before, lineage.locked_stages(folder)):
+            for name in _say_otherwise(folder, before):
                 outcomes[name] += OTHERWISE
-                log.warning(
-                    f"{name} came out otherwise than dvc.lock had it, from the same inputs: it was "
-                    "made on another kind of processor, or cannot be reproduced"
-                )
             page = json.loads(
                 children.run(["close", "PART" if part else "FINISHED"], log.debug)[-1]
             )
@@ -225,6 +225,17 @@ def run_workspace(
         return {"outcomes": outcomes, "page": page, "shown": shown}
     finally:
         children.end_all()
+
+
+def _say_otherwise(folder: Path, before: dict[str, lineage.Locked]) -> list[str]:
+    """Stages whose results are others than ``before``, from the same inputs; the log names them."""
+    found = lineage.not_reproduced(before, lineage.locked_stages(folder))
+    for name in found:
+        get_run_logger().warning(
+            f"{name} came out otherwise than dvc.lock had it, from the same inputs: it was made on "
+            "another kind of processor, with other versions of packages, or cannot be reproduced"
+        )
+    return found
 
 
 def entries_of(root: Path, method: Method, parameters: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 The key of a stage is the SHA-256 of what DVC records about its making: command, content hashes of
 its dependencies, parameter values. Two stages with the same key have the same outputs, whether
-they were computed, restored from a cache, or made on another machine.
+they were computed or restored from a cache, as long as processor and packages are of one kind.
 """
 
 import hashlib

@@ -153,12 +153,13 @@ def grouped(root: Path, name: str, key: str = "") -> Iterator[tuple[str, list[Pa
 
 @flow(name="cells", flow_run_name="{name}")
 def swept(name: str, cells: list[Cell], root: Path, jobs: int, part: tuple[str, ...] = ()) -> Swept:
-    """``jobs`` cells at a time, a stage of each: no core waits for the last stage of a cell.
+    """All cells; ``jobs`` stages run at a time, of as many cells as possible.
 
-    part: see ``run_cell``.
+    A cell alone leaves cores idle wherever its stages wait for one of them. part: see ``run_cell``.
     """
+    in_flight = min(jobs, len(cells))
     with grouped(root, name) as (group, _):
-        found = run_cells(cells, root, 1, group, in_flight=jobs, part=part)
+        found = run_cells(cells, root, jobs // in_flight, group, in_flight=in_flight, part=part)
         found.check()
     return found
 

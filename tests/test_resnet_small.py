@@ -1,10 +1,14 @@
 """The small residual network: what differs from torchvision's block."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch.nn import functional as F
 
 from imu.models import resnet_small
+from tests.conftest import REPOSITORY
 
 
 @pytest.mark.parametrize("step", [1, 2])
@@ -22,3 +26,19 @@ def test_a_pointwise_convolution_is_one_of_the_same_stride(step: int) -> None:
         strict=True,
     ):
         torch.testing.assert_close(found, right, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_narrow_networks_leave_the_heap_whole(layout: torch.memory_format) -> None:
+    """In a process of its own, which dies where something writes beyond its memory."""
+    code = f"""
+import torch
+from imu.models.resnet_small import ResNet
+torch.set_num_threads(1)
+network = ResNet(4, 1, 2).to(memory_format={layout})
+kept = []
+for _ in range(50):
+    network(torch.randn(32, 1, 8, 8).to(memory_format={layout})).sum().backward()
+    kept.append([torch.randn(7) for _ in range(20)])
+"""
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY).returncode == 0

@@ -115,7 +115,9 @@ def main() -> None:
         "--with", type=Path, dest="settings", help="table: a YAML file of dotted path: value"
     )
     parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=SCENARIOS)
-    parser.add_argument("--trials", nargs="+", default=(), help="research: some")
+    parser.add_argument(
+        "--trials", nargs="+", default=(), help="research: of docs/research.yaml; none: all"
+    )
     parser.add_argument("--jobs", type=int, default=JOBS, help="stages at the same time")
     arguments = parser.parse_args()
     root = Path.cwd()

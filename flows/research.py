@@ -34,6 +34,10 @@ class Trial:
     classes: tuple[str, ...] = CLASSES  # one for each cell; none that is reported
     ideas: tuple[str, ...] = ()  # those that are tried; none named: all
 
+    def __post_init__(self) -> None:
+        if not self.scenarios:
+            raise ValueError("scenarios must name at least one")
+
     def changes(self, root: Path) -> dict[str, Any]:
         if not self.settings:
             return {}
@@ -103,31 +107,33 @@ def research(root: Path, jobs: int, names: Sequence[str]) -> None:
         raise params.ParameterError(
             f"trials must be of {', '.join(plan.trials)}, got {unknown[0]!r}"
         )
-    for name in names or plan.trials:
-        cells = cells_of(root, plan, plan.trials[name])
-        ran = swept("research", [c for of in cells.values() for c in of], root, jobs)
+    asked = {
+        name: cells_of(root, plan, trial)
+        for name, trial in plan.trials.items()
+        if name in names or not names
+    }
+    target = root / "docs" / "research.md"
+    for name, cells in asked.items():
+        ran = swept(f"research {name}", [c for of in cells.values() for c in of], root, jobs)
+        folders = [Path(folder) for folder in ran.folders]
         tables = [
             results.collected({ran.said[c.name]["folder"]: ran.said[c.name] for c in of})
             for of in cells.values()
         ]
-        artifacts.write_table(_table(root, name), pd.concat(tables, ignore_index=True))
-        folders = [Path(folder) for folder in ran.folders]
         artifacts.write_table(_table(root, name, "-payers"), payers.payers(folders))
-    target = root / "docs" / "research.md"
-    artifacts.write_text(target, page(root, plan))
-    print(f"written to {target}")
+        artifacts.write_table(_table(root, name), pd.concat(tables, ignore_index=True))
+        artifacts.write_text(target, page(root, plan))
+        print(f"written to {target}")
 
 
 def page(root: Path, plan: Plan) -> str:
     """Of the tables that are there, of trials and of results."""
-    tried = {
-        name: research_page.Tried(
-            artifacts.read_table(_table(root, name)),
-            artifacts.read_table(_table(root, name, "-payers")),
-        )
-        for name in plan.trials
-        if _table(root, name).is_file()
-    }
+    tried = {}
+    for name in plan.trials:
+        if _table(root, name).is_file():
+            path = _table(root, name, "-payers")
+            paid = artifacts.read_table(path) if path.is_file() else None
+            tried[name] = research_page.Tried(artifacts.read_table(_table(root, name)), paid)
     judged = {}
     for path in sorted((root / "docs").glob("results-*.csv")):
         table = artifacts.read_table(path)

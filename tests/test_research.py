@@ -44,7 +44,7 @@ def test_the_shipped_trials_forget_no_reported_class_and_have_the_ideas_of_their
                 asked = {name for name, i in plan.ideas.items() if scenario in i.scenarios}
                 asked &= {*(trial.ideas or asked)}
                 assert cell.changes["unlearn"].keys() == asked | {"nothing", "logit_mask"}
-    deep = research.cells_of(REPOSITORY, plan, plan.trials["cifar10-deep"])["class"][0]
+    deep = research.cells_of(REPOSITORY, plan, plan.trials["cifar10-deep"])["fraction"][0]
     assert deep.changes["network"] == {"name": "resnet_small", "width": 16}
 
 
@@ -67,6 +67,7 @@ def test_the_shipped_trials_forget_no_reported_class_and_have_the_ideas_of_their
             {"trials": {"digits": {"scenarios": ["class"], "ideas": ["theirs"]}}},
             "trials.digits.ideas must be of mine, got 'theirs'",
         ),
+        ({"trials": {"digits": {"scenarios": []}}}, "scenarios must name at least one"),
         ({"tests": {}}, "docs/research.yaml must have trials and ideas, got 'tests'"),
     ],
 )

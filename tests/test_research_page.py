@@ -39,14 +39,18 @@ def table(scenario: str = "class") -> pd.DataFrame:
 
 
 def tried(results: pd.DataFrame) -> research_page.Tried:
-    """With payers: imu_deep costs "cat" 4 points in one cell and 2 in the other, "dog" −1."""
-    lost = [("cat", 0, 4.0), ("dog", 0, -1.0), ("cat", 1, 2.0)]
+    """With payers: imu_deep costs "cat" 4 points in one cell and 2 in the other, "dog" −1.
+
+    "half" left no model in the second cell.
+    """
+    lost = [("dog", 0, -1.0), ("cat", 0, 4.0), ("cat", 1, 2.0)]
     return research_page.Tried(
         results,
         pd.DataFrame(
-            {"scenario": s, "model": "imu_deep", "class": name, "seed": seed, "lost": points}
+            {"scenario": s, "model": model, "class": name, "seed": seed, "lost": points}
             for s in results["scenario"].unique()
-            for name, seed, points in lost
+            for model, cells in (("imu_deep", lost), ("half", lost[:2]))
+            for name, seed, points in cells
         ),
     )
 
@@ -108,3 +112,11 @@ def test_what_the_classes_pay_is_the_mean_over_the_cells_that_retain_them():
     part = page.split("Who pays")[1]
     assert "| model | cat | dog |" in part
     assert "| imu_deep | 3.0 | -1.0 |" in part
+    assert "| half |" not in part
+
+
+def test_a_trial_whose_payers_were_not_noted_has_no_such_table():
+    page = research_page.page(
+        {"here": tried(table())._replace(payers=None)}, {"imu_deep": ""}, {}, "this"
+    )
+    assert "Who pays" not in page

@@ -1,6 +1,6 @@
 """A warm start for stages: one process imports the heavy libraries once and forks per stage.
 
-Importing torch, MLflow and scikit-learn takes 4–6 s of CPU, most of the time of a small stage.
+Importing torch, MLflow and scikit-learn takes 4–10 s of CPU, most of the time of a small stage.
 ``python -m tasks.warm DESCRIPTOR`` imports them, then forks a child for every ``python -m tasks``
 that calls the socket named in IMU_WARM. The child takes over the caller's arguments, environment,
 folder and standard streams, imports this project's code fresh, and its exit status is handed
@@ -26,6 +26,7 @@ PRELOADED = (
     "torch",
     "torch.optim.sgd",
     "torch.optim.lr_scheduler",
+    "torch._dynamo",  # every optimizer imports it with its first step
     "numpy",
     "pandas",
     "pyarrow.parquet",
@@ -37,6 +38,7 @@ PRELOADED = (
     "mlflow.store.tracking.sqlalchemy_store",
     "dvc.repo",
     "dvc.stage",
+    "scmrepo.git",
     "matplotlib.figure",
     "matplotlib.backends.backend_agg",
     "jinja2",

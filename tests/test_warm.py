@@ -2,6 +2,7 @@
 
 import sys
 
+from flows.children import warm
 from tests.conftest import REPOSITORY, run
 
 STEP = """
@@ -26,3 +27,12 @@ print(len({name for name in sys.modules.keys() - before if name.split(".")[0] !=
 def test_the_first_step_of_an_optimizer_imports_no_other_library() -> None:
     """torch imports its compiler with that step, and sympy with it: seconds in every stage."""
     assert run(sys.executable, "-c", STEP, cwd=REPOSITORY).stdout.strip() == "0"
+
+
+def test_the_server_ends_without_a_word(capfd, monkeypatch):
+    monkeypatch.delenv("IMU_WARM")
+    with warm(REPOSITORY) as environment:
+        asked = ("python", "-m", "tasks", "no", "such", "stage")
+        served = run(*asked, cwd=REPOSITORY, check=False, **environment)
+        assert "no warm start" not in served.stdout
+    assert capfd.readouterr() == ("", "")

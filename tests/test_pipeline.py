@@ -240,18 +240,16 @@ def test_one_parameter_reruns_only_what_depends_on_it(ran: Path) -> None:
     assert (ran / "dvc.lock").read_bytes() == before
 
 
-def test_forced_and_fresh_runs_agree_to_the_last_bit(
+def test_a_fresh_run_elsewhere_agrees_to_the_last_bit(
     ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    locked = (ran / "dvc.lock").read_bytes()
-    run("dvc", "repro", "--force", cwd=ran)
-    assert (ran / "dvc.lock").read_bytes() == locked
     fresh = make_workspace(tmp_path / "other" / "place")
     run("dvc", "repro", cwd=fresh)
     # The order of the entries is that in which stages ended the first time.
     assert stages_of(fresh) == stages_of(ran)
-    # A cold start computes what a warm one does.
+    # A cold start computes what a warm one does, where outputs lie already.
     monkeypatch.delenv("IMU_WARM")
+    run("dvc", "repro", "--force", "--single-item", "train", cwd=fresh)
     run("dvc", "repro", "--force", "--single-item", "evaluate@imu", cwd=fresh)
     assert stages_of(fresh) == stages_of(ran)
 

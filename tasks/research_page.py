@@ -103,8 +103,8 @@ def page(
         "On other training seeds, splits and forget sets than any that are reported; means over "
         "the cells. Where the test images are those that the authors published, they are the same "
         f"as on the pages of results. The parameters of {METHOD} were chosen here, by hand, which "
-        "flatters it; its `reach`, and how far features and predictions count, with single cells "
-        "of a tenth of CIFAR-10 as well (class dog, and a random tenth, seed 100).\n",
+        "flatters it; some in single cells of a tenth of CIFAR-10 as well (classes dog and horse, "
+        "and a random tenth; seeds 100 and 101).\n",
     ]
     for name, trial in tried.items():
         payers = {} if trial.payers is None else dict(_scenarios(trial.payers))

@@ -164,12 +164,14 @@ def test_only_the_layers_move_and_the_masked_row(layers):
 def test_features_come_nearer_to_their_aims_and_neighbours_keep_others_in_place():
     model, forget, retain = class_wise()
     features, logits = features_and_logits(model, TASK, forget.samples.inputs)
-    config = imu_deep.Config()
+    rate = {"learning_rate": 0.002}
+    config = imu_deep.Config(**rate)
     aim = imu_deep._aim(model, TASK, config, draw(), forget, ("blocks.2",), logits)
     towards = imu_deep._features(head(model), features, logits, aim, config, forget)
     moved = {}
     for weight in (0.0, 3.0):
-        after = run((copy.deepcopy(model), forget, retain), neighbours=weight, epochs=20)
+        case = (copy.deepcopy(model), forget, retain)
+        after = run(case, neighbours=weight, epochs=20, **rate)
         now = features_and_logits(after, TASK, forget.samples.inputs)[0]
         assert (now - towards).norm() < 0.5 * (features - towards).norm()
         before = features_and_logits(model, TASK, retain.inputs)[0]

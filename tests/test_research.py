@@ -28,7 +28,10 @@ def test_the_shipped_ideas_are_entries_that_differ_from_each_other():
     ideas = research.read(REPOSITORY).ideas
     made = [idea.of_unlearn(name) for name, idea in ideas.items()]
     assert all(made.count(entry) == 1 for entry in made)
-    assert ideas["slow"].of_unlearn("") == unlearn.entries()["imu_deep"] | {"learning_rate": 0.001}
+    assert ideas["slow"].of_unlearn("") == ideas["imu_deep"].of_unlearn("") | {
+        "learning_rate": 0.001
+    }
+    assert ideas["imu_deep_now"].of_unlearn("") == unlearn.entries()["imu_deep"]
 
 
 def test_the_shipped_trials_forget_no_reported_class_and_have_the_ideas_of_their_scenario():

@@ -68,12 +68,12 @@ class Config:
     damping: float = 0.01  # of self-influence
     reach: float = 3.0  # how far the aims lie, 1: at the target accuracy
     temperature: float = 0.5  # of q, where classes are forgotten whole
-    stretch: float = 1.3  # how far features are moved, 1: as neural collapse has it
+    stretch: float = 1.6  # how far features are moved, 1: as neural collapse has it
     output: float = 0.15  # weight of the predictions' distance to z*
     neighbours: float = 3.0  # weight of what must stay; 0: none
-    radius: float = 1.0  # of neighbours, in lengths of what enters the block
+    radius: float = 0.5  # of neighbours, in lengths of what enters the block
     attack_steps: int = 3
-    learning_rate: float = 0.002  # of Adam at the start; it falls to 0 along a cosine
+    learning_rate: float = 0.001  # of Adam at the start; it falls to 0 along a cosine
     epochs: int = 8
     batch_size: int = 16  # samples, and as many neighbours
 

@@ -33,19 +33,12 @@ def prepare(workspace: Workspace) -> None:
             module.write(Path("data", name), source)
         print(f"data: wrote {folder}")
     require_source(folder, source)
-    # Without -f, DVC takes the data into its cache only if their hash is the recorded one.
-    check = subprocess.run(
-        ["dvc", "--wait-for-lock", "commit", "-q", POINTER],
-        cwd=root,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
-    if check.returncode and is_new:
+    differs = _differs(root)
+    if differs and is_new:
         raise ArtifactError(
             f"data/{name} is new, and {POINTER} does not record it yet: `dvc add data` records it"
         )
-    if check.returncode:
+    if differs:
         raise ArtifactError(
             f"data/ differs from what {POINTER} records. Restore it with "
             f"`git checkout {POINTER} && dvc checkout -f {POINTER}`; if a data set is new or a "
@@ -54,6 +47,26 @@ def prepare(workspace: Workspace) -> None:
     # `dvc repro` rewrites the pointer of changed data; what a data set pins itself still tells.
     module.load(folder)
     print(f"data/ is what {POINTER} records")
+
+
+def _differs(root: Path) -> bool:
+    """Whether ``data/`` is not what ``data.dvc`` records; if it is, DVC's cache has it."""
+    # Without -f, DVC takes the data into its cache only if their hash is the recorded one.
+    done = _dvc(root, "commit", POINTER)
+    if done.returncode and "is busy" in done.stderr:
+        # Stages are reading the data: whatever started them has put the data into the cache.
+        done = _dvc(root, "status", "-q", POINTER)
+    return bool(done.returncode)
+
+
+def _dvc(root: Path, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["dvc", "--wait-for-lock", command, *arguments],
+        cwd=root,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
 
 
 def require_source(folder: Path, source: Source) -> None:

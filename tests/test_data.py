@@ -1,5 +1,7 @@
 """``python -m tasks data``: what is written, recorded and refused."""
 
+import json
+import os
 import shutil
 from pathlib import Path
 
@@ -116,3 +118,16 @@ def test_the_section_is_checked_before_anything_runs(shared: Path) -> None:
     done = run("python", "-m", "tasks", "check", cwd=shared, check=False)
     assert done.returncode == 1
     assert "params.yaml: data: size must be >= 8, got 4" in done.stdout
+
+
+def test_data_that_a_stage_is_reading_are_checked_all_the_same(shared: Path) -> None:
+    labels = shared / "data" / "digits" / "labels.npy"
+    reader = {"pid": os.getpid(), "cmd": "dvc repro"}
+    (shared / ".dvc" / "tmp" / "rwlock").write_text(json.dumps({"read": {str(labels): [reader]}}))
+    try:
+        assert data(shared) == "data/ is what data.dvc records\n"
+        (shared / "data" / "more").write_text("not recorded")
+        assert "data/ differs from what data.dvc records" in data(shared, refused=True)
+    finally:
+        (shared / "data" / "more").unlink(missing_ok=True)
+        (shared / ".dvc" / "tmp" / "rwlock").unlink()

@@ -47,8 +47,8 @@ def run_name() -> str:
     a run without a name crashed, and its page does not say why.
     """
     given = flow_run.parameters
-    changes = given["request"].changes()
     try:
+        changes = given["request"].changes()
         said = params.title(params.changed(params.read(Path.cwd()), changes))
     except params.ParameterError:
         said = "not possible"

@@ -3,9 +3,10 @@
 from enum import StrEnum
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from imu import discovery
+from tasks.params import ParameterError
 
 Method = StrEnum("Method", {name: name for name in discovery.names("imu.unlearn")})  # type: ignore[misc]
 
@@ -51,21 +52,21 @@ class Request(BaseModel):
         default={}, description='any other parameter by its path, such as {"train.epochs": 30}'
     )
 
-    @model_validator(mode="after")
-    def _fit(self) -> "Request":
+    def changes(self) -> dict[str, Any]:
+        """Parameters that differ from ``params.yaml``, by dotted path.
+
+        Raises ParameterError where fields contradict each other: Prefect would show what a
+        validator says with a traceback, and not before the run begins either.
+        """
         for scenario, fields in FIELDS.items():
             for name in fields:
                 if getattr(self, name) and scenario != self.scenario:
-                    raise ValueError(
+                    raise ParameterError(
                         f"{name} belongs to the scenario {scenario}, got the scenario "
                         f"{self.scenario}: set scenario to {scenario!r}"
                     )
         if twice := sorted(self._named().keys() & self.settings.keys()):
-            raise ValueError(f"settings repeat {twice[0]}, which has a field of its own here")
-        return self
-
-    def changes(self) -> dict[str, Any]:
-        """Parameters that differ from ``params.yaml``, by dotted path."""
+            raise ParameterError(f"settings repeat {twice[0]}, which has a field of its own here")
         return self._named() | self.settings
 
     def _named(self) -> dict[str, Any]:

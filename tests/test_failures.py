@@ -13,7 +13,7 @@ from tests.conftest import change, run
 ASKED = """
 from flows.pipeline import pipeline
 from flows.requests import Request
-pipeline(request=Request(settings={"train.epoch": 1}))
+pipeline(request=Request(%s))
 """
 NO_CAT = "split failed: split.by_class.classes: unknown class 'cat', choose from 0, 1, 2, 3"
 
@@ -31,9 +31,16 @@ def test_a_class_that_the_data_lack_is_named_and_no_traceback_is_around_it(works
 
 
 @pytest.mark.slow
-def test_a_run_that_cannot_be_named_says_why(workspace: Path) -> None:
-    done = run(sys.executable, "-c", ASKED, cwd=workspace, check=False)
-    assert "Flow run 'not possible' - params.yaml has no 'train.epoch' to change" in done.stdout
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ('settings={"train.epoch": 1}', "params.yaml has no 'train.epoch' to change"),
+        ('classes=["3"]', "classes belongs to the scenario class"),
+    ],
+)
+def test_a_run_that_cannot_be_named_says_why(workspace: Path, asked: str, why: str) -> None:
+    done = run(sys.executable, "-c", ASKED % asked, cwd=workspace, check=False)
+    assert f"Flow run 'not possible' - {why}" in done.stdout
     assert "Finished in state Failed(" in done.stdout
 
 

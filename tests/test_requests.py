@@ -54,17 +54,27 @@ def test_a_request_becomes_changes_of_parameters(
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"classes": ["8"]}, "classes belongs to the scenario class, got the scenario None"),
-        ({"scenario": "class", "fraction": 0.1}, "fraction belongs to the scenario fraction"),
-        ({"seed": 1, "settings": {"seed": 2}}, "settings repeat seed"),
         ({"scenario": "fraction", "fraction": 1.0}, "less than 1"),
         ({"seed": -1}, "greater than or equal to 0"),
         ({"epochs": 3}, "Extra inputs are not permitted"),
     ],
 )
-def test_what_does_not_fit_is_refused(fields: dict[str, Any], message: str) -> None:
+def test_what_does_not_fit_the_form_is_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Request(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"classes": ["8"]}, "classes belongs to the scenario class, got the scenario None"),
+        ({"scenario": "class", "fraction": 0.1}, "fraction belongs to the scenario fraction"),
+        ({"seed": 1, "settings": {"seed": 2}}, "settings repeat seed"),
+    ],
+)
+def test_fields_that_contradict_each_other_are_refused(fields, message) -> None:
+    with pytest.raises(params.ParameterError, match=message):
+        Request(**fields).changes()
 
 
 @pytest.mark.parametrize(

@@ -33,8 +33,13 @@ def everything(workspace: Workspace) -> None:
     for name, config in SECTIONS.items():
         params.load(root, name, config)
     params.load(root, "ensemble", ensemble.Config, without=("network",))
-    discovery.load("imu.datasets", params.section(root, "split.dataset"))
+    for name, least in (("seed", 0), ("snapshots", 2)):
+        if (value := params.section(root, name)) < least:
+            raise ParameterError(f"{params.FILE}: {name} must be >= {least}, got {value}")
+    _require_request(root)
+    _require_name(root, "split.dataset", "imu.datasets")
     for section in ("network", "ensemble.network"):
+        _require_name(root, f"{section}.name", "imu.models")
         network = discovery.load("imu.models", params.section(root, f"{section}.name"))
         config = params.load(root, section, network.Config, without=("name",))
         if hasattr(network, "source_file"):
@@ -49,16 +54,48 @@ def everything(workspace: Workspace) -> None:
             f"{params.FILE}: train.batch_size ({batch}) must be divisible by runtime.processes "
             f"({processes})"
         )
-    for item in params.section(root, "retrain"):
-        params.load(root, f"retrain.{item}", retrain.Config)
+    _require_seeds(root)
     for item in params.section(root, "unlearn"):
         if not item.isidentifier() or item in params.section(root, "retrain"):
             raise ParameterError(
                 f"{params.FILE}: unlearn.{item}: a name must consist of letters, digits and "
                 "underscores, and not stand in retrain as well"
             )
+        _require_name(root, f"unlearn.{item}.method", "imu.unlearn")
         unlearn.configured(workspace, item)
     print("parameters are valid")
+
+
+def _require_name(root: Path, where: str, package: str) -> None:
+    name, choices = params.section(root, where), discovery.names(package)
+    if name not in choices:
+        raise ParameterError(
+            f"{params.FILE}: {where} must be one of {', '.join(choices)}, got {name!r}"
+        )
+
+
+def _require_request(root: Path) -> None:
+    """What is to be forgotten is named, as far as can be told without the data."""
+    split = params.load(root, "split", splitting.Config)
+    if split.scenario == "class" and not split.by_class.classes:
+        raise ParameterError(f"{params.FILE}: split.by_class.classes must name at least one class")
+    if split.scenario == "ids" and not (root / split.by_ids.file).is_file():
+        raise ParameterError(f"{params.FILE}: split.by_ids.file: there is no {split.by_ids.file}")
+
+
+def _require_seeds(root: Path) -> None:
+    """Every retrained model has a seed of its own; the reference has that of the original."""
+    items: dict[int, str] = {}
+    for item in params.section(root, "retrain"):
+        offset = params.load(root, f"retrain.{item}", retrain.Config).seed_offset
+        if offset in items:
+            raise ParameterError(
+                f"{params.FILE}: retrain.{item}.seed_offset must differ from that of "
+                f"{items[offset]}, got {offset}: it would be the same model"
+            )
+        items[offset] = item
+    if "reference" not in params.section(root, "retrain"):
+        raise ParameterError(f"{params.FILE}: retrain must have the entry reference")
 
 
 def _require_own(root: Path, section: str, file: Path) -> None:

@@ -64,7 +64,17 @@ def test_wrong_parameters(shared: Path, changes: dict[str, Any], stage: str, mes
     ("changes", "message"),
     [
         ({"trian": {"epochs": 1}}, "unknown section trian; known are data, ensemble, influence"),
-        ({"unlearn": {"imu": {"method": "imuu"}}}, "imu.unlearn has no 'imuu': choose from"),
+        ({"unlearn": {"imu": {"method": "imuu"}}}, "unlearn.imu.method must be one of amun"),
+        ({"split": {"dataset": "mnist"}}, "split.dataset must be one of cifar10, cifar100"),
+        ({"network": {"name": "vgg"}}, "network.name must be one of custom, resnet18"),
+        ({"seed": -1}, "seed must be >= 0, got -1"),
+        ({"snapshots": 1}, "snapshots must be >= 2, got 1"),
+        ({"split": {"by_class": {"classes": []}}}, "split.by_class.classes must name at least"),
+        (
+            {"split": {"scenario": "ids", "by_ids": {"file": "requests/no.csv"}}},
+            "split.by_ids.file: there is no requests/no.csv",
+        ),
+        ({"retrain": {"floor": {"seed_offset": 0}}}, "retrain.floor.seed_offset must differ from"),
         ({"unlearn": {"floor": {"method": "imu"}}}, "unlearn.floor: a name must"),
         ({"unlearn": {"a-b": {"method": "imu"}}}, "unlearn.a-b: a name must"),
         ({"retrain": {"floor": {"seed_offset": -1}}}, "seed_offset must be >= 0, got -1"),

@@ -249,7 +249,7 @@ class Tracker:
 
     def link(self, run: str) -> str:
         """Path of a run's page in the MLflow UI, behind the server's address."""
-        return f"/#/experiments/{self.experiment}/runs/{run}"
+        return f"/#/experiments/{self.experiment}/runs/{run}?workflowType=machine_learning"
 
     def comparison(self, parent: str, order: list[str]) -> str:
         """Path of the page that compares stages below a pipeline run, those that are there."""

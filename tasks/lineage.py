@@ -8,6 +8,7 @@ they were computed or restored from a cache, as long as processor and packages a
 import hashlib
 import json
 import subprocess
+import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 # What a stage's meta.pool may say; runtime.device can stand there.
 POOLS = {"": "", "cpu": "", "gpu": "gpu", "cuda": "gpu"}
+_IN_TURN = threading.RLock()
 
 
 def current_key(root: Path, name: str) -> str:
@@ -203,10 +205,14 @@ def git_tags(root: Path) -> dict[str, str]:
 
 @contextmanager
 def locked(root: Path) -> Iterator["Repo"]:
-    """The DVC repository, held: DVC rewrites ``dvc.lock`` in place, so a reader waits its turn."""
+    """The DVC repository, held: DVC rewrites ``dvc.lock`` in place, so a reader waits its turn.
+
+    Threads take turns whatever the repository: the schemas by which DVC checks its files are
+    compiled while they are used, and one thread finds what another has half compiled.
+    """
     from dvc.repo import Repo, lock_repo
 
-    with Repo(str(root), _wait_for_lock=True) as repo, lock_repo(repo):
+    with _IN_TURN, Repo(str(root), _wait_for_lock=True) as repo, lock_repo(repo):
         yield repo
 
 

@@ -232,6 +232,7 @@ SETTINGS = {
     "draws": 3,
     "freeze_batch_norm": True,
     "gamma": 1e-3,
+    "learning_rate": 0.002,
     "neighbours": 0.0,  # of what enters the last block: here it is the first as well
     "selection": 1.1,
 }

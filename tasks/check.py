@@ -33,14 +33,13 @@ def everything(workspace: Workspace) -> None:
     for name, config in SECTIONS.items():
         params.load(root, name, config)
     params.load(root, "ensemble", ensemble.Config, without=("network",))
-    for name, least in (("seed", 0), ("snapshots", 2)):
-        if (value := params.section(root, name)) < least:
-            raise ParameterError(f"{params.FILE}: {name} must be >= {least}, got {value}")
+    if workspace.seed < 0:
+        raise ParameterError(f"{params.FILE}: seed must be >= 0, got {workspace.seed}")
+    unlearn.Trajectory({}, params.load(root, "snapshots", int))  # knows how many there must be
     _require_request(root)
     _require_name(root, "split.dataset", "imu.datasets")
     for section in ("network", "ensemble.network"):
-        _require_name(root, f"{section}.name", "imu.models")
-        network = discovery.load("imu.models", params.section(root, f"{section}.name"))
+        network = discovery.load("imu.models", _require_name(root, f"{section}.name", "imu.models"))
         config = params.load(root, section, network.Config, without=("name",))
         if hasattr(network, "source_file"):
             _require_own(root, section, network.source_file(config))
@@ -66,12 +65,13 @@ def everything(workspace: Workspace) -> None:
     print("parameters are valid")
 
 
-def _require_name(root: Path, where: str, package: str) -> None:
+def _require_name(root: Path, where: str, package: str) -> str:
     name, choices = params.section(root, where), discovery.names(package)
     if name not in choices:
         raise ParameterError(
             f"{params.FILE}: {where} must be one of {', '.join(choices)}, got {name!r}"
         )
+    return name
 
 
 def _require_request(root: Path) -> None:
@@ -84,7 +84,8 @@ def _require_request(root: Path) -> None:
 
 
 def _require_seeds(root: Path) -> None:
-    """Every retrained model has a seed of its own; the reference has that of the original."""
+    """There is a reference, and every retrained model has a seed of its own."""
+    params.section(root, "retrain.reference")
     items: dict[int, str] = {}
     for item in params.section(root, "retrain"):
         offset = params.load(root, f"retrain.{item}", retrain.Config).seed_offset
@@ -94,8 +95,6 @@ def _require_seeds(root: Path) -> None:
                 f"{items[offset]}, got {offset}: it would be the same model"
             )
         items[offset] = item
-    if "reference" not in params.section(root, "retrain"):
-        raise ParameterError(f"{params.FILE}: retrain must have the entry reference")
 
 
 def _require_own(root: Path, section: str, file: Path) -> None:

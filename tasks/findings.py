@@ -249,10 +249,16 @@ def mask_passes(compared: Compared) -> bool:
     return compared.verdict(compared.mask).outcome == "indistinguishable"
 
 
-def reasons(found: verdict.Verdict) -> list[str]:
-    """What decided: how far beyond the reference the model lies in each test that it failed."""
+def reasons(found: verdict.Verdict, *, class_wise: bool) -> list[str]:
+    """What decided: how far beyond the reference the model lies in each test that it failed.
+
+    Of a model that passed all, also what no test could look at.
+    """
     if not found.decisive:
-        return [f"all {len(found.results)} tests passed"]
+        known = {test.metric for test in verdict.CRITERIA if test.class_wise in (None, class_wise)}
+        unknown = sorted(known - {result.test.metric for result in found.results})
+        passed = f"all {len(found.results)} tests passed"
+        return [passed, *([f"not measured: {', '.join(unknown)}"] if unknown else [])]
     sign = {"above": "+", "below": "−", "apart": ""}
     lines = [
         f"{result.test.metric} {sign[result.test.side]}{shown(result.test.metric, result.excess)}, "
@@ -278,7 +284,7 @@ def _finding(compared: Compared, model: str) -> Finding:
         words += ", which have no power here"
     elif found.outcome == "indistinguishable" and mask_passes(compared):
         words += ", which a mask on the logit passes too"
-    decided = reasons(found) + _failures(compared, model, found)
+    decided = reasons(found, class_wise=compared.class_wise) + _failures(compared, model, found)
     return Finding(model, kind, found.outcome, words, decided, answers)
 
 

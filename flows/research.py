@@ -65,20 +65,28 @@ class Idea:
 class Plan:
     trials: dict[str, Trial]
     ideas: dict[str, Idea]
+    conclusions: tuple[str, ...]  # paragraphs by hand: no number is typed into a page
 
 
 def read(root: Path) -> Plan:
     """``docs/research.yaml``. Raises ParameterError for what is not allowed there."""
-    content = params.read_file(root / IDEAS, IDEAS, "trials and ideas")
-    if unknown := sorted(content.keys() - {"trials", "ideas"}):
-        raise params.ParameterError(f"{IDEAS} must have trials and ideas, got {unknown[0]!r}")
+    content = params.read_file(root / IDEAS, IDEAS, "trials, ideas and conclusions")
+    if unknown := sorted(content.keys() - {"trials", "ideas", "conclusions"}):
+        raise params.ParameterError(
+            f"{IDEAS} must have trials, ideas and conclusions, got {unknown[0]!r}"
+        )
     trials, ideas = _parsed(content, "trials", Trial), _parsed(content, "ideas", Idea)
     for name, trial in trials.items():
         if unknown := [idea for idea in trial.ideas if idea not in ideas]:
             raise params.ParameterError(
                 f"{IDEAS}: trials.{name}.ideas must be of {', '.join(ideas)}, got {unknown[0]!r}"
             )
-    return Plan(trials=trials, ideas=ideas)
+    said = content.get("conclusions")
+    if not isinstance(said, list) or not all(isinstance(paragraph, str) for paragraph in said):
+        raise params.ParameterError(
+            f"{IDEAS}: conclusions must be a list of paragraphs, got {said!r}"
+        )
+    return Plan(trials=trials, ideas=ideas, conclusions=tuple(said))
 
 
 def cells_of(root: Path, plan: Plan, trial: Trial) -> dict[str, list[Cell]]:
@@ -140,7 +148,9 @@ def page(root: Path, plan: Plan) -> str:
         if (table["model"] == research_page.METHOD).any():
             judged[path.stem.removeprefix("results-")] = table
     why = {name: idea.why for name, idea in plan.ideas.items()}
-    return research_page.page(tried, why, judged, "python -m flows.documents research")
+    return research_page.page(
+        tried, why, judged, plan.conclusions, "python -m flows.documents research"
+    )
 
 
 def _table(root: Path, trial: str, of: str = "") -> Path:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from imu import statistics
-from tasks import findings, lineup
+from tasks import findings, lineup, results_page
 from tasks.tables import markdown, provenance
 from tasks.workspace import BASELINES
 
@@ -15,6 +15,9 @@ ATTACKS = ("probe_5", "proto_5", "relearn_auc")  # distance: |model − referenc
 CHEAP = 20.0  # times less work than retraining
 GAP = 0.5  # points
 METHOD = "imu_deep"  # pages of results that have it are judged
+# Methods with other weights in place of influence, where influence has a part.
+CONTROLS = tuple(f"{METHOD}_{weights}" for weights in ("permuted", "uniform", "loss"))
+ABLATED = ("gap", "gap_acc", "TV", "TV_forget")
 TITLES = {
     "class": "a class is forgotten whole",
     "fraction": "a share of all samples is forgotten",
@@ -52,6 +55,11 @@ WHO_PAYS = (
     "mean over the cells that retain the class; below 0 they gained. Of methods that left a model "
     "in every cell.\n"
 )
+ABLATION = (
+    f"Does influence help: distance to the reference, {METHOD} − the same with other weights. Mean "
+    "of the paired differences and its 95 % interval; below 0 influence is nearer. Not corrected "
+    "for the number of comparisons.\n"
+)
 SHOWN = ("FA", "RA", "TA", "gap_acc")  # values, without a target
 
 
@@ -69,12 +77,14 @@ def page(
     tried: Mapping[str, Tried],
     why: Mapping[str, str],
     pages: Mapping[str, pd.DataFrame],
+    conclusions: Sequence[str],
     command: str,
 ) -> str:
     """All of it.
 
     tried: trial -> what came out of the cells in which ideas are tried. why: idea -> its
     reason. pages: name -> table of a page of results, of seeds on which nothing was chosen.
+    conclusions: paragraphs, in the words of who wrote them.
     """
     parts = [
         "# Forgetting deeper than the head\n",
@@ -89,15 +99,17 @@ def page(
         "look at what enters the head and fine-tune all layers; what enters the last block "
         f"{METHOD} leaves as it was. Class-wise, gap hangs on a membership attack that can flip "
         "between 0 and 100; gap_acc is without it.\n",
+        "## What the tables say\n",
+        "Written by hand, from what stands below.\n",
+        *(f"{paragraph.strip()}\n" for paragraph in conclusions),
         "## Judged on seeds on which nothing was chosen\n",
     ]
     if not pages:
         parts.append(f"No page of results has {METHOD}.\n")
     for name, table in pages.items():
-        parts += [
-            f"### {name}: {TITLES[scenario]}\n\n{markdown(_judged(rows, scenario))}"
-            for scenario, rows in _scenarios(table)
-        ]
+        for scenario, rows in _scenarios(table):
+            parts += [f"### {name}: {TITLES[scenario]}\n", markdown(_judged(rows, scenario))]
+            parts += _ablation(rows, scenario)
     parts += [
         "## What was tried\n",
         "On other training seeds, splits and forget sets than any that are reported; means over "
@@ -113,6 +125,7 @@ def page(
             listed = ", ".join(f"{forget} (seed {seed})" for forget, seed in cells)
             parts += [f"### {name}: {TITLES[scenario]}\n", f"{listed}.\n"]
             parts.append(markdown(_tried(rows, scenario, why)))
+            parts += _ablation(rows, scenario)
             if scenario in payers:
                 parts += [WHO_PAYS, markdown(_payers(payers[scenario]))]
     return "\n".join(parts)
@@ -121,6 +134,22 @@ def page(
 def _scenarios(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     found = [(name, table[table["scenario"] == name]) for name in TARGETS]
     return [(name, rows) for name, rows in found if len(rows)]
+
+
+def _ablation(rows: pd.DataFrame, scenario: str) -> list[str]:
+    """What influence is worth: the method against itself with other weights."""
+    controls = [model for model in CONTROLS if model in set(rows["model"])]
+    if scenario == "class" or not controls or METHOD not in set(rows["model"]):
+        return []
+    lines = pd.DataFrame("–", index=controls, columns=[*ABLATED], dtype=object)
+    for name in ABLATED:
+        table = distances(rows, name)
+        for control in controls:
+            if table[[METHOD, control]].notna().all(axis=None):
+                found = statistics.compare(table[METHOD].to_numpy(), table[control].to_numpy())
+                assert found is not None
+                lines.loc[control, name] = results_page.said(name, found)
+    return [ABLATION, markdown(lines.rename_axis("against").reset_index())]
 
 
 def _payers(rows: pd.DataFrame) -> pd.DataFrame:

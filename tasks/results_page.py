@@ -164,7 +164,7 @@ def _differences(scenario: Scenario, yardstick: str) -> tuple[str, Table]:
                 raise artifacts.ArtifactError(f"{name} of {model}: {error}") from error
             if found is not None:
                 made.append(found)
-                cells.loc[model, name] = _said(name, found)
+                cells.loc[model, name] = said(name, found)
     what = "Mean of the paired differences and its 95 % interval, "
     text = (
         f"### Distance to the reference: model − {yardstick}\n\n"
@@ -174,8 +174,8 @@ def _differences(scenario: Scenario, yardstick: str) -> tuple[str, Table]:
     return text, made
 
 
-def _said(name: str, found: statistics.Comparison) -> str:
-    """Such as "−0.53 [−0.90, −0.16] **better**"."""
+def said(name: str, found: statistics.Comparison) -> str:
+    """A difference of distances, such as "−0.53 [−0.90, −0.16] **better**"."""
     mean, interval = _signed(name, found.difference.mean), found.difference.interval
     if found.outcome == "equal":
         return "equal"

@@ -20,7 +20,7 @@ def write(folder: Path, **content: Any) -> Path:
     (folder / "docs").mkdir()
     shutil.copy(REPOSITORY / params.FILE, folder)
     with (folder / research.IDEAS).open("w") as file:
-        YAML(typ="safe").dump({"trials": TRIALS, "ideas": IDEAS} | content, file)
+        YAML(typ="safe").dump({"trials": TRIALS, "ideas": IDEAS, "conclusions": []} | content, file)
     return folder
 
 
@@ -71,7 +71,9 @@ def test_the_shipped_trials_forget_no_reported_class_and_have_the_ideas_of_their
             "trials.digits.ideas must be of mine, got 'theirs'",
         ),
         ({"trials": {"digits": {"scenarios": []}}}, "scenarios must name at least one"),
-        ({"tests": {}}, "docs/research.yaml must have trials and ideas, got 'tests'"),
+        ({"tests": {}}, "must have trials, ideas and conclusions, got 'tests'"),
+        ({"conclusions": "So."}, "conclusions must be a list of paragraphs, got 'So.'"),
+        ({"conclusions": [1]}, r"conclusions must be a list of paragraphs, got \[1\]"),
     ],
 )
 def test_what_is_not_allowed_in_the_file_is_refused(tmp_path, content, message):

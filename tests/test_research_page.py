@@ -56,14 +56,14 @@ def tried(results: pd.DataFrame) -> research_page.Tried:
 
 
 def cells(page: str, section: str, model: str) -> list[str]:
-    part = page.split(f"## {section}")[1].split("\n## ")[0]
+    part = page.split(f"## {section}")[1].split("\n## ")[0] if section else page
     line, *_ = [x for x in part.splitlines() if x.startswith(f"| {model} |")]
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
 def test_targets_are_shares_of_the_mask_s_distances_whatever_their_sign():
     why = {"imu_deep": "it moves features", "slow": "less moves"}
-    page = research_page.page({"here": tried(table())}, why, {"digits": table()}, "this")
+    page = research_page.page({"here": tried(table())}, why, {"digits": table()}, ["So."], "this")
     found = cells(page, "What was tried", "imu_deep")
     assert found[1:8] == ["15.0 ✓", "16.0", "10.0 ✓", "0.6", "0.050 ✓", "25.0 ✓", "4 of 6"]
     assert cells(page, "What was tried", "slow")[1:8] == [
@@ -73,11 +73,12 @@ def test_targets_are_shares_of_the_mask_s_distances_whatever_their_sign():
     assert cells(page, "What was tried", "imu_deep")[-1] == "it moves features"
     judged = cells(page, "Judged on", "imu_deep")
     assert judged[1] == "15.0 ✓ (+0.0 [+0.0, +0.0])"
+    assert "## What the tables say\n\nWritten by hand, from what stands below.\n\nSo.\n" in page
     assert judged[6] == "25.0 ✓ (-5.0 [-5.0, -5.0])"
 
 
 def test_a_share_of_samples_has_targets_of_its_own():
-    page = research_page.page({"here": tried(table("fraction"))}, {"imu_deep": ""}, {}, "this")
+    page = research_page.page({"here": tried(table("fraction"))}, {"imu_deep": ""}, {}, [], "this")
     assert cells(page, "What was tried", "*target*")[1:4] == ["0.5 · nothing", "nothing", "20"]
     assert cells(page, "What was tried", "imu_deep")[1:5] == [
         "0.6 ✓",
@@ -91,13 +92,13 @@ def test_a_share_of_samples_has_targets_of_its_own():
 def test_an_idea_that_left_no_model_failed():
     rows = table()
     rows.loc[rows["model"] == "slow", [*COLUMNS]] = None
-    page = research_page.page({"here": tried(rows)}, {"slow": ""}, {}, "this")
+    page = research_page.page({"here": tried(rows)}, {"slow": ""}, {}, [], "this")
     assert cells(page, "What was tried", "slow")[1:8] == ["failed"] * 6 + ["0 of 6"]
 
 
 def test_trials_have_sections_of_their_own_and_name_their_cells():
     given = {"here": tried(table()), "there": tried(pd.concat([table("fraction"), table()]))}
-    page = research_page.page(given, {"imu_deep": ""}, {}, "this")
+    page = research_page.page(given, {"imu_deep": ""}, {}, [], "this")
     titles = [line for line in page.splitlines() if line.startswith("### ")]
     assert titles == [
         "### here: a class is forgotten whole",
@@ -108,7 +109,7 @@ def test_trials_have_sections_of_their_own_and_name_their_cells():
 
 
 def test_what_the_classes_pay_is_the_mean_over_the_cells_that_retain_them():
-    page = research_page.page({"here": tried(table())}, {"imu_deep": ""}, {}, "this")
+    page = research_page.page({"here": tried(table())}, {"imu_deep": ""}, {}, [], "this")
     part = page.split("Who pays")[1]
     assert "| model | cat | dog |" in part
     assert "| imu_deep | 3.0 | -1.0 |" in part
@@ -117,6 +118,25 @@ def test_what_the_classes_pay_is_the_mean_over_the_cells_that_retain_them():
 
 def test_a_trial_whose_payers_were_not_noted_has_no_such_table():
     page = research_page.page(
-        {"here": tried(table())._replace(payers=None)}, {"imu_deep": ""}, {}, "this"
+        {"here": tried(table())._replace(payers=None)}, {"imu_deep": ""}, {}, [], "this"
     )
     assert "Who pays" not in page
+
+
+def test_influence_is_held_against_itself_with_other_weights_where_it_has_a_part():
+    rows = table("fraction")
+    uniform = rows[rows["model"] == "imu_deep"].assign(model="imu_deep_uniform")
+    uniform.loc[uniform["seed"] == 0, "TV"] += 0.03
+    uniform.loc[uniform["seed"] == 1, "TV"] += 0.05
+    rows = pd.concat([rows, uniform], ignore_index=True).assign(TV_forget=0.1)
+    rows.loc[(rows["model"] == "imu_deep_uniform") & (rows["seed"] == 1), "TV_forget"] = None
+    page = research_page.page({}, {}, {"digits": rows}, [], "this")
+    found = cells(page.split("Does influence help")[1], "", "imu_deep_uniform")
+    half = 12.706 * 0.01  # t(0.975; 1) · s / √2
+    interval = f"[−{0.04 + half:.4f}, +{half - 0.04:.4f}]"
+    assert found == ["imu_deep_uniform", "equal", "equal", f"−0.0400 {interval} undecided", "–"]
+    assert "Does influence help" not in research_page.page(
+        {}, {}, {"digits": table("fraction")}, [], "this"
+    )
+    whole = rows.assign(scenario="class")
+    assert "Does influence help" not in research_page.page({}, {}, {"digits": whole}, [], "this")

@@ -15,6 +15,7 @@ ATTACKS = ("probe_5", "proto_5", "relearn_auc")  # distance: |model − referenc
 CHEAP = 20.0  # times less work than retraining
 GAP = 0.5  # points
 METHOD = "imu_deep"  # pages of results that have it are judged
+NOW = "imu_deep_now"  # the idea that is the method as it is
 # Methods with other weights in place of influence, where influence has a part.
 CONTROLS = tuple(f"{METHOD}_{weights}" for weights in ("permuted", "uniform", "loss"))
 ABLATED = ("gap", "gap_acc", "TV", "TV_forget")
@@ -139,14 +140,15 @@ def _scenarios(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 def _ablation(rows: pd.DataFrame, scenario: str) -> list[str]:
     """What influence is worth: the method against itself with other weights."""
     controls = [model for model in CONTROLS if model in set(rows["model"])]
-    if scenario == "class" or not controls or METHOD not in set(rows["model"]):
+    ours = next((model for model in (NOW, METHOD) if model in set(rows["model"])), None)
+    if scenario == "class" or not controls or ours is None:
         return []
     lines = pd.DataFrame("–", index=controls, columns=[*ABLATED], dtype=object)
     for name in ABLATED:
         table = distances(rows, name)
         for control in controls:
-            if table[[METHOD, control]].notna().all(axis=None):
-                found = statistics.compare(table[METHOD].to_numpy(), table[control].to_numpy())
+            if table[[ours, control]].notna().all(axis=None):
+                found = statistics.compare(table[ours].to_numpy(), table[control].to_numpy())
                 assert found is not None
                 lines.loc[control, name] = results_page.said(name, found)
     return [ABLATION, markdown(lines.rename_axis("against").reset_index())]

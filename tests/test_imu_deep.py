@@ -97,15 +97,6 @@ def test_features_move_to_the_mixture_of_the_class_means_that_are_left():
     assert (expected > floor).double().mean() > 0.5
 
 
-def test_features_of_samples_stay_where_nothing_is_lowered():
-    labels = torch.arange(4)
-    layer, features, _ = collapsed(labels)
-    logits = layer(features).detach()
-    forget = ForgetSet(samples=Samples(features, labels), classes=(), target_accuracy=50.0)
-    same = imu_deep._features(layer, features, logits, logits, imu_deep.Config(), forget)
-    torch.testing.assert_close(same, features)
-
-
 def entered(model: nn.Module, forget: ForgetSet) -> tuple[Block, dict[str, Tensor]]:
     block = Block(model, TASK, ())
     return block, block.entering(forget.samples).outputs
@@ -177,6 +168,29 @@ def test_features_come_nearer_to_their_aims_and_neighbours_keep_others_in_place(
         before = features_and_logits(model, TASK, retain.inputs)[0]
         moved[weight] = (features_and_logits(after, TASK, retain.inputs)[0] - before).norm()
     assert moved[3.0] < moved[0.0]
+
+
+def test_samples_come_nearer_to_their_predictions_whatever_becomes_of_features():
+    model, forget, retain = sample_wise(target=60.0)
+    logits = predictions(model, TASK, forget.samples.inputs)
+    aim = imu_deep._aim(model, TASK, imu_deep.Config(), draw(), forget, ("blocks.2",), logits)
+
+    def apart(of: nn.Module) -> Tensor:
+        found = predictions(of, TASK, forget.samples.inputs).log_softmax(1)
+        return nn.functional.kl_div(found, aim.softmax(1), reduction="batchmean")
+
+    case = (copy.deepcopy(model), forget, retain)
+    after = run(case, epochs=20, learning_rate=0.002)
+    assert apart(after) < 0.5 * apart(model)
+    # What weighs features against predictions has no part in it.
+    again = run(
+        (copy.deepcopy(model), forget, retain),
+        epochs=20,
+        learning_rate=0.002,
+        stretch=9.0,
+        output=7.0,
+    )
+    assert all(torch.equal(a, b) for a, b in zip(after.parameters(), again.parameters()))  # noqa: B905
 
 
 NETWORKS = [

@@ -4,7 +4,9 @@ The head alone cannot forget: whoever trains another one finds what was masked (
 arXiv 2201.06640). So the block before it is trained, on the forget set alone; statistics of
 BatchNorm stay. What lies before the block stays as well, and still tells what was forgotten.
 
-    min  mean ‖h − h*‖² / mean ‖h⁰‖²  +  output · mean KL(softmax z* ‖ p)  +  neighbours · kept
+    samples   min  mean KL(softmax z* ‖ p)
+    classes   min  mean ‖h − h*‖² / mean ‖h⁰‖²  +  output · mean KL(softmax z* ‖ p)
+                   +  neighbours · kept
 
 h, z, p: features, logits and prediction; ⁰: of the original; y: the label. Two aims, z* and h*.
 
@@ -19,15 +21,15 @@ as the target lies (at most to 0): training follows the aims part of the way. Wh
 forgotten whole z* has none of their logits (DELETE's teacher, arXiv 2503.23751), no influence is
 computed, and at the end the head's rows of the classes are masked as in ``logit_mask``.
 
-h* moves features to where that prediction has its place. In a trained network class means differ
-from their common mean as the head's rows w do from theirs (neural collapse, Papyan et al. 2020,
-arXiv 2008.08186), by a factor c, which the forget set tells:
+h* moves features of whole classes to where that prediction has its place. In a trained network
+class means differ from their common mean as the head's rows w do from theirs (neural collapse,
+Papyan et al. 2020, arXiv 2008.08186), by a factor c, which each sample tells:
 
-    h*_i = max(least entry of all h⁰, h⁰_i + stretch · c_i Σ_k (q_ik − p⁰_ik) w_k)
-    c_i  = (z⁰_iy − mean_k z⁰_ik) / ‖w_y − mean_k w_k‖²
+    h*_i = max(least entry of all h⁰, h⁰_i + stretch · c_i Σ_k (q_ik − 1[k = y]) w_k)
+    c_i  = (z⁰_iy − mean_k z⁰_ik) / ‖w_y − mean_k w_k‖²,      q = softmax(z* / temperature)
 
-with q = softmax(z*) and the mean of all c_i; for whole classes with q = softmax(z* / temperature),
-p⁰ one-hot at the label, as though the sample lay at its class mean, and the sample's own c_i.
+as though the sample lay at its class mean. A class that is not whole keeps its place, so features
+of samples are free.
 
 A forget set of many classes says itself what must stay. One of whole classes does not, and
 neighbours stand in for the others: for every sample a point near what enters the block, moved
@@ -66,10 +68,10 @@ class Config:
     layers: tuple[str, ...] = ()  # modules that are trained; none: the last block before the head
     influence: Literal["self", "permuted", "uniform", "loss"] = "self"
     damping: float = 0.01  # of self-influence
-    reach: float = 3.0  # how far the aims lie, 1: at the target accuracy
-    temperature: float = 0.5  # of q, where classes are forgotten whole
+    reach: float = 1.5  # how far the aims of samples lie, 1: at the target accuracy
+    temperature: float = 0.5  # of q
     stretch: float = 1.6  # how far features are moved, 1: as neural collapse has it
-    output: float = 0.15  # weight of the predictions' distance to z*
+    output: float = 0.15  # weight of the predictions' distance to z*, beside features
     neighbours: float = 3.0  # weight of what must stay; 0: none
     radius: float = 0.5  # of neighbours, in lengths of what enters the block
     attack_steps: int = 3
@@ -127,12 +129,15 @@ def unlearn(
     if config.epochs == 0 or (not forget.classes and now.accuracy <= forget.target_accuracy):
         return
     aim = _aim(model, objective, config, generator, forget, block.layers, logits)
-    towards = _features(layer, features, logits, aim, config, forget)
+    # Samples' features are free: divided by inf, their distance is 0.
+    towards, kept, scale, output = features, None, features.new_tensor(inf), 1.0
+    if forget.classes:
+        towards = _features(layer, features, logits, aim, config, forget)
+        scale = features[samples.targets != IGNORED].square().sum(-1).mean()
+        output = config.output
+        if config.neighbours:
+            kept = _neighbours(block, entering.outputs, samples, forget.classes, config, generator)
     goal = Aims(samples, entering.outputs, towards, aim.log_softmax(-1))
-    kept = None
-    if forget.classes and config.neighbours:
-        kept = _neighbours(block, entering.outputs, samples, forget.classes, config, generator)
-    scale = features[samples.targets != IGNORED].square().sum(-1).mean()
     optimizer = torch.optim.Adam(block.trained, lr=config.learning_rate)
     batches = -(-len(samples) // config.batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -140,7 +145,7 @@ def unlearn(
     )
 
     def loss(rows: Tensor, kept_rows: Tensor) -> Tensor:
-        total = block.distance(goal, rows, scale, config.output)
+        total = block.distance(goal, rows, scale, output)
         if kept is not None and len(kept_rows):
             # What must stay must stay in both: here predictions weigh as much as features.
             total = total + config.neighbours * block.distance(kept, kept_rows, scale, 1.0)
@@ -237,11 +242,7 @@ def _features(
     apart = (weight - weight.mean(0)).square().sum(1)[targets]  # (n, *positions)
     apart = apart.clamp(min=torch.finfo(apart.dtype).tiny)  # a ViT's head starts at 0
     factor = ((own * logits).sum(-1) - logits.mean(-1)) / apart
-    if forget.classes:
-        move = (aim / config.temperature).softmax(-1) - own
-    else:
-        move = aim.softmax(-1) - logits.softmax(-1)
-        factor = factor[predicted].mean()
+    move = (aim / config.temperature).softmax(-1) - own
     moved = features + config.stretch * factor[..., None] * (move @ weight)
     return moved.clamp(min=features[predicted].min().item())
 

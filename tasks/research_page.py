@@ -18,7 +18,7 @@ METHOD = "imu_deep"  # pages of results that have it are judged
 NOW = "imu_deep_now"  # the idea that is the method as it is
 # Methods with other weights in place of influence, where influence has a part.
 CONTROLS = tuple(f"{METHOD}_{weights}" for weights in ("permuted", "uniform", "loss"))
-ABLATED = ("gap", "gap_acc", "TV", "TV_forget")
+ABLATED = ("gap", "gap_acc", "TV", "KL", "TV_forget")
 TITLES = {
     "class": "a class is forgotten whole",
     "fraction": "a share of all samples is forgotten",

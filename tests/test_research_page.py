@@ -128,13 +128,20 @@ def test_influence_is_held_against_itself_with_other_weights_where_it_has_a_part
     uniform = rows[rows["model"] == "imu_deep"].assign(model="imu_deep_uniform")
     uniform.loc[uniform["seed"] == 0, "TV"] += 0.03
     uniform.loc[uniform["seed"] == 1, "TV"] += 0.05
-    rows = pd.concat([rows, uniform], ignore_index=True).assign(TV_forget=0.1)
+    rows = pd.concat([rows, uniform], ignore_index=True).assign(TV_forget=0.1, KL=0.2)
     rows.loc[(rows["model"] == "imu_deep_uniform") & (rows["seed"] == 1), "TV_forget"] = None
     page = research_page.page({}, {}, {"digits": rows}, [], "this")
     found = cells(page.split("Does influence help")[1], "", "imu_deep_uniform")
     half = 12.706 * 0.01  # t(0.975; 1) · s / √2
     interval = f"[−{0.04 + half:.4f}, +{half - 0.04:.4f}]"
-    assert found == ["imu_deep_uniform", "equal", "equal", f"−0.0400 {interval} undecided", "–"]
+    assert found == [
+        "imu_deep_uniform",
+        "equal",
+        "equal",
+        f"−0.0400 {interval} undecided",
+        "equal",
+        "–",
+    ]
     assert "Does influence help" not in research_page.page(
         {}, {}, {"digits": table("fraction")}, [], "this"
     )

@@ -35,7 +35,7 @@ A forget set of many classes says itself what must stay. One of whole classes do
 neighbours stand in for the others: for every sample a point near what enters the block, moved
 down the cross-entropy of another class drawn at random (as AMUN does with images, arXiv
 2503.00917), within the range of what enters for the forget set. Their h⁰ and p⁰ are kept, by the
-same two distances, both with weight 1. Those that still pass for a forgotten class are left out.
+same two distances, both with weight 1 and in units of the forget set's mean ‖h⁰‖². Those that still pass for a forgotten class are left out.
 
 ``influence`` puts the claim to the test where samples are forgotten: "permuted" gives the same s to
 other samples, "uniform" the same to all, "loss" takes the root of the loss.
@@ -66,18 +66,21 @@ LARGEST = 1e6  # κ that lowers a logit beyond any other
 @dataclass(frozen=True, kw_only=True)
 class Config:
     layers: tuple[str, ...] = ()  # modules that are trained; none: the last block before the head
+    # Of samples alone.
     influence: Literal["self", "permuted", "uniform", "loss"] = "self"
     damping: float = 0.01  # of self-influence
-    reach: float = 1.5  # how far the aims of samples lie, 1: at the target accuracy
+    reach: float = 1.5  # how far the aims lie, 1: at the target accuracy
+    # Of classes alone, to ``attack_steps``.
     temperature: float = 0.5  # of q
     stretch: float = 1.6  # how far features are moved, 1: as neural collapse has it
     output: float = 0.15  # weight of the predictions' distance to z*, beside features
     neighbours: float = 3.0  # weight of what must stay; 0: none
     radius: float = 0.5  # of neighbours, in lengths of what enters the block
     attack_steps: int = 3
+    # Of both.
     learning_rate: float = 0.001  # of Adam at the start; it falls to 0 along a cosine
     epochs: int = 8
-    batch_size: int = 16  # samples, and as many neighbours
+    batch_size: int = 16  # samples, and at most as many neighbours
 
     def __post_init__(self) -> None:
         if isinstance(self.layers, str) or not all(self.layers):

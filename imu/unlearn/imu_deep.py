@@ -32,10 +32,11 @@ as though the sample lay at its class mean. A class that is not whole keeps its 
 of samples are free.
 
 A forget set of many classes says itself what must stay. One of whole classes does not, and
-neighbours stand in for the others: for every sample a point near what enters the block, moved
-down the cross-entropy of another class drawn at random (as AMUN does with images, arXiv
-2503.00917), within the range of what enters for the forget set. Their h⁰ and p⁰ are kept, by the
-same two distances, both with weight 1 and in units of the forget set's mean ‖h⁰‖². Those that still pass for a forgotten class are left out.
+neighbours stand in for the others: for every sample a point near what enters the block, moved down
+the cross-entropy of another class drawn at random (as AMUN does with images, arXiv 2503.00917),
+within the range of what enters for the forget set. Their h⁰ and p⁰ are kept, by the same two
+distances, both with weight 1 and in units of the forget set's mean ‖h⁰‖². Those that still pass for
+a forgotten class are left out.
 
 ``influence`` puts the claim to the test where samples are forgotten: "permuted" gives the same s to
 other samples, "uniform" the same to all, "loss" takes the root of the loss.

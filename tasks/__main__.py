@@ -43,9 +43,9 @@ def main(arguments: list[str], *, forked: bool = False) -> int:
             return status
         print(f"no warm start at {os.environ['IMU_WARM']}: starting cold", flush=True)
     if arguments[0] in ("data", "dvc"):
-        from tasks import rwlock
+        from tasks import torn
 
-        rwlock.mend(Path.cwd())
+        torn.mend(Path.cwd())
     if arguments[0] == "dvc":
         from dvc.cli import main as dvc
 

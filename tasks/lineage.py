@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ruamel.yaml import YAML
 
+from tasks import torn
+
 if TYPE_CHECKING:
     from dvc.repo import Repo
 
@@ -48,7 +50,8 @@ class Locked(NamedTuple):
 
 
 def locked_stages(root: Path) -> dict[str, Locked]:
-    """Every stage that ``dvc.lock`` records; {} when there is no lock yet."""
+    """Every stage that ``dvc.lock`` records; {} when there is no lock yet. A torn one is mended."""
+    torn.mend_lock(root)
     lock = root / "dvc.lock"
     if not lock.is_file():
         return {}

@@ -49,6 +49,9 @@ def main(arguments: list[str], *, forked: bool = False) -> int:
     if arguments[0] == "dvc":
         from dvc.cli import main as dvc
 
+        from tasks import lockfile
+
+        lockfile.by_stage()
         return dvc(arguments[1:])
     from tasks import data, lineage, session, summary, tracking
     from tasks.workspace import Workspace

@@ -14,9 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ruamel.yaml import YAML
-
-from tasks import torn
+from tasks import lockfile, torn
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -51,28 +49,49 @@ class Locked(NamedTuple):
 
 def locked_stages(root: Path) -> dict[str, Locked]:
     """Every stage that ``dvc.lock`` records; {} when there is no lock yet. A torn one is mended."""
-    torn.mend_lock(root)
-    lock = root / "dvc.lock"
-    if not lock.is_file():
-        return {}
-    with locked(root):
-        stages = YAML(typ="safe").load(lock.read_text())["stages"]
+    return {name: _locked(content) for name, content in _recorded(root).items()}
 
+
+def locked_keys(root: Path, made: Mapping[str, str] = {}) -> Mapping[str, str]:
+    """Key of every stage that ``dvc.lock`` records, each read when it is asked for.
+
+    made: keys of stages that it does not record yet; they come first.
+    """
+    return _Keys(_recorded(root), made)
+
+
+class _Keys(Mapping[str, str]):
+    def __init__(self, recorded: Mapping[str, Any], made: Mapping[str, str]) -> None:
+        self._recorded, self._made = recorded, made
+
+    def __getitem__(self, name: str) -> str:
+        return self._made[name] if name in self._made else _locked(self._recorded[name]).key
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**self._recorded, **self._made})
+
+    def __len__(self) -> int:
+        return len(self._recorded.keys() | self._made.keys())
+
+
+def _recorded(root: Path) -> Mapping[str, Any]:
+    torn.mend_lock(root)
+    with locked(root) as repo:
+        from dvc.dvcfile import Lockfile
+
+        contents = Lockfile(repo, str(root / "dvc.lock")).load()
+    stages: Mapping[str, Any] = contents.get("stages", {})
+    return stages
+
+
+def _locked(stage: dict[str, Any]) -> Locked:
     def hashes(files: Iterable[dict[str, Any]]) -> dict[str, str]:
         return {file["path"]: file["md5"] for file in files}
 
-    return {
-        name: Locked(
-            _key(stage["cmd"], hashes(stage.get("deps", [])), stage.get("params", {})),
-            hashes(stage.get("outs", [])),
-        )
-        for name, stage in stages.items()
-    }
-
-
-def locked_keys(root: Path) -> dict[str, str]:
-    """Key of every stage that ``dvc.lock`` records."""
-    return {name: stage.key for name, stage in locked_stages(root).items()}
+    return Locked(
+        _key(stage["cmd"], hashes(stage.get("deps", [])), stage.get("params", {})),
+        hashes(stage.get("outs", [])),
+    )
 
 
 def not_reproduced(before: Mapping[str, Locked], after: Mapping[str, Locked]) -> list[str]:
@@ -86,9 +105,9 @@ def not_reproduced(before: Mapping[str, Locked], after: Mapping[str, Locked]) ->
     ]
 
 
-def pipeline_key(keys: dict[str, str]) -> str:
+def pipeline_key(keys: Mapping[str, str]) -> str:
     """One key for a whole pipeline: equal if and only if the keys of all its stages are."""
-    return hashlib.sha256(json.dumps(keys, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(dict(keys), sort_keys=True).encode()).hexdigest()
 
 
 def commands(root: Path) -> dict[str, tuple[str, str | None]]:
@@ -215,6 +234,7 @@ def locked(root: Path) -> Iterator["Repo"]:
     """
     from dvc.repo import Repo, lock_repo
 
+    lockfile.by_stage()
     with _IN_TURN, Repo(str(root), _wait_for_lock=True) as repo, lock_repo(repo):
         yield repo
 

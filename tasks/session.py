@@ -1,5 +1,6 @@
 """One stage: compute, then log. What ``python -m tasks`` does."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from time import perf_counter
 
@@ -72,9 +73,9 @@ class _Logging:
         record = module_of(stage).record(self.workspace, item)
         curves = times.curves(self.workspace, self.name, key)
         record = replace(record, curves={**record.curves, **curves})
-        keys = {self.name: key}
+        keys: Mapping[str, str] = {self.name: key}
         if stage == "evaluate":  # its cost is that of stages before it
-            keys = lineage.locked_keys(self.workspace.root) | keys
+            keys = lineage.locked_keys(self.workspace.root, keys)
         extra, tags = times.of_stage(self.workspace, self.tracker, self.name, item, keys)
         self.tracker.finish(self.run, record, key=key, extra=extra, tags=tags)
         if self.owned and stage == "report":

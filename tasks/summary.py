@@ -33,13 +33,13 @@ def closed(workspace: Workspace, status: str) -> dict[str, Any]:
     """
     tracker = Tracker(workspace)
     if status == "PART":
-        keys = lineage.locked_keys(workspace.root)
+        keys = dict(lineage.locked_keys(workspace.root))
         parent = _with_restored(workspace, tracker, token()[0], keys)
         tracker.end(parent, "FINISHED")
         return _page(workspace, tracker, parent)
     if status == "FINISHED":
         page = _page(workspace, tracker, complete(workspace, tracker, token()[0]))
-        keys = lineage.locked_keys(workspace.root)
+        keys = dict(lineage.locked_keys(workspace.root))
         return {**page, "results": results(workspace, tracker, keys)}
     parent = tracker.parent(token()[0], run_tags(workspace))
     tracker.end(parent, status)
@@ -87,7 +87,7 @@ def complete(
     """
     from tasks import lineup, report
 
-    keys = lineage.locked_keys(workspace.root) | (made or {})
+    keys = dict(lineage.locked_keys(workspace.root, made or {}))
     commands = lineage.commands(workspace.root)
     parent = _with_restored(workspace, tracker, of, keys)
     said = report.read_verdicts(workspace)
@@ -167,7 +167,7 @@ def shown(workspace: Workspace) -> str:
     from tasks import findings, lineup, report
 
     table = lineup.table(workspace)
-    known = results(workspace, Tracker(workspace), lineage.locked_keys(workspace.root))
+    known = results(workspace, Tracker(workspace), dict(lineage.locked_keys(workspace.root)))
     table[findings.TIME] = [known.get(f"{model}/{findings.TIME}") for model in table["model"]]
     return report.text(table, report.outcomes(workspace))
 

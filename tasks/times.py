@@ -1,5 +1,6 @@
 """Seconds of stages. They lie beside the outputs, not in them: outputs are reproducible."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from imu.cost import rte
@@ -23,7 +24,7 @@ def curves(workspace: Workspace, name: str, key: str) -> dict[str, list[tuple[in
 
 
 def of_stage(
-    workspace: Workspace, tracker: Tracker, name: str, item: str | None, keys: dict[str, str]
+    workspace: Workspace, tracker: Tracker, name: str, item: str | None, keys: Mapping[str, str]
 ) -> tuple[dict[str, float], dict[str, str]]:
     """Seconds of a stage and, for an evaluated method, RTE_time; as metrics and tags."""
     metrics: dict[str, float] = {}
@@ -38,7 +39,7 @@ def of_stage(
 
 
 def rte_time(
-    workspace: Workspace, tracker: Tracker, method: str, keys: dict[str, str]
+    workspace: Workspace, tracker: Tracker, method: str, keys: Mapping[str, str]
 ) -> tuple[dict[str, float], dict[str, str]]:
     """Seconds of retraining over those of the method, influence included.
 

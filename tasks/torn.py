@@ -5,17 +5,13 @@ is broken, and so it does with ``dvc.lock``, where what is left does not pass fo
 """
 
 import json
-import re
 from pathlib import Path
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from tasks import artifacts
-
-HEAD = "schema: '2.0'\nstages:\n"  # how DVC begins dvc.lock
-STAGE = re.compile(r"^  (?=\S)", re.MULTILINE)  # where the entry of a stage begins
-LESS = re.compile(r"^\S", re.MULTILINE)  # what no entry of a stage has
+from tasks.lockfile import ENTRY, HEAD, OTHER
 
 
 def mend(root: Path) -> None:
@@ -83,9 +79,9 @@ def kept(text: str) -> str | None:
         return HEAD
     if not text.startswith(HEAD):
         return None
-    last = max((entry.start() for entry in STAGE.finditer(text)), default=len(HEAD))
+    last = max((entry.start() for entry in ENTRY.finditer(text)), default=len(HEAD))
     rest = text[last:]
-    if LESS.search(rest) or (rest.endswith("\n") and _is_stage(rest)):
+    if OTHER.search(rest) or (rest.endswith("\n") and _is_stage(rest)):
         return None
     return text[:last]
 

@@ -8,6 +8,7 @@ from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from ruamel.yaml import YAML
 
 from tasks import lineage, torn
+from tasks.lockfile import HEAD
 from tests.conftest import REPOSITORY, run
 
 ENTRY = """\
@@ -30,7 +31,7 @@ ENTRY = """\
       size: 3
 """
 NAMES = ("split", '"1"', "unlearn@ü")
-WHOLE = torn.HEAD + "".join(ENTRY.replace("evaluate@a", name) for name in NAMES)
+WHOLE = HEAD + "".join(ENTRY.replace("evaluate@a", name) for name in NAMES)
 
 
 def stages(text: str) -> dict:
@@ -44,8 +45,8 @@ def test_what_is_kept_is_whole_stages_wherever_the_cut_is() -> None:
         found = torn.kept(text)
         # Cut between two files or parameters, a stage that passes for whole is one to run again.
         left = text if found is None else found
-        if left == torn.HEAD:
-            assert at < len(torn.HEAD + ENTRY)
+        if left == HEAD:
+            assert at < len(HEAD + ENTRY)
             continue
         assert WHOLE.startswith(left)
         COMPILED_LOCKFILE_SCHEMA(YAML(typ="safe").load(left))
@@ -103,7 +104,7 @@ def test_the_lock_of_this_repository_is_mended_and_read(
     assert text.startswith(lock.read_text())
 
 
-@pytest.mark.parametrize("left", ["", "schema: '2", torn.HEAD, torn.HEAD + "  split:\n    cmd: e"])
+@pytest.mark.parametrize("left", ["", "schema: '2", HEAD, HEAD + "  split:\n    cmd: e"])
 def test_a_lock_without_a_whole_stage_is_removed(repository: Path, left: str) -> None:
     (repository / "dvc.lock").write_text(left)
     assert lineage.locked_stages(repository) == {}

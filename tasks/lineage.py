@@ -112,14 +112,16 @@ def pipeline_key(keys: Mapping[str, str]) -> str:
 
 def commands(root: Path) -> dict[str, tuple[str, str | None]]:
     """Name in ``dvc.yaml`` -> (stage, item) of its ``exec python -m tasks STAGE [ITEM]``."""
-    from dvc.stage import PipelineStage
+    from dvc.dvcfile import ProjectFile
 
     with locked(root) as repo:
         found = {}
-        for stage in repo.index.stages:
-            words = stage.cmd.split() if isinstance(stage, PipelineStage) else []
+        # Stages as DVC builds them, with all their files, are not needed here and take 2 s.
+        resolver = ProjectFile(repo, str(root / "dvc.yaml")).stages.resolver
+        for name in resolver.get_keys():
+            words = resolver.resolve_one(name)[name]["cmd"].split()
             if words[:4] == ["exec", "python", "-m", "tasks"]:
-                found[stage.name] = (words[4], words[5] if len(words) > 5 else None)
+                found[name] = (words[4], words[5] if len(words) > 5 else None)
         return found
 
 

@@ -5,9 +5,10 @@ more with all its comments. With 60 stages that takes 5 s of CPU, longer than mo
 others wait for it.
 """
 
+import copy
 import re
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -72,14 +73,7 @@ class Stages(Mapping[str, Any]):
         self._texts = texts
 
     def __getitem__(self, name: str) -> Any:
-        from dvc.schema import COMPILED_LOCKFILE_SCHEMA
-        from dvc.utils.serialize import parse_yaml
-        from dvc.utils.strictyaml import validate
-
-        text = HEAD + self._texts[name]
-        content = parse_yaml(text, "dvc.lock")
-        validate(content, COMPILED_LOCKFILE_SCHEMA, text=text, path="dvc.lock")
-        return content["stages"][name]
+        return copy.deepcopy(_content(self._texts[name])[name])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._texts)
@@ -97,6 +91,17 @@ def entries(text: str) -> dict[str, str] | None:
     lines = [text[start:end] for start, end in pairwise([*starts, len(text)])]
     found = {_name(each): each for each in lines}
     return found if len(found) == len(lines) else None
+
+
+@lru_cache(maxsize=512)
+def _content(lines: str) -> Any:
+    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+    from dvc.utils.serialize import parse_yaml
+    from dvc.utils.strictyaml import validate
+
+    content = parse_yaml(HEAD + lines, "dvc.lock")
+    validate(content, COMPILED_LOCKFILE_SCHEMA, text=HEAD + lines, path="dvc.lock")
+    return content["stages"]
 
 
 def entry(stage: Mapping[str, Any]) -> dict[str, str]:

@@ -4,6 +4,7 @@ import copy
 import json
 import sys
 from collections.abc import Callable
+from functools import lru_cache
 from io import StringIO
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,7 +33,7 @@ def read(root: Path) -> dict[str, Any]:
 def read_file(path: Path, name: str, of: str) -> dict[str, Any]:
     """A mapping, parsed as DVC parses it (YAML 1.2). name, of: of the file and what it maps."""
     try:
-        content = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+        content = copy.deepcopy(_parsed(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise ParameterError(f"there is no {name}") from error
     except (YAMLError, UnicodeDecodeError) as error:
@@ -40,6 +41,12 @@ def read_file(path: Path, name: str, of: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ParameterError(f"{name} must be a mapping of {of}, got {content!r}")
     return content
+
+
+@lru_cache(maxsize=8)
+def _parsed(text: str) -> Any:
+    # A stage reads params.yaml a dozen times, a run's summary three hundred times.
+    return YAML(typ="safe").load(text)
 
 
 def section(root: Path, name: str) -> Any:

@@ -1,8 +1,8 @@
 """The runs that can be asked for, as Prefect flows: the whole pipeline, or a part of it.
 
 A task runs ``dvc repro --single-item STAGE`` in a child process. DVC decides whether a stage must
-run, and alone writes ``dvc.lock``; Prefect decides when and where. So ``dvc repro`` and these flows
-are one path. Independent stages run side by side.
+run, and records it in ``dvc.lock``; Prefect decides when and where. So ``dvc repro`` and these
+flows are one path. Independent stages run side by side.
 
     python -m flows.pipeline [--jobs N] [--force]
 """

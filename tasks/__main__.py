@@ -45,7 +45,11 @@ def main(arguments: list[str], *, forked: bool = False) -> int:
     if arguments[0] in ("data", "dvc"):
         from tasks import torn
 
-        torn.mend(Path.cwd())
+        try:
+            torn.mend(Path.cwd())
+        except RuntimeError as error:
+            print(f"{' '.join(arguments)} failed: {error}", file=sys.stderr)
+            return 1
     if arguments[0] == "dvc":
         from dvc.cli import main as dvc
 

@@ -75,7 +75,6 @@ class _Keys(Mapping[str, str]):
 
 
 def _recorded(root: Path) -> Mapping[str, Any]:
-    torn.mend_lock(root)
     with locked(root) as repo:
         from dvc.dvcfile import Lockfile
 
@@ -95,13 +94,16 @@ def _locked(stage: dict[str, Any]) -> Locked:
 
 
 def not_reproduced(before: Mapping[str, Locked], after: Mapping[str, Locked]) -> list[str]:
-    """Stages that were made again from the same inputs, and came out otherwise."""
+    """Stages that were made again from the same inputs, and came out otherwise.
+
+    Outputs that were not recorded before, as a cut may leave it, say nothing.
+    """
     return [
         name
         for name, stage in after.items()
         if name in before
         and before[name].key == stage.key
-        and before[name].outputs != stage.outputs
+        and not before[name].outputs.items() <= stage.outputs.items()
     ]
 
 
@@ -117,7 +119,7 @@ def commands(root: Path) -> dict[str, tuple[str, str | None]]:
     with locked(root) as repo:
         found = {}
         # Stages as DVC builds them, with all their files, are not needed here and take 2 s.
-        resolver = ProjectFile(repo, str(root / "dvc.yaml")).stages.resolver
+        resolver = ProjectFile(repo, str(root / "dvc.yaml")).resolver
         for name in resolver.get_keys():
             words = resolver.resolve_one(name)[name]["cmd"].split()
             if words[:4] == ["exec", "python", "-m", "tasks"]:
@@ -231,14 +233,18 @@ def git_tags(root: Path) -> dict[str, str]:
 def locked(root: Path) -> Iterator["Repo"]:
     """The DVC repository, held: DVC rewrites ``dvc.lock`` in place, so a reader waits its turn.
 
+    A ``dvc.lock`` that was torn is mended first.
+
     Threads take turns whatever the repository: the schemas by which DVC checks its files are
     compiled while they are used, and one thread finds what another has half compiled.
     """
     from dvc.repo import Repo, lock_repo
 
     lockfile.by_stage()
-    with _IN_TURN, Repo(str(root), _wait_for_lock=True) as repo, lock_repo(repo):
-        yield repo
+    with _IN_TURN:
+        torn.mend_lock(root)
+        with Repo(str(root), _wait_for_lock=True) as repo, lock_repo(repo):
+            yield repo
 
 
 def _key(command: Any, files: dict[str, Any], parameters: dict[str, Any]) -> str:

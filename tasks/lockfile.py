@@ -1,8 +1,8 @@
 """``dvc.lock`` by its stages: how it is laid out, and how runs of ours read and write it.
 
 For one stage DVC reads the file whole, and writes it whole and in place, after it has read it once
-more with all its comments. With 60 stages that takes 5 s of CPU, longer than most stages, and the
-others wait for it.
+more with all its comments. ``benchmarks/startup.py`` measures how long that takes, for every stage
+and while the others wait.
 """
 
 import copy
@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from tasks import artifacts
 
 HEAD = "schema: '2.0'\nstages:\n"  # how DVC begins the file
 ENTRY = re.compile(r"^  (?=\S)", re.MULTILINE)  # where that of a stage begins
 OTHER = re.compile(r"^ ?[^ \n]", re.MULTILINE)  # what none has, such as the marks of a conflict
+SHARED = re.compile(r" [&*]id\d{3}")  # values that DVC writes once and refers to elsewhere
 PLAIN = re.compile(r"  ([A-Za-z]+[@_][\w@]*|[a-z]{4,}):\n")  # names that are what they look like
 
 
@@ -28,16 +30,17 @@ def by_stage() -> None:
     """Have DVC, in this process, read and write entries of stages and leave the others alone.
 
     The file is to the byte the one that DVC would write, and is replaced as a whole. One that is
-    not laid out as DVC does it is left to DVC, and what it says of it.
+    not laid out as DVC does it, that is a link, or in which entries share values, is left to DVC,
+    and what it says of it.
     """
     from dvc import dvcfile
     from dvc.fs import LocalFileSystem
 
     class ByStage(dvcfile.Lockfile):
         def _read(self) -> tuple[str, dict[str, str] | None]:
-            if not isinstance(self.repo.fs, LocalFileSystem):  # of another commit
-                return "", None
             path = Path(self.path)
+            if path.is_symlink() or not isinstance(self.repo.fs, LocalFileSystem):
+                return "", None  # a link would be replaced; the other is of another commit
             text = path.read_text(encoding="utf-8") if path.exists() else HEAD
             return text, entries(text)
 
@@ -49,12 +52,13 @@ def by_stage() -> None:
 
         def dump_stages(self, stages: list[Any], **options: Any) -> None:
             text, found = self._read()
-            if found is None:
+            new: dict[str, str] = {}
+            for stage in stages:
+                new |= entry(dvcfile.serialize.to_lockfile(stage, **options))
+            if found is None or any(map(SHARED.search, new.values())):
                 super().dump_stages(stages, **options)
                 return
-            for stage in stages:
-                found |= entry(dvcfile.serialize.to_lockfile(stage, **options))
-            changed = HEAD + "".join(found.values())
+            changed = HEAD + "".join((found | new).values())
             if changed != text:
                 dvcfile.logger.info("Updating lock file '%s'", self.relpath)
                 artifacts.write_text(Path(self.path), changed)
@@ -88,8 +92,13 @@ def entries(text: str) -> dict[str, str] | None:
     begin = starts[0] if starts else len(text)
     if text[:begin] != HEAD or OTHER.search(text, begin) or not text.endswith("\n"):
         return None
+    if SHARED.search(text):
+        return None
     lines = [text[start:end] for start, end in pairwise([*starts, len(text)])]
-    found = {_name(each): each for each in lines}
+    try:
+        found = {_name(each): each for each in lines}
+    except (YAMLError, TypeError):  # a comment; a name that is too long for its line
+        return None
     return found if len(found) == len(lines) else None
 
 

@@ -13,6 +13,8 @@ from ruamel.yaml.error import YAMLError
 from tasks import artifacts
 from tasks.lockfile import ENTRY, HEAD, OTHER
 
+HASHES = ("md5", "etag", "checksum", "files", "dataset")
+
 
 def mend(root: Path) -> None:
     """``mend_list`` and ``mend_lock``."""
@@ -73,7 +75,8 @@ def mend_lock(root: Path) -> None:
 def kept(text: str) -> str | None:
     """What is to be kept of ``text``, the beginning of a ``dvc.lock``; None where it is whole.
 
-    Only its last stage can be in part. Cut between two files it passes for whole, and is run again.
+    Only its last stage can be in part, and is taken to be where the last line has no end. Cut
+    between two files it passes for whole, and is run again.
     """
     if HEAD.startswith(text):
         return HEAD
@@ -95,7 +98,7 @@ def _is_stage(text: str) -> bool:
     try:
         stage = next(iter(YAML(typ="safe").load(text).values()))
         files = [file for kind in ("deps", "outs") for file in stage.get(kind, [])]
-        hashed = all(file["path"] and file["md5"] for file in files)
+        hashed = all(file["path"] and any(map(file.get, HASHES)) for file in files)
         read = all(isinstance(of_file, dict) for of_file in stage.get("params", {}).values())
         return bool(stage["cmd"]) and hashed and read
     except (YAMLError, AttributeError, KeyError, TypeError):

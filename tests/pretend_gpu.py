@@ -8,7 +8,8 @@ implementation on GPUs. In a backward pass, which runs in a thread that no error
 in ``LATER`` and told at the end.
 
 Of ``torch.utils.backend_registration``, which calls its interface experimental. Not seen here:
-what depends on the name "cuda" (free memory, pinned memory, nccl), and kernels themselves.
+what depends on the name "cuda" (free memory, pinned memory, nccl), kernels themselves, and numbers
+without dimensions that lie on the CPU where an operation wants them away.
 """
 
 import sys
@@ -25,6 +26,7 @@ NAME = "pretend"
 torch.utils.rename_privateuse1_backend(NAME)  # else torch takes CUDA for the accelerator
 DEVICE = torch.device(NAME, 0)
 LATER: list[str] = []
+USED = 0  # operations with results away
 aten = torch.ops.aten
 
 MOVES = {aten._to_copy.default, aten.copy_.default}
@@ -142,6 +144,8 @@ def computed(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
     device = kwargs.get("device")
     results_away = bool(away) if device is None else torch.device(device).type == NAME
     _refuse(operation, args, kwargs, leaves, results_away)
+    global USED
+    USED += results_away
     if operation is aten.copy_.default:
         into, given = (x.near if isinstance(x, Away) else x for x in args[:2])
         into.copy_(given)
@@ -170,13 +174,26 @@ def computed(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
 def _refuse(
     operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: list[Any], to_away: bool
 ) -> None:
-    near = [x for x in leaves if isinstance(x, Tensor) and not isinstance(x, Away) and x.ndim > 0]
+    if operation in INDEXED and isinstance(args[0], Away):
+        leaves = tree.tree_leaves((args[0], args[2:], kwargs))
+    written = {
+        id(value)
+        for value, argument in zip(args, operation._schema.arguments, strict=False)
+        if argument.alias_info is not None and argument.alias_info.is_write
+    }
+    near = [
+        leaf
+        for leaf in leaves
+        if isinstance(leaf, Tensor)
+        and not isinstance(leaf, Away)
+        and (leaf.ndim > 0 or id(leaf) in written)  # other scalars may come from the CPU
+    ]
     mixed = near and any(isinstance(leaf, Away) for leaf in leaves) and operation not in MOVES
     name = operation._schema.name.removeprefix("aten::")
     weighted = name == "bincount" and len(args) > 1 and args[1] is not None
     indexed = name in ("median", "nanmedian") and operation._overloadname == "dim"
     why = ""
-    if mixed and not (operation in INDEXED and isinstance(args[0], Away)):
+    if mixed:
         why = f"tensors on cpu, of shapes {[tuple(each.shape) for each in near]}, and on {NAME}"
     elif to_away and (name in NOT_DETERMINISTIC or weighted or indexed):
         why = "no deterministic implementation on GPUs"
@@ -242,7 +259,9 @@ def main(arguments: list[str]) -> None:
     calls = lineage.commands(workspace.root)
     for name in stages:
         stage, item = calls[name]
+        before = USED
         module_of(stage).run(workspace, item)
+        print(f"{name}: {USED - before} operations away")
         if LATER:
             raise RuntimeError(f"{name}: {LATER[0]}")
 

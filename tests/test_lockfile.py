@@ -86,6 +86,38 @@ def test_several_stages_are_written_as_dvc_does(dumped: Any) -> None:
     assert dumped(OURS, LOCK, *several) == dumped(OF_DVC, LOCK, *several)
 
 
+def test_entries_that_share_values_are_left_to_dvc(dumped: Any) -> None:
+    shared = [0.5]
+    stages = [
+        {name: {"cmd": "x", "params": {"params.yaml": {"mean": shared, "std": shared}}}}
+        for name in ("train", "new", "newer")
+    ]
+    ours = LOCK
+    for stage in stages:
+        before, ours = ours, dumped(OURS, ours, stage)
+        assert ours == dumped(OF_DVC, before, stage)
+    assert "&id003" in ours
+    assert set(YAML(typ="safe").load(ours)["stages"]) == {*STAGES, "new", "newer"}
+    assert dumped(OURS, ours, {"new": ODD}) == dumped(OF_DVC, ours, {"new": ODD})
+
+
+@pytest.mark.parametrize("odd", ["  # mine\n", "n" * 130])
+def test_what_is_laid_out_otherwise_is_left_to_dvc(dumped: Any, odd: str) -> None:
+    before = LOCK + odd if "#" in odd else dumped(OF_DVC, LOCK, {odd: ODD})
+    assert lockfile.entries(before) is None
+    assert dumped(OURS, before, {"train": ODD}) == dumped(OF_DVC, before, {"train": ODD})
+
+
+def test_a_link_stays_one(tmp_path: Path, dumped: Any) -> None:
+    (tmp_path / "lies").mkdir()
+    (tmp_path / "lies" / "there").write_text(LOCK)
+    link = tmp_path / "lies" / "dvc.lock"
+    link.symlink_to("there")
+    lock(OURS, link).dump_stages([Named({"train": ODD})])
+    assert link.is_symlink()
+    assert (tmp_path / "lies" / "there").read_text() == dumped(OF_DVC, LOCK, {"train": ODD})
+
+
 def test_what_did_not_change_is_not_written(dumped: Any, tmp_path: Path) -> None:
     dumped(OURS, LOCK)
     before = (tmp_path / "dvc.lock").stat().st_ino
@@ -133,6 +165,7 @@ def test_what_dvc_refuses_is_refused(tmp_path: Path, change: tuple[str, str]) ->
 
 def test_only_the_entries_asked_for_are_read(tmp_path: Path) -> None:
     text = LOCK.replace("    cmd: exec python -m tasks split", "    cmd: [")
+    assert text != LOCK
     (tmp_path / "dvc.lock").write_text(text)
     stages = lock(OURS, tmp_path / "dvc.lock")._load_yaml()[0]["stages"]
     assert set(stages) == set(STAGES)

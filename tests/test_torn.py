@@ -109,3 +109,16 @@ def test_a_lock_without_a_whole_stage_is_removed(repository: Path, left: str) ->
     (repository / "dvc.lock").write_text(left)
     assert lineage.locked_stages(repository) == {}
     assert not (repository / "dvc.lock").exists()
+
+
+def test_outputs_that_a_cut_left_out_are_not_told_as_others(repository: Path) -> None:
+    whole = lineage.locked_stages(repository)
+    text = (repository / "dvc.lock").read_text()
+    for mark in ("    outs:\n", "    - path: "):
+        (repository / "dvc.lock").write_text(text[: text.rindex(mark)])
+        cut = lineage.locked_stages(repository)
+        assert cut != whole
+        assert lineage.not_reproduced(cut, whole) == []
+    name = next(iter(whole))
+    other = whole[name]._replace(outputs=dict.fromkeys(whole[name].outputs, "other"))
+    assert lineage.not_reproduced(whole, {**whole, name: other}) == [name]

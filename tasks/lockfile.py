@@ -77,7 +77,7 @@ class Stages(Mapping[str, Any]):
         self._texts = texts
 
     def __getitem__(self, name: str) -> Any:
-        return copy.deepcopy(_content(self._texts[name])[name])
+        return copy.deepcopy(content(self._texts[name])[name])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._texts)
@@ -103,14 +103,18 @@ def entries(text: str) -> dict[str, str] | None:
 
 
 @lru_cache(maxsize=512)
-def _content(lines: str) -> Any:
+def content(lines: str) -> Any:
+    """The name and content of the stage whose entry ``lines`` is; not to be changed.
+
+    Raises what DVC does where it is none.
+    """
     from dvc.schema import COMPILED_LOCKFILE_SCHEMA
     from dvc.utils.serialize import parse_yaml
     from dvc.utils.strictyaml import validate
 
-    content = parse_yaml(HEAD + lines, "dvc.lock")
-    validate(content, COMPILED_LOCKFILE_SCHEMA, text=HEAD + lines, path="dvc.lock")
-    return content["stages"]
+    read = parse_yaml(HEAD + lines, "dvc.lock")
+    validate(read, COMPILED_LOCKFILE_SCHEMA, text=HEAD + lines, path="dvc.lock")
+    return read["stages"]
 
 
 def entry(stage: Mapping[str, Any]) -> dict[str, str]:

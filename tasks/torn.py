@@ -7,11 +7,8 @@ is broken, and so it does with ``dvc.lock``, where what is left does not pass fo
 import json
 from pathlib import Path
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from tasks import artifacts
-from tasks.lockfile import ENTRY, HEAD, OTHER
+from tasks.lockfile import ENTRY, HEAD, OTHER, content
 
 HASHES = ("md5", "etag", "checksum", "files", "dataset")
 
@@ -95,11 +92,11 @@ def _read(lock: Path) -> str:
 
 def _is_stage(text: str) -> bool:
     """Whether ``text`` is the entry of one stage that DVC takes, with the hash of every file."""
+    from dvc.exceptions import DvcException
+
     try:
-        stage = next(iter(YAML(typ="safe").load(text).values()))
-        files = [file for kind in ("deps", "outs") for file in stage.get(kind, [])]
-        hashed = all(file["path"] and any(map(file.get, HASHES)) for file in files)
-        read = all(isinstance(of_file, dict) for of_file in stage.get("params", {}).values())
-        return bool(stage["cmd"]) and hashed and read
-    except (YAMLError, AttributeError, KeyError, TypeError):
+        (stage,) = content(text).values()
+    except DvcException:
         return False
+    files = [file for kind in ("deps", "outs") for file in stage.get(kind, [])]
+    return all(any(map(file.get, HASHES)) for file in files)

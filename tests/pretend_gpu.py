@@ -161,7 +161,7 @@ def computed(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
         _reshape(args[0])
     for leaf in away:
         if (leaf.shape, leaf.stride()) != (leaf.near.shape, leaf.near.stride()):
-            raise NotImplementedError(f"{operation} changes the shape of an argument")
+            raise RuntimeError(f"{operation} changes the shape of an argument")
 
     def owned(result: Any) -> Any:
         if not isinstance(result, Tensor) or not results_away:

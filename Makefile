@@ -14,7 +14,7 @@ export DO_NOT_TRACK := true
 # Bytecode is worth 10 s per run here, whatever the caller's shell says.
 unexport PYTHONDONTWRITEBYTECODE PYTHONPATH VIRTUAL_ENV
 
-.PHONY: help setup data run test test-long lint table tune bench mlflow prefect deploy worker clean
+.PHONY: help setup data run test tests test-long lint table tune bench mlflow prefect deploy worker clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -24,8 +24,11 @@ run: setup
 	@python -m flows.pipeline
 
 ## make test      set up, then run linters, type checks, the import law and all tests
-test: setup lint
-	@pytest -n 2 --dist loadfile -m "not long"
+test: setup
+	@$(MAKE) --no-print-directory -j 2 lint tests
+
+tests: setup
+	@pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not long"
 
 ## make test-long the tests that wait for minutes: workers that are killed, a server that is restarted
 test-long: setup

@@ -1,22 +1,29 @@
 """Workspaces for tests: copies of this repository with a small, fast set of parameters."""
 
+import atexit
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
+import psutil
 import pytest
 import torch
+from filelock import FileLock
 from ruamel.yaml import YAML
 
+from benchmarks.orchestration import server
 from flows.children import warm
 
 REPOSITORY = Path(__file__).parent.parent
 SMALL = {
+    "split": {"used": 0.4},
     "network": {"width": 4},
     "train": {"epochs": 3, "batch_size": 32},
     "ensemble": {"members": 3, "network": {"width": 2}},
@@ -44,6 +51,56 @@ def _settings() -> Iterator[None]:
             yield
 
 
+@pytest.fixture(scope="session")
+def prefect_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new database of Prefect, to be copied: to create one takes longer than a small flow.
+
+    The processes of pytest-xdist share it.
+    """
+    top = tmp_path_factory.getbasetemp()
+    home = (top.parent if "PYTEST_XDIST_WORKER" in os.environ else top) / "prefect"
+    with FileLock(home.with_suffix(".lock")):
+        if not (home / "prefect.db").is_file():
+            making = home.with_suffix(".making")
+            environment = {"PREFECT_HOME": str(making)}
+            run("prefect", "server", "database", "upgrade", "-y", cwd=REPOSITORY, **environment)
+            making.replace(home)
+    return home / "prefect.db"
+
+
+@pytest.fixture(scope="session")
+def _prefect(
+    tmp_path_factory: pytest.TempPathFactory, prefect_database: Path
+) -> Iterator[dict[str, str]]:
+    """The environment of what talks to a server of Prefect that runs for all tests."""
+    folder = tmp_path_factory.mktemp("prefect")
+    with_prefect(folder, prefect_database)
+    with server(folder) as (environment, _):
+        yield environment
+
+
+@pytest.fixture(scope="module")
+def served(_prefect: dict[str, str]) -> Iterator[None]:
+    """Flows report to a server that runs, and do not start one each."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in _prefect.items():
+            patch.setenv(name, value)
+        yield
+
+
+def with_prefect(root: Path, database: Path) -> None:
+    """Settings and a new database of Prefect for what runs in ``root``."""
+    (root / ".prefect").mkdir()
+    shutil.copyfile(REPOSITORY / "prefect.toml", root / "prefect.toml")
+    shutil.copyfile(database, root / ".prefect" / "prefect.db")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: else one process waits for the last of them at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
     return make_workspace(tmp_path / "workspace")
@@ -54,6 +111,18 @@ def make_workspace(root: Path, changes: dict[str, Any] | None = None) -> Path:
 
     It runs few models, see ``MODELS``.
     """
+    shutil.copytree(_unchanged_workspace(), root, symlinks=True, dirs_exist_ok=True)
+    if changes:
+        change(root, changes)
+        commit(root)
+    return root
+
+
+@cache
+def _unchanged_workspace() -> Path:
+    """What every workspace of this process is a copy of."""
+    root = Path(tempfile.mkdtemp(prefix="imu-tests-"))
+    atexit.register(shutil.rmtree, root)
     listed = run("git", "ls-files", "-z", "-co", "--exclude-standard", cwd=REPOSITORY).stdout
     for name in filter(None, listed.split("\0")):
         if (REPOSITORY / name).is_file() and not name.startswith(("tests/", "dvc.lock")):
@@ -61,11 +130,27 @@ def make_workspace(root: Path, changes: dict[str, Any] | None = None) -> Path:
             shutil.copyfile(REPOSITORY / name, root / name)
     keep(root, MODELS)
     change(root, SMALL)
-    change(root, changes or {})
-    for command in ("git init -q", "git add -A", "git -c user.name=t -c user.email=t commit -qm t"):
-        run(*command.split(), cwd=root)
+    run("git", "init", "-q", cwd=root)
+    run("git", "add", "-A", cwd=root)
+    commit(root)
     run("python", "-m", "tasks", "data", cwd=root)
     return root
+
+
+def commit(root: Path) -> None:
+    """All changes of what git knows."""
+    run(
+        "git",
+        "-c",
+        "user.name=t",
+        "-c",
+        "user.email=t",
+        "commit",
+        "-qam",
+        "t",
+        "--allow-empty",
+        cwd=root,
+    )
 
 
 def keep(root: Path, entries: dict[str, tuple[str, ...]]) -> None:
@@ -135,3 +220,16 @@ def started(
         assert monotonic() < deadline, log.read_text()
         sleep(0.02)
     return process
+
+
+def processes_in(root: Path, word: str = "") -> list[psutil.Process]:
+    """Processes below ``root`` that have ``word`` in their command."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            here = Path(process.cwd()).is_relative_to(root)
+            if here and word in " ".join(process.cmdline()):
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return found

@@ -21,7 +21,7 @@ from benchmarks.orchestration import free_port
 from flows import deploy
 from flows.cells import Cell
 from flows.children import end
-from tests.conftest import keep, make_workspace, run, started
+from tests.conftest import commit, keep, make_workspace, processes_in, run, started
 
 pytestmark = pytest.mark.slow
 
@@ -73,15 +73,15 @@ class Site(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(tmp_path_factory: pytest.TempPathFactory, prefect_database: Path) -> Iterator[Site]:
     top = tmp_path_factory.mktemp("agents")
     here, elsewhere, remote = top / "here", top / "elsewhere", top / "remote"
     make_workspace(here, {"ensemble": {"members": 0}})
     keep(here, {"retrain": ("reference",), "unlearn": ("nothing", "imu")})
     run("dvc", "remote", "add", "-q", "-d", "storage", str(remote), cwd=here)
-    commit = ("git", "-c", "user.name=t", "-c", "user.email=t", "commit", "-qam", "remote")
-    run(*commit, cwd=here)
+    commit(here)
     run("git", "clone", "-q", str(here), str(elsewhere), cwd=top)
+    shutil.copytree(prefect_database.parent, top / "prefect")
     port = free_port()
     environment = {
         "PREFECT_HOME": str(top / "prefect"),
@@ -90,8 +90,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     }
     told: list[str] = []
     site = Site(here, elsewhere, remote, environment, {}, told)
-    with webhook(told) as address, pytest.MonkeyPatch.context() as patch:
-        patch.delenv("IMU_WARM")  # a worker of its own starts its own
+    with webhook(told) as address:
         try:
             site.start_server()
             run("python", "-m", "flows.deploy", cwd=here, **environment, IMU_WEBHOOK=address)
@@ -122,11 +121,9 @@ def webhook(told: list[str]) -> Iterator[str]:
 
 def ask(site: Site, deployment: str, **parameters: Any) -> str:
     """Start a run and return its id."""
-    call = ["prefect", "deployment", "run", deployment]
-    for name, value in parameters.items():
-        call += ["--param", f"{name}={json.dumps(value)}"]
-    said = run(*call, cwd=site.here, **site.environment).stdout
-    return re.search(r"flow-run/([0-9a-f-]{36})", said)[1]  # type: ignore[index]
+    found = asked(site, f"deployments/name/{deployment}")["id"]
+    made = asked(site, f"deployments/{found}/create_flow_run", parameters=parameters)
+    return str(made["id"])
 
 
 def ended(site: Site, flow_run: str, seconds: float = 300) -> dict[str, Any]:
@@ -178,8 +175,10 @@ def test_the_gpu_host_trains_and_the_flow_goes_on_here(site: Site) -> None:
     }
 
 
-def test_the_same_run_again_does_nothing(site: Site) -> None:
-    flow_run = ask(site, REFERENCE, force=False)
+def test_the_same_run_again_by_the_command_line_does_nothing(site: Site) -> None:
+    call = ("prefect", "deployment", "run", REFERENCE, "--param", "force=false")
+    said = run(*call, cwd=site.here, **site.environment).stdout
+    (flow_run,) = re.findall(r"flow-run/([0-9a-f-]{36})", said)
     assert ended(site, flow_run)["type"] == "COMPLETED"
     assert set(stages(site, flow_run).values()) == {"unchanged"}
 
@@ -254,14 +253,7 @@ def kill(site: Site, name: str) -> None:
 
 def processes_of(clone: Path) -> list[psutil.Process]:
     """Everything that computes in the clone's cells."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if Path(process.cwd()).is_relative_to(clone / ".cells"):
-                found.append(process)
-        except (psutil.Error, OSError):
-            continue
-    return found
+    return processes_in(clone / ".cells")
 
 
 def test_a_cancelled_run_ends_what_it_started_elsewhere(site: Site) -> None:

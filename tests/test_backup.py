@@ -16,9 +16,9 @@ from tests.conftest import REPOSITORY, run
 pytestmark = pytest.mark.slow
 
 POSTGRES = ("initdb", "pg_ctl", "createdb", "pg_dump", "pg_restore")
-# Writes a run of that name, if there is one, and prints the names of all runs.
+# Prints the names of all runs. Where a command is given, a run is written before it and one after.
 NOTE = """
-import asyncio, sys
+import asyncio, subprocess, sys
 from prefect import flow
 from prefect.client.orchestration import PrefectClient
 from prefect.server.api.server import create_app
@@ -27,31 +27,35 @@ from prefect.states import Completed
 def noted(): pass
 async def main():
     async with PrefectClient(create_app(ephemeral=True)) as client:
-        for name in sys.argv[1:]:
-            await client.create_flow_run(noted, name=name, state=Completed())
+        if backup := sys.argv[1:]:
+            await client.create_flow_run(noted, name="first", state=Completed())
+            subprocess.run(backup, check=True)
+            await client.create_flow_run(noted, name="later", state=Completed())
         print("runs:", *[run.name for run in await client.read_flow_runs()])
 asyncio.run(main())
 """
 
 
-def runs_in(address: str, home: Path, *new: str) -> list[str]:
-    """Names of the runs in the database at ``address``, after ``new`` ones are written."""
+def runs_in(address: str, home: Path, *backup: str) -> set[str]:
+    """Names of the runs in the database at ``address``; ``backup`` runs between two new ones."""
     settings = {"PREFECT_API_DATABASE_CONNECTION_URL": address, "PREFECT_HOME": str(home)}
-    said = run(sys.executable, "-c", NOTE, *new, cwd=REPOSITORY, **settings).stdout
-    return said.splitlines()[-1].split()[1:]
+    said = run(sys.executable, "-c", NOTE, *backup, cwd=REPOSITORY, **settings).stdout
+    return set(said.splitlines()[-1].split()[1:])
 
 
-def test_a_run_is_there_when_an_sqlite_database_is_restored(tmp_path: Path) -> None:
+def test_a_run_is_there_when_an_sqlite_database_is_restored(
+    tmp_path: Path, prefect_database: Path
+) -> None:
     database, backup = tmp_path / "prefect.db", tmp_path / "backup.db"
+    shutil.copyfile(prefect_database, database)
     address = f"sqlite+aiosqlite:///{database}"
-    runs_in(address, tmp_path / "home", "first")
     copy = (
         "import sys, sqlite3; sqlite3.connect(sys.argv[1]).execute('VACUUM INTO ?', sys.argv[2:])"
     )
-    run(sys.executable, "-c", copy, str(database), str(backup), cwd=tmp_path)
-    assert set(runs_in(address, tmp_path / "home", "later")) == {"first", "later"}
+    backing_up = (sys.executable, "-c", copy, str(database), str(backup))
+    assert runs_in(address, tmp_path / "home", *backing_up) == {"first", "later"}
     backup.replace(database)
-    assert runs_in(address, tmp_path / "home") == ["first"]
+    assert runs_in(address, tmp_path / "home") == {"first"}
 
 
 @pytest.fixture
@@ -84,10 +88,9 @@ def test_a_run_is_there_when_a_postgresql_database_is_restored(
     for name in ("prefect", "restored"):
         run("createdb", f"--maintenance-db=postgresql://{postgres}/postgres", name, cwd=tmp_path)
     address = f"postgresql+asyncpg://{postgres}"
-    runs_in(f"{address}/prefect", tmp_path, "first")
-    dump = "--format=custom", "--file=prefect.dump"
-    run("pg_dump", *dump, f"postgresql://{postgres}/prefect", cwd=tmp_path)
-    assert set(runs_in(f"{address}/prefect", tmp_path, "later")) == {"first", "later"}
+    dumped = str(tmp_path / "prefect.dump")
+    dump = ("pg_dump", "--format=custom", f"--file={dumped}", f"postgresql://{postgres}/prefect")
+    assert runs_in(f"{address}/prefect", tmp_path, *dump) == {"first", "later"}
     restore = "--no-owner", "--exit-on-error", f"--dbname=postgresql://{postgres}/restored"
-    run("pg_restore", *restore, "prefect.dump", cwd=tmp_path)
-    assert runs_in(f"{address}/restored", tmp_path) == ["first"]
+    run("pg_restore", *restore, dumped, cwd=tmp_path)
+    assert runs_in(f"{address}/restored", tmp_path) == {"first"}

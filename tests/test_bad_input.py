@@ -11,7 +11,7 @@ from tests.conftest import change, make_workspace, run
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace whose original model is trained; tests put back what they change."""
-    root = make_workspace(tmp_path_factory.mktemp("bad") / "workspace")
+    root = make_workspace(tmp_path_factory.mktemp("bad") / "workspace", {"split": {"used": 1.0}})
     for stage in ("split", "train"):
         run("python", "-m", "tasks", stage, cwd=root)
     return root

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from benchmarks.orchestration import server
-from tests.conftest import REPOSITORY, run
+from tests.conftest import REPOSITORY, run, with_prefect
 
 pytestmark = pytest.mark.slow
 
@@ -15,9 +15,9 @@ TELLING = {"imu: tell of failures", "imu: tell of unwanted verdicts"}
 
 
 def test_a_deploy_without_webhook_removes_what_an_earlier_one_set(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, prefect_database: Path
 ) -> None:
-    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    with_prefect(tmp_path, prefect_database)
 
     def deploy(**webhook: str) -> str:
         call = (sys.executable, "-m", "flows.deploy")
@@ -27,7 +27,7 @@ def test_a_deploy_without_webhook_removes_what_an_earlier_one_set(
         found = httpx.post(f"{address['PREFECT_API_URL']}/{path}/filter", json={})
         return {entry["name"] for entry in found.raise_for_status().json()}
 
-    with server(REPOSITORY) as (address, _):
+    with server(tmp_path) as (address, _):
         deploy(IMU_WEBHOOK="http://127.0.0.1:9/hook")
         assert asked("automations") == {"imu: crashed runs", *TELLING}
         assert "imu" in asked("block_documents")

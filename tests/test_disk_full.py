@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from flows.cells import Cell, clean_commit
 from flows.children import ChildError
 from flows.pools import run_stage
-from tests.conftest import make_workspace, run
+from tests.conftest import commit, make_workspace, run
 
 pytestmark = pytest.mark.slow
 
@@ -62,7 +62,7 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     with small_disk(tmp_path / "disk", 80) as disk, small_disk(tmp_path / "remote", 8) as remote:
         root = make_workspace(disk / "clone", LARGE)
         run("dvc", "remote", "add", "-q", "-d", "storage", str(remote / "store"), cwd=root)
-        run("git", "-c", "user.name=t", "-c", "user.email=t", "commit", "-qam", "r", cwd=root)
+        commit(root)
         monkeypatch.chdir(root)
         yield root
         monkeypatch.undo()  # no disk can be taken away below the current folder

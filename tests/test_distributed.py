@@ -1,10 +1,9 @@
-"""Also the program that the processes run: ``python -m tests.test_distributed FOLDER SETTING``."""
+"""Also the program that the processes run: ``python -m tests.test_distributed FOLDER SETTINGS``."""
 
 import json
 import os
 import signal
 import sys
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -20,9 +19,8 @@ from torch import nn
 from imu import distributed, ensemble, training
 from imu.models import resnet_small
 from tasks.workspace import Runtime
-from tests.conftest import REPOSITORY, make_workspace, run, started
+from tests.conftest import REPOSITORY, make_workspace, processes_in, run, started
 from tests.test_ensemble import CONFIG, CPU, ROWS, Double, farness, noise
-from tests.test_faults import stage_processes
 
 BASE = replace(CONFIG, shift=1, flip=True, label_smoothing=0.1)
 SETTINGS = {
@@ -52,27 +50,28 @@ def trained(setting: str) -> tuple[nn.Module, list[training.Epoch]]:
 def process(folder: Path, setting: str) -> None:
     """What each of the processes does; leaves its weights and epochs in ``folder``."""
     torch.set_num_threads(1)
-    if setting == "not synchronised":
-        distributed.synchronised = lambda model: nullcontext()
-    if setting == "compiled":
-        torch.compile = partial(torch.compile, backend="eager")
     rank = dist.get_rank()
     if setting == "one fails" and rank == 1:
         raise ArithmeticError("a process of two")
     torch.manual_seed(rank)  # what a process draws for itself has no say
-    model, epochs = trained(setting)
+    with pytest.MonkeyPatch.context() as patch:
+        if setting == "not synchronised":
+            patch.setattr(distributed, "synchronised", lambda model: nullcontext())
+        if setting == "compiled":
+            patch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+        model, epochs = trained(setting)
     assert not any(isinstance(m, distributed._Synchronised) for m in model.modules())
     if setting == "synchronised":
         with pytest.raises(ValueError, match="an ensemble is trained by one process, got 2"):
             next(ensemble.fit([model], noise(3), ROWS, BASE, seeds=[0], device=CPU))
-    torch.save((model.state_dict(), [tuple(e) for e in epochs]), folder / f"{rank}.pt")
+    torch.save((model.state_dict(), [tuple(e) for e in epochs]), folder / f"{setting} {rank}.pt")
 
 
-def both(folder: Path) -> tuple[list[nn.Module], list[list[tuple]]]:
+def both(folder: Path, setting: str) -> tuple[list[nn.Module], list[list[tuple]]]:
     """What the processes left."""
     models, epochs = [], []
     for rank in range(2):
-        state, found = torch.load(folder / f"{rank}.pt", weights_only=False)
+        state, found = torch.load(folder / f"{setting} {rank}.pt", weights_only=False)
         model = network()
         model.load_state_dict(state)
         models.append(model)
@@ -80,27 +79,26 @@ def both(folder: Path) -> tuple[list[nn.Module], list[list[tuple]]]:
     return models, epochs
 
 
-def launched(folder: Path, setting: str) -> None:
-    distributed.launch("tests.test_distributed", [str(folder), setting], 2)
+def launched(folder: Path, *settings: str) -> None:
+    distributed.launch("tests.test_distributed", [str(folder), *settings], 2)
 
 
-def by_torchrun(folder: Path, setting: str) -> None:
+@pytest.fixture(scope="module")
+def left(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which two processes left what they trained, one setting after the other."""
+    folder = tmp_path_factory.mktemp("left")
     run(
         *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
-        *("-m", "tests.test_distributed", str(folder), setting),
+        *("-m", "tests.test_distributed", str(folder), "synchronised"),
         cwd=REPOSITORY,
     )
+    launched(folder, "streamed", "compiled", "not synchronised")
+    return folder
 
 
-@pytest.mark.parametrize(
-    ("start", "setting"),
-    [(by_torchrun, "synchronised"), (launched, "streamed"), (launched, "compiled")],
-)
-def test_two_processes_give_the_result_of_one(
-    start: Callable[[Path, str], None], setting: str, tmp_path: Path
-) -> None:
-    start(tmp_path, setting)
-    models, epochs = both(tmp_path)
+@pytest.mark.parametrize("setting", ["synchronised", "streamed", "compiled"])
+def test_two_processes_give_the_result_of_one(left: Path, setting: str) -> None:
+    models, epochs = both(left, setting)
     one, expected = trained("synchronised")
     assert farness(models[:1], models[1:]) == 0.0
     assert farness([one], models[:1]) < CLOSE
@@ -109,9 +107,9 @@ def test_two_processes_give_the_result_of_one(
         assert found == pytest.approx(tuple(right), rel=1e-6)  # reported in float32
 
 
-def test_without_synchronised_batch_norm_the_result_is_another(tmp_path: Path) -> None:
-    launched(tmp_path, "not synchronised")
-    assert farness([trained("synchronised")[0]], both(tmp_path)[0][:1]) > 1e-3
+def test_without_synchronised_batch_norm_the_result_is_another(left: Path) -> None:
+    (found, _), _ = both(left, "not synchronised")
+    assert farness([trained("synchronised")[0]], [found]) > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -151,13 +149,13 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("start", ["warm", "cold"])
 @pytest.mark.parametrize(
-    ("victim", "number", "status"),
+    ("victim", "number", "status", "start"),
     [
-        ("stage", signal.SIGTERM, 128 + signal.SIGTERM),
-        ("stage", signal.SIGKILL, -signal.SIGKILL),
-        ("one process", signal.SIGKILL, 1),
+        ("stage", signal.SIGTERM, 128 + signal.SIGTERM, "warm"),
+        ("stage", signal.SIGKILL, -signal.SIGKILL, "warm"),
+        ("stage", signal.SIGKILL, -signal.SIGKILL, "cold"),
+        ("one process", signal.SIGKILL, 1, "warm"),
     ],
 )
 def test_no_process_outlives_the_stage(
@@ -171,7 +169,7 @@ def test_no_process_outlives_the_stage(
     if start == "cold":
         monkeypatch.delenv("IMU_WARM")
     stage = started(split, sys.executable, "-m", "tasks", "train", until="epoch 2/2000")
-    together = stage_processes(split)
+    together = processes_in(split, "tasks")
     training = [process for process in together if "tasks.train" in process.cmdline()]
     assert len(training) == 2
     if victim == "stage":
@@ -207,7 +205,8 @@ def test_a_stage_of_two_processes_writes_what_one_would(tmp_path: Path) -> None:
 if __name__ == "__main__":
     if distributed.FOLDER in os.environ:
         with distributed.joined("gloo"):
-            process(Path(sys.argv[1]), sys.argv[2])
+            for setting in sys.argv[2:]:
+                process(Path(sys.argv[1]), setting)
     else:
         dist.init_process_group("gloo")
         process(Path(sys.argv[1]), sys.argv[2])

@@ -7,20 +7,25 @@ from pathlib import Path
 import pytest
 
 from flows.children import ChildError
-from tests.conftest import change, run
+from tests.conftest import change, processes_in, run, with_prefect
 
 # The names of both runs are in the log that Prefect's page shows as well.
-ASKED = """
+IMPOSSIBLE = """
 from flows.pipeline import pipeline
 from flows.requests import Request
-pipeline(request=Request(%s))
+for asked in (Request(settings={"train.epoch": 1}), Request(classes=["3"])):
+    pipeline(request=asked, return_state=True)
 """
 NO_CAT = "split failed: split.by_class.classes: unknown class 'cat', choose from 0, 1, 2, 3"
 
 
 @pytest.mark.slow
-def test_a_class_that_the_data_lack_is_named_and_no_traceback_is_around_it(workspace: Path) -> None:
-    run("prefect", "server", "database", "upgrade", "-y", cwd=workspace)
+def test_a_class_that_the_data_lack_is_named_and_no_traceback_is_around_it(
+    workspace: Path, prefect_database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also the one run here that starts Prefect's server and stages as a user's does."""
+    monkeypatch.delenv("IMU_WARM")
+    with_prefect(workspace, prefect_database)
     change(workspace, {"split": {"by_class": {"classes": ["cat"]}}})
     done = run(sys.executable, "-m", "flows.pipeline", cwd=workspace, check=False)
     assert done.returncode == 1
@@ -28,20 +33,19 @@ def test_a_class_that_the_data_lack_is_named_and_no_traceback_is_around_it(works
     # What Prefect's page says.
     assert f'Failed("Flow run encountered an exception: ChildError: split: {NO_CAT}' in done.stdout
     assert "Traceback" not in done.stdout
+    assert "Starting temporary server" in done.stdout
+    assert not processes_in(workspace)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("asked", "why"),
-    [
-        ('settings={"train.epoch": 1}', "params.yaml has no 'train.epoch' to change"),
-        ('classes=["3"]', "classes belongs to the scenario class"),
-    ],
-)
-def test_a_run_that_cannot_be_named_says_why(workspace: Path, asked: str, why: str) -> None:
-    done = run(sys.executable, "-c", ASKED % asked, cwd=workspace, check=False)
-    assert f"Flow run 'not possible' - {why}" in done.stdout
-    assert "Finished in state Failed(" in done.stdout
+def test_runs_that_cannot_be_named_say_why(workspace: Path, served: None) -> None:
+    done = run(sys.executable, "-c", IMPOSSIBLE, cwd=workspace)
+    for why in (
+        "params.yaml has no 'train.epoch' to change",
+        "classes belongs to the scenario class",
+    ):
+        assert f"Flow run 'not possible' - {why}" in done.stdout
+    assert done.stdout.count("Finished in state Failed(") == 2
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from flows.children import warm
 from tasks.tracking import Tracker
 from tasks.workspace import Workspace
-from tests.conftest import change, make_workspace, run, started
+from tests.conftest import change, make_workspace, processes_in, run, started
 
 pytestmark = pytest.mark.slow
 
@@ -34,33 +34,22 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def stage_processes(root: Path) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if Path(process.cwd()) == root and "tasks" in " ".join(process.cmdline()):
-                found.append(process)
-        except (psutil.Error, OSError):
-            continue
-    return found
-
-
 def runs(root: Path, name: str) -> list:
     return Tracker(Workspace(root))._search(f"tags.`dvc.stage` = '{name}'")
 
 
-@pytest.mark.parametrize("victim", ["stage", "dvc"])
-@pytest.mark.parametrize("start", ["warm", "cold"])
+@pytest.mark.parametrize(("victim", "start"), [("stage", "warm"), ("dvc", "warm"), ("dvc", "cold")])
 def test_kill_during_training(
     workspace: Path, trained: Path, victim: str, start: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if start == "cold":
-        monkeypatch.delenv("IMU_WARM")
-    long = {"train": {"epochs": 2000}}
+    run("dvc", "repro", "split", cwd=workspace)
     before = (workspace / "params.yaml").read_bytes()
-    change(workspace, long)
-    process = started(workspace, "dvc", "repro", "train", until="epoch 2/2000")
-    stages = stage_processes(workspace)
+    change(workspace, {"train": {"epochs": 2000}})
+    with monkeypatch.context() as patch:
+        if start == "cold":
+            patch.delenv("IMU_WARM")
+        process = started(workspace, "dvc", "repro", "train", until="epoch 2/2000")
+    stages = processes_in(workspace, "tasks")
     assert stages
     if victim == "stage":
         for stage in stages:
@@ -79,9 +68,11 @@ def test_kill_during_training(
 def test_kill_during_a_write(
     workspace: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("IMU_WARM")
+    run("dvc", "repro", "split", cwd=workspace)
     (tmp_path / "sitecustomize.py").write_text(DIE_WRITING)
-    done = run("dvc", "repro", "train", cwd=workspace, check=False, PYTHONPATH=str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.delenv("IMU_WARM")  # a warm start has read what Python reads at its start
+        done = run("dvc", "repro", "train", cwd=workspace, check=False, PYTHONPATH=str(tmp_path))
     assert done.returncode != 0
     folder = workspace / "runs" / "train"
     assert not (folder / "model.safetensors").exists()
@@ -160,7 +151,7 @@ def test_two_dvc_runs_at_once(workspace: Path) -> None:
     second = run("dvc", "repro", "train", cwd=workspace, check=False)
     assert second.returncode != 0
     assert "is busy" in second.stdout
-    stages = stage_processes(workspace)
+    stages = processes_in(workspace, "tasks")
     first.terminate()
     first.wait(timeout=20)
     assert not psutil.wait_procs(stages, timeout=20)[1]
@@ -175,7 +166,7 @@ def test_stages_end_with_the_process_that_starts_them_warm(workspace: Path) -> N
         process = started(
             workspace, sys.executable, "-m", "tasks", "train", until="epoch 2/2000", **environment
         )
-        stages = stage_processes(workspace)
+        stages = processes_in(workspace, "tasks")
     assert process.wait(timeout=20) == 1
     _, alive = psutil.wait_procs(stages, timeout=20)
     assert not alive

@@ -23,6 +23,7 @@ def modules() -> grimp.ImportGraph:
     return grimp.build_graph("imu", "tasks", cache_dir=None)
 
 
+@cache
 def watched(root: Path) -> dict[str, tuple[str, list[str]]]:
     """Stage name -> module, and the paths that its dependencies name."""
     from dvc.repo import Repo

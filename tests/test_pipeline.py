@@ -14,9 +14,15 @@ from ruamel.yaml import YAML
 from tasks import lineage, report
 from tasks.tracking import Tracker
 from tasks.workspace import Workspace
-from tests.conftest import change, make_workspace, run, started
+from tests.conftest import change, make_workspace, processes_in, run, started
 
 pytestmark = pytest.mark.slow
+
+# With all before them a stage of each kind but the report, whose bytes tests/test_report.py has.
+ONE_OF_EACH_KIND = (
+    *("evaluate@imu", "unlearn@fine_tune", "per_sample@imu"),
+    *("evaluate_retrain@floor", "per_sample_floor"),
+)
 
 
 def flow(root: Path) -> str:
@@ -24,13 +30,12 @@ def flow(root: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def ran(tmp_path_factory: pytest.TempPathFactory, served: None) -> Path:
     """A workspace in which the flow was killed while it trained, and then run to its end.
 
     What DVC writes in place is as a kill in that moment leaves it.
     """
     root = make_workspace(tmp_path_factory.mktemp("pipeline") / "workspace")
-    run("prefect", "server", "database", "upgrade", "-y", cwd=root)
     killed = started(root, sys.executable, "-m", "flows.pipeline", until="epoch 1/3")
     killed.kill()
     killed.wait()
@@ -42,19 +47,6 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert "report   " in output
     assert not processes_in(root)
     return root
-
-
-def processes_in(root: Path, word: str = "") -> list[psutil.Process]:
-    """Processes below ``root`` that have ``word`` in their command."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            here = Path(process.cwd()).is_relative_to(root)
-            if here and word in " ".join(process.cmdline()):
-                found.append(process)
-        except (psutil.Error, OSError):
-            continue
-    return found
 
 
 def parents(root: Path) -> list:
@@ -250,14 +242,15 @@ def test_a_fresh_run_elsewhere_agrees_to_the_last_bit(
     ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fresh = make_workspace(tmp_path / "other" / "place")
-    run("dvc", "repro", cwd=fresh)
-    # The order of the entries is that in which stages ended the first time.
-    assert stages_of(fresh) == stages_of(ran)
+    run("dvc", "repro", *ONE_OF_EACH_KIND, cwd=fresh)
+    assert stages_of(fresh).items() <= stages_of(ran).items()
+    kinds = {name.split("@")[0] for name in stages_of(ran)}
+    assert {name.split("@")[0] for name in stages_of(fresh)} == kinds - {"report"}
     # A cold start computes what a warm one does, where outputs lie already.
     monkeypatch.delenv("IMU_WARM")
     run("dvc", "repro", "--force", "--single-item", "train", cwd=fresh)
     run("dvc", "repro", "--force", "--single-item", "evaluate@imu", cwd=fresh)
-    assert stages_of(fresh) == stages_of(ran)
+    assert stages_of(fresh).items() <= stages_of(ran).items()
 
 
 def test_a_second_run_in_the_workspace_is_refused(ran: Path) -> None:

@@ -393,7 +393,7 @@ def test_another_space_or_other_code_is_another_study(workspace: Path) -> None:
 
 @pytest.mark.slow
 def test_a_search_that_is_killed_goes_on_and_leaves_a_page_and_runs_in_mlflow(
-    tmp_path: Path,
+    tmp_path: Path, served: None
 ) -> None:
     root = make_workspace(tmp_path / "workspace", {"ensemble": {"members": 0}})
     keep(root, {"retrain": ("reference",)})

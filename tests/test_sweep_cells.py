@@ -20,7 +20,7 @@ sweep(name="trial", requests=requests, methods=["imu"], seeds=[0], in_flight=2, 
 
 @pytest.mark.slow
 def test_a_cell_that_fails_is_told_at_the_end_and_the_others_are_not_repeated(
-    tmp_path: Path,
+    tmp_path: Path, served: None
 ) -> None:
     root = make_workspace(tmp_path / "workspace", {"ensemble": {"members": 0}})
     keep(root, {"retrain": ("reference", "floor")})

@@ -188,7 +188,9 @@ def test_no_process_outlives_the_stage(
 
 @pytest.mark.slow
 def test_a_stage_of_two_processes_writes_what_one_would(tmp_path: Path) -> None:
-    roots = [make_workspace(tmp_path / f"{n}", {"runtime": {"processes": n}}) for n in (1, 2)]
+    roots = [tmp_path / "1", tmp_path / "2"]
+    for n, root in enumerate(roots, 1):
+        make_workspace(root, {"runtime": {"processes": n}, "split": {"used": 1.0}})
     for root in roots:
         run("python", "-m", "tasks", "split", cwd=root)
         run("python", "-m", "tasks", "train", cwd=root)

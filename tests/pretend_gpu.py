@@ -98,9 +98,6 @@ class Away(Tensor):
 
     # Of tensors of Python torch makes none from lists, and leaves what they hold where it is.
 
-    def new_tensor(self, data: Any, **options: Any) -> Tensor:  # type: ignore[override]
-        return torch.tensor(data, **{"dtype": self.dtype, "device": self.device} | options)
-
     def __getitem__(self, key: Any) -> Tensor:
         return Tensor.__getitem__(self, _listed(key))
 
@@ -132,6 +129,16 @@ _tensor = torch.tensor
 def tensor(data: Any, *, device: Any = None, **options: Any) -> Tensor:
     made = _tensor(data, **options)
     return made if device is None else made.to(device)
+
+
+_new_tensor = Tensor.new_tensor
+
+
+def new_tensor(self: Tensor, data: Any, **options: Any) -> Tensor:
+    """Also of what torch.func wraps around such a tensor."""
+    if self.device.type != NAME:
+        return _new_tensor(self, data, **options)
+    return tensor(data, **{"dtype": self.dtype, "device": self.device} | options)
 
 
 def computed(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -218,6 +225,7 @@ def register() -> None:
     """Make the device known to torch, for the whole of this process."""
     backend_registration._setup_privateuseone_for_python_backend(NAME, backend_module=_Module())
     torch.tensor = tensor  # type: ignore[assignment]
+    Tensor.new_tensor = new_tensor  # type: ignore[method-assign]
     everything = torch.library.Library("_", "IMPL")
     everything.fallback(lambda op, *args, **kwargs: computed(op, args, kwargs), "PrivateUse1")
     of_aten = torch.library.Library("aten", "IMPL")

@@ -4,7 +4,7 @@ python -m tasks train                 one stage, as `dvc repro` runs it
 python -m tasks evaluate unlearn/imu
 python -m tasks log train             log outputs that are on disk but not in MLflow
 python -m tasks data                  write data/ where it is missing, and check it
-python -m tasks check                 every parameter, before anything runs
+python -m tasks check                 every parameter, as far as that goes without the data
 python -m tasks store                 create MLflow's store and experiment where they are missing
 python -m tasks show                  the table of results
 python -m tasks entries               a line for params.yaml of every method there is

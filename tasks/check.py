@@ -1,4 +1,4 @@
-"""Every parameter at once, before anything runs."""
+"""Every parameter at once, before anything runs, as far as that goes without the data."""
 
 from pathlib import Path
 

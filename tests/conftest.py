@@ -139,18 +139,8 @@ def _unchanged_workspace() -> Path:
 
 def commit(root: Path) -> None:
     """All changes of what git knows."""
-    run(
-        "git",
-        "-c",
-        "user.name=t",
-        "-c",
-        "user.email=t",
-        "commit",
-        "-qam",
-        "t",
-        "--allow-empty",
-        cwd=root,
-    )
+    call = "git -c user.name=t -c user.email=t commit -qam t --allow-empty"
+    run(*call.split(), cwd=root)
 
 
 def keep(root: Path, entries: dict[str, tuple[str, ...]]) -> None:

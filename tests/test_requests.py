@@ -10,7 +10,7 @@ from flows.cells import Cell, CommitError, clean_commit, prepare
 from flows.pipeline import entries_of
 from flows.requests import Method, Request
 from tasks import params
-from tests.conftest import REPOSITORY, make_workspace, run
+from tests.conftest import REPOSITORY, commit, make_workspace, run
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_a_commit_that_the_clone_lacks_is_fetched(tmp_path: Path) -> None:
     run("git", "clone", "-q", str(root), str(tmp_path / "clone"), cwd=tmp_path)
     (root / "requests" / "new.csv").write_text("id\n1\n")
     run("git", "add", "-A", cwd=root)
-    run("git", "-c", "user.name=t", "-c", "user.email=t", "commit", "-qm", "n", cwd=root)
+    commit(root)
     folder = prepare(tmp_path / "clone", Cell(name="x", commit=clean_commit(root)))
     assert (folder / "requests" / "new.csv").read_text() == "id\n1\n"
 

@@ -17,9 +17,11 @@ from torch import nn
 
 from imu import ensemble, training
 from imu.datasets import LabelledImages, digits
+from imu.datasets.common.tensors import pixels
 from imu.models import resnet_small
-from imu.objective import Classification, predictions
-from tasks import artifacts, tables
+from imu.objectives import Classification, predictions
+from tasks.files import artifacts
+from tasks.pages import tables
 
 CPU = torch.device("cpu")
 WIDTHS = (4, 8, 16, 32)
@@ -94,7 +96,7 @@ def whole(data: LabelledImages) -> list[str]:
     config = training.Config()
     order = torch.randperm(len(data.labels), generator=torch.Generator().manual_seed(0)).tolist()
     rows, held_out = order[:TRAINED], order[TRAINED:]
-    images, labels = training.pixels(data, held_out, CPU)
+    images, labels = pixels(data, held_out, CPU)
     task = Classification(mean=data.mean, std=data.std, scale=data.scale)
     lines = []
     for name in ("one by one", "stacked"):

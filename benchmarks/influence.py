@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from imu.influence import Config, head_influence, influence, parameter_influence
 from imu.models import head, resnet_small
-from imu.objective import Classification, Samples
-from tasks import artifacts, tables
+from imu.objectives import Classification, Samples
+from tasks.files import artifacts
+from tasks.pages import tables
 
 PAIRS = 7
 DAMPING = 0.01

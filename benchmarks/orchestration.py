@@ -22,8 +22,9 @@ import httpx
 import psutil
 from ruamel.yaml import YAML
 
-from flows.children import end
-from tasks import artifacts, params, tables
+from flows.running.children import end
+from tasks.files import artifacts, params
+from tasks.pages import tables
 
 ROUNDS = 2
 PREFECT = str(Path(sys.executable).with_name("prefect"))

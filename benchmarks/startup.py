@@ -1,7 +1,7 @@
 """What a stage costs besides what it computes: its start, and DVC.
 
 Cold start against warm start (``tasks.warm``); DVC as it is against DVC as runs call it, which
-reads and writes one entry of dvc.lock in place of all (``tasks.lockfile``).
+reads and writes one entry of dvc.lock in place of all (``tasks.graph.lockfile``).
 
     make bench        after `make run`; writes docs/startup.md
 
@@ -17,8 +17,10 @@ from pathlib import Path
 from statistics import mean, stdev
 from time import perf_counter
 
-from flows.children import warm
-from tasks import artifacts, lineage, tables
+from flows.running.children import warm
+from tasks.files import artifacts
+from tasks.graph import lineage
+from tasks.pages import tables
 
 PAIRS = 7
 STAGE = ("evaluate", "unlearn/imu")

@@ -30,14 +30,17 @@ from torchvision import transforms
 from torchvision.transforms import functional as pictures
 
 from benchmarks.influence import exponent, resnet18, synchronise
-from imu import loading, training
+from imu import training
 from imu.datasets import LabelledImages
-from imu.distributed import ALONE
+from imu.datasets.common.tensors import pixels
 from imu.influence import Config as Influence
 from imu.influence import influence
 from imu.models import resnet_small
-from imu.objective import Classification, Samples, normalised
-from tasks import artifacts, tables
+from imu.objectives import Classification, Samples, normalised
+from imu.training import loading
+from imu.training.distributed import ALONE
+from tasks.files import artifacts
+from tasks.pages import tables
 from tasks.train import operations
 
 CPU = torch.device("cpu")
@@ -296,7 +299,7 @@ def growth(device: torch.device, sizes: Sizes) -> list[str]:
         next(fit)
         times["epoch of training"].append([seconds(partial(next, fit)) for _ in range(3)])
         task = Classification(mean=MEAN, std=STD)
-        samples = Samples(*training.pixels(data, rows, device))
+        samples = Samples(*pixels(data, rows, device))
         scores = partial(influence, model.eval(), task, samples, Influence())
         scores()
         times["influence of all"].append([seconds(scores) for _ in range(3)])

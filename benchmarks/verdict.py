@@ -21,10 +21,12 @@ from torch import nn
 
 from imu import metrics, splitting, training, verdict
 from imu.datasets import LabelledImages, digits
+from imu.datasets.common.tensors import pixels
 from imu.models import resnet_small
-from imu.objective import Classification, Samples
+from imu.objectives import Classification, Samples
 from imu.unlearn import ForgetSet, logit_mask
-from tasks import artifacts, tables
+from tasks.files import artifacts
+from tasks.pages import tables
 
 CPU = torch.device("cpu")
 SEED = 100  # of splits and requests
@@ -52,7 +54,7 @@ class Setting:
         self.task = Classification(mean=data.mean, std=data.std)
         self.samples = {}
         for name in SETS:
-            images, labels = training.pixels(data, self.rows[name], CPU)
+            images, labels = pixels(data, self.rows[name], CPU)
             self.samples[name] = Samples(images.float() / data.scale, labels)
 
     def trained(self, name: str, seed: int) -> nn.Module:

@@ -20,8 +20,9 @@ from time import sleep
 import httpx
 
 from benchmarks.orchestration import PREFECT, clone, run, seconds, server
-from flows.children import end
-from tasks import artifacts, tables
+from flows.running.children import end
+from tasks.files import artifacts
+from tasks.pages import tables
 
 CELLS = 2
 IN_FLIGHT = 2

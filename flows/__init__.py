@@ -1,5 +1,5 @@
 """Prefect flows: the order of the stages, and where they run. No tensors here."""
 
-from flows.failures import say_plainly
+from flows.running.failures import say_plainly
 
 say_plainly()  # here, as a flow is entered by command, by a worker and by another module

@@ -26,7 +26,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
 from pydantic import SecretStr
 
-from flows import pages
+from flows.running import pages
 
 POOLS = {
     "cpu": "Hosts without an accelerator: they run the flows, and stages that ask for none.",

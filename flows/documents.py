@@ -7,9 +7,6 @@
                                       parameters -> docs/results-x.md; --scenarios: some)
     python -m flows.documents tune    a class, a fraction; seeds 100, 101, 102, other splits
                                       -> docs/tuning-digits.md and .csv
-    python -m flows.documents research    ideas of docs/research.yaml, where it says
-                                      -> docs/research.md and research-*.csv
-                                      (--trials digits: not in the others)
 
 Each pipeline is a cell, as in a sweep: what was stopped goes on where it was.
 """
@@ -22,15 +19,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.cells import Cell
-from flows.children import warm
-from flows.failures import EXPLAINED
-from flows.holding import only_run
 from flows.pipeline import JOBS
-from flows.research import research
+from flows.running.cells import Cell
+from flows.running.children import warm
+from flows.running.failures import EXPLAINED
+from flows.running.holding import only_run
+from flows.searching.tuning import PREPARED, in_every_cell, tuning_cells
 from flows.sweep import swept
-from flows.tuning import PREPARED, in_every_cell, tuning_cells
-from tasks import artifacts, params, results, results_page, tables, unlearn
+from tasks import unlearn
+from tasks.files import artifacts, params
+from tasks.pages import results, results_page, tables
 
 REPORTED = (0, 1, 2)
 MEMBERS = 8  # networks per family and cell; the seeds make them three families
@@ -107,7 +105,7 @@ def tune(root: Path, jobs: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m flows.documents", description=__doc__)
-    parser.add_argument("command", choices=("table", "tune", "research"))
+    parser.add_argument("command", choices=("table", "tune"))
     parser.add_argument(
         "--shipped", action="store_true", help="table: the methods of params.yaml, not all"
     )
@@ -115,9 +113,6 @@ def main() -> None:
         "--with", type=Path, dest="settings", help="table: a YAML file of dotted path: value"
     )
     parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=SCENARIOS)
-    parser.add_argument(
-        "--trials", nargs="+", default=(), help="research: of docs/research.yaml; none: all"
-    )
     parser.add_argument("--jobs", type=int, default=JOBS, help="stages at the same time")
     arguments = parser.parse_args()
     root = Path.cwd()
@@ -133,10 +128,8 @@ def main() -> None:
                         settings=arguments.settings,
                         scenarios=arguments.scenarios,
                     )
-                elif arguments.command == "tune":
-                    tune(root, arguments.jobs)
                 else:
-                    research(root, arguments.jobs, arguments.trials)
+                    tune(root, arguments.jobs)
         except EXPLAINED as error:
             sys.exit(f"{arguments.command} failed: {error}")
 

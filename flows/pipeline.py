@@ -21,17 +21,19 @@ from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 from pydantic import Field
 
-from flows import pages
-from flows.cells import Cell, clean_commit, prepare
-from flows.children import ChildError, Children, warm
-from flows.failures import EXPLAINED
-from flows.holding import only_run
-from flows.pools import Pools
-from flows.requests import Method, Request
-from flows.stages import run_stages
+from flows.running import pages
+from flows.running.cells import Cell, clean_commit, prepare
+from flows.running.children import ChildError, Children, warm
+from flows.running.failures import EXPLAINED
+from flows.running.holding import only_run
+from flows.running.pools import Pools
+from flows.running.requests import Method, Request
+from flows.running.stages import run_stages
 from imu.verdict import Outcome
-from tasks import lineage, params, tracking
-from tasks.workspace import BASELINES
+from tasks.files import params
+from tasks.files.workspace import BASELINES
+from tasks.graph import lineage
+from tasks.tracking import runs
 
 JOBS = os.cpu_count() or 1
 WANTED: Outcome = "indistinguishable"
@@ -186,7 +188,7 @@ def run_workspace(
     ids = {
         "IMU_PARENT": f"prefect-{flow_run.id}",
         "IMU_TAGS": json.dumps(run_tags()),
-        "MLFLOW_TRACKING_URI": tracking.store(root),
+        "MLFLOW_TRACKING_URI": runs.store(root),
     }
     children = Children(folder, {**environment, **ids})
     try:

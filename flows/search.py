@@ -25,19 +25,29 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.exceptions import ParameterTypeError
 from pydantic import Field
 
-from flows import space as spaces
-from flows.cells import FOLDER, Cell, clean_commit, fingerprint
-from flows.children import ChildError, Children, warm
-from flows.failures import EXPLAINED
-from flows.holding import only_run
 from flows.pipeline import JOBS, Jobs, entry_of, warmed
-from flows.requests import Method
-from flows.space import Space
-from flows.study import Study, Trial
+from flows.running.cells import FOLDER, Cell, clean_commit, fingerprint
+from flows.running.children import ChildError, Children, warm
+from flows.running.failures import EXPLAINED
+from flows.running.holding import only_run
+from flows.running.requests import Method
+from flows.searching import space as spaces
+from flows.searching.space import Space
+from flows.searching.study import Study, Trial
+from flows.searching.tuning import (
+    CLASSES,
+    PREPARED,
+    SCENARIOS,
+    Judge,
+    judge_in,
+    label,
+    tuning_cells,
+)
 from flows.sweep import grouped, of_run, run_cells
-from flows.tuning import CLASSES, PREPARED, SCENARIOS, Judge, judge_in, label, tuning_cells
-from tasks import artifacts, params, search_page, tune
-from tasks.search_page import Searched
+from tasks import tune
+from tasks.files import artifacts, params
+from tasks.pages import search_page
+from tasks.pages.search_page import Searched
 
 
 @flow(name="search", flow_run_name="{name}", validate_parameters=True)

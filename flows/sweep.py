@@ -23,11 +23,6 @@ from prefect.artifacts import (
 from prefect.runtime import flow_run
 from pydantic import Field
 
-from flows import pages
-from flows.cells import FOLDER, Cell, clean_commit, prepare
-from flows.children import ChildError, Children, end_everything
-from flows.failures import EXPLAINED
-from flows.holding import only_run
 from flows.pipeline import (
     AS_IT_IS,
     JOBS,
@@ -37,8 +32,15 @@ from flows.pipeline import (
     run_workspace,
     warmed,
 )
-from flows.requests import Method, Request
-from tasks import artifacts, params, results, results_page, tracking
+from flows.running import pages
+from flows.running.cells import FOLDER, Cell, clean_commit, prepare
+from flows.running.children import ChildError, Children, end_everything
+from flows.running.failures import EXPLAINED
+from flows.running.holding import only_run
+from flows.running.requests import Method, Request
+from tasks.files import artifacts, params
+from tasks.pages import results, results_page
+from tasks.tracking import runs
 
 HTML = (
     '<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>'
@@ -75,7 +77,7 @@ def run_cell(
     part: how the names of the stages begin that are to run; none: all. A part has no results.
     """
     folder = prepare(root, cell)
-    environment = {tracking.GROUP: group}
+    environment = {runs.GROUP: group}
     with only_run(folder):
         ran = run_workspace(root, folder, cell, environment, jobs=jobs, pools=pools, part=part)
     return {"folder": str(folder), "results": ran["page"].get("results", {})}
@@ -127,7 +129,7 @@ def of_run(root: Path) -> dict[str, str]:
     return {
         "IMU_PARENT": f"prefect-{flow_run.id}",
         "IMU_TAGS": json.dumps(run_tags()),
-        "MLFLOW_TRACKING_URI": tracking.store(root),
+        "MLFLOW_TRACKING_URI": runs.store(root),
     }
 
 

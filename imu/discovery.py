@@ -12,7 +12,7 @@ def names(package: str) -> tuple[str, ...]:
     spec = importlib.util.find_spec(package)  # does not import what may take seconds to
     assert spec is not None
     found = pkgutil.iter_modules(spec.submodule_search_locations)
-    return tuple(sorted(m.name for m in found if not m.name.startswith("_")))
+    return tuple(sorted(m.name for m in found if not m.name.startswith("_") and not m.ispkg))
 
 
 def load(package: str, name: str) -> ModuleType:

@@ -14,12 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 
-from imu import distributed
-from imu.augmentation import Moves
 from imu.datasets import LabelledImages
-from imu.loading import Source
-from imu.objective import Objective, Samples, normalised, predictions
-from imu.objective import margins as margins_of
+from imu.objectives import Objective, Samples, normalised, predictions
+from imu.objectives import margins as margins_of
 from imu.training import (
     Config,
     Draw,
@@ -28,11 +25,14 @@ from imu.training import (
     batches,
     cross_entropy,
     descent,
+    distributed,
     diverged,
     draws,
     sourced,
     steps_per_epoch,
 )
+from imu.training.augmentation import Moves
+from imu.training.loading import Source
 
 State = dict[str, Tensor]  # every tensor (members, ...)
 

@@ -43,7 +43,7 @@ def main(arguments: list[str], *, forked: bool = False) -> int:
             return status
         print(f"no warm start at {os.environ['IMU_WARM']}: starting cold", flush=True)
     if arguments[0] in ("data", "dvc"):
-        from tasks import torn
+        from tasks.graph import torn
 
         try:
             torn.mend(Path.cwd())
@@ -53,12 +53,14 @@ def main(arguments: list[str], *, forked: bool = False) -> int:
     if arguments[0] == "dvc":
         from dvc.cli import main as dvc
 
-        from tasks import lockfile
+        from tasks.graph import lockfile
 
         lockfile.by_stage()
         return dvc(arguments[1:])
-    from tasks import data, lineage, session, summary, tracking
-    from tasks.workspace import Workspace
+    from tasks import data
+    from tasks.files.workspace import Workspace
+    from tasks.graph import lineage
+    from tasks.tracking import runs, session, summary
 
     workspace = Workspace(Path.cwd())
     try:
@@ -74,7 +76,8 @@ def main(arguments: list[str], *, forked: bool = False) -> int:
 
                 check.everything(workspace)
             case ["entries"]:
-                from tasks import params, unlearn
+                from tasks import unlearn
+                from tasks.files import params
 
                 for name, entry in unlearn.entries().items():
                     print(f"  {params.line({name: entry})}")
@@ -87,7 +90,7 @@ def main(arguments: list[str], *, forked: bool = False) -> int:
 
                 print(json.dumps(tune.asked(workspace, content)))
             case ["store"]:
-                tracking.Tracker(workspace)
+                runs.Tracker(workspace)
             case ["show"]:
                 print(summary.shown(workspace))
             case ["restore", name]:

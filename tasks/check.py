@@ -4,9 +4,10 @@ from pathlib import Path
 
 from imu import discovery, influence, splitting, training, verdict
 from imu.datasets import Source
-from tasks import ensemble, params, retrain, unlearn
-from tasks.params import ParameterError
-from tasks.workspace import OWN, Original, Pixels, Runtime, Workspace
+from tasks import ensemble, retrain, unlearn
+from tasks.files import params
+from tasks.files.params import ParameterError
+from tasks.files.workspace import OWN, Original, Pixels, Runtime, Workspace
 
 SECTIONS = {
     "seed": int,

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from imu import discovery
 from imu.datasets import Source, made_from
-from tasks import params
-from tasks.artifacts import ArtifactError
-from tasks.workspace import Workspace
+from tasks.files import params
+from tasks.files.artifacts import ArtifactError
+from tasks.files.workspace import Workspace
 
 POINTER = "data.dvc"
 

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from imu import ensemble, metrics, training
-from imu.objective import predictions
-from tasks import artifacts, params
-from tasks.record import Record
-from tasks.samples import load_samples
-from tasks.workspace import NOT_RETRAINED, Stopwatch, Workspace, built
+from imu.objectives import predictions
+from tasks.files import artifacts, params
+from tasks.files.samples import load_samples
+from tasks.files.workspace import NOT_RETRAINED, Stopwatch, Workspace, built
+from tasks.tracking.record import Record
 
 SETS = ("forget", "retain", "validation")
 MOST = 1000  # networks in a family

@@ -11,11 +11,13 @@ from torch import nn
 from imu import metrics
 from imu.cost import rte
 from imu.metrics import accuracy
-from imu.objective import Objective, Samples, predictions
-from tasks import artifacts, params, slices, unlearn
-from tasks.record import Record
-from tasks.samples import load_samples
-from tasks.workspace import NOT_RETRAINED, Workspace, load_model
+from imu.objectives import Objective, Samples, predictions
+from tasks import unlearn
+from tasks.files import artifacts, params
+from tasks.files.samples import load_samples
+from tasks.files.workspace import NOT_RETRAINED, Workspace, load_model
+from tasks.pages import slices
+from tasks.tracking.record import Record
 
 REFERENCE = "retrain/reference"
 SETS = ("forget", "retain", "validation", "test")

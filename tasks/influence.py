@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 from imu import influence
 from imu.cost import FlopCounter
-from imu.objective import Objective, Samples, predictions
-from tasks import artifacts, params
-from tasks.record import Record
-from tasks.samples import load_samples
-from tasks.workspace import Stopwatch, Workspace, load_model
+from imu.objectives import Objective, Samples, predictions
+from tasks.files import artifacts, params
+from tasks.files.samples import load_samples
+from tasks.files.workspace import Stopwatch, Workspace, load_model
+from tasks.tracking.record import Record
 
 
 def run(workspace: Workspace, item: None) -> float:

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from imu import ensemble, influence, metrics
 from imu import unlearn as methods
-from imu.objective import predictions
-from tasks import artifacts, params, unlearn
+from imu.objectives import predictions
+from tasks import unlearn
 from tasks.ensemble import SETS, absent, read_margins, read_networks
+from tasks.files import artifacts, params
+from tasks.files.samples import load_samples
+from tasks.files.workspace import Stopwatch, Workspace
 from tasks.influence import scored
-from tasks.record import Record
-from tasks.samples import load_samples
-from tasks.workspace import Stopwatch, Workspace
+from tasks.tracking.record import Record
 
 ORACLES = "oracle"
 

@@ -5,9 +5,10 @@ from typing import Any
 
 import pandas as pd
 
-from tasks import artifacts, findings, lineup, report_page
-from tasks.record import Record
-from tasks.workspace import Workspace
+from tasks.files import artifacts
+from tasks.files.workspace import Workspace
+from tasks.pages import findings, lineup, report_page
+from tasks.tracking.record import Record
 
 
 def run(workspace: Workspace, item: None) -> float | None:

@@ -5,9 +5,10 @@ from dataclasses import asdict, dataclass
 import pandas as pd
 
 from imu import training
-from tasks import artifacts, params, train
-from tasks.record import Record
-from tasks.workspace import NOT_RETRAINED, Workspace
+from tasks import train
+from tasks.files import artifacts, params
+from tasks.files.workspace import NOT_RETRAINED, Workspace
+from tasks.tracking.record import Record
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,10 @@ import pandas as pd
 
 from imu import splitting
 from imu.datasets import Source
-from tasks import artifacts, params
 from tasks.data import require_source
-from tasks.record import Record
-from tasks.workspace import Workspace, digest
+from tasks.files import artifacts, params
+from tasks.files.workspace import Workspace, digest
+from tasks.tracking.record import Record
 
 
 def run(workspace: Workspace, item: None) -> float | None:

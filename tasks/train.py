@@ -14,15 +14,16 @@ import pandas as pd
 import torch
 from torch import nn
 
-from imu import checkpoint, distributed, training
+from imu import checkpoint, training
 from imu.cost import FlopCounter
 from imu.datasets import LabelledImages
 from imu.models import evaluating
-from imu.objective import mean_cross_entropy, normalised, predictions
-from tasks import artifacts, params
-from tasks.record import Record
-from tasks.samples import load_samples
-from tasks.workspace import Runtime, Stopwatch, Workspace
+from imu.objectives import mean_cross_entropy, normalised, predictions
+from imu.training import distributed
+from tasks.files import artifacts, params
+from tasks.files.samples import load_samples
+from tasks.files.workspace import Runtime, Stopwatch, Workspace
+from tasks.tracking.record import Record
 
 
 def run(workspace: Workspace, item: None) -> float | None:

@@ -1,6 +1,6 @@
 """Candidates for the parameters of methods, judged without the reported data.
 
-Runs in a cell of ``flows.tuning``: another training seed, split seed and forget set than
+Runs in a cell of ``flows.searching.tuning``: another training seed, split seed and forget set than
 any reported ones. A candidate is judged by its gap, the mean distance in points to that cell's
 retrained reference over
     FA    accuracy on the forget set
@@ -24,10 +24,11 @@ from torch import nn
 
 from imu import discovery
 from imu import unlearn as methods
-from imu.objective import Objective, Samples, predictions
-from tasks import artifacts, params, unlearn
-from tasks.samples import load_samples
-from tasks.workspace import Workspace, load_model
+from imu.objectives import Objective, Samples, predictions
+from tasks import unlearn
+from tasks.files import artifacts, params
+from tasks.files.samples import load_samples
+from tasks.files.workspace import Workspace, load_model
 
 Sets = Mapping[str, Samples]
 SETS = ("forget", "retain", "validation")

@@ -14,11 +14,11 @@ from torch import Tensor
 from imu import discovery
 from imu import unlearn as methods
 from imu.cost import FlopCounter
-from imu.objective import Samples
-from tasks import artifacts, params
-from tasks.record import Record
-from tasks.samples import load_samples
-from tasks.workspace import Stopwatch, Workspace, load_model
+from imu.objectives import Samples
+from tasks.files import artifacts, params
+from tasks.files.samples import load_samples
+from tasks.files.workspace import Stopwatch, Workspace, load_model
+from tasks.tracking.record import Record
 
 
 def run(workspace: Workspace, item: str) -> float:

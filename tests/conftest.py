@@ -19,7 +19,7 @@ from filelock import FileLock
 from ruamel.yaml import YAML
 
 from benchmarks.orchestration import server
-from flows.children import warm
+from flows.running.children import warm
 
 REPOSITORY = Path(__file__).parent.parent
 SMALL = {

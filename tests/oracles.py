@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from imu.objective import Objective, Samples
+from imu.objectives import Objective, Samples
 
 Rows = Tensor | np.ndarray
 

@@ -249,9 +249,9 @@ class _Module(backend_registration._DummyBackendModule):
 
 
 def main(arguments: list[str]) -> None:
-    from tasks import lineage
-    from tasks.stages import module_of
-    from tasks.workspace import Workspace
+    from tasks.files.workspace import Workspace
+    from tasks.graph import lineage
+    from tasks.tracking.stages import module_of
 
     register()
     stages = [name for name in arguments if name != "--near"]

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from imu.influence import head_influence, parameter_influence
 from imu.models import resnet_small
-from imu.objective import IGNORED, Classification, Samples, mean_cross_entropy
+from imu.objectives import IGNORED, Classification, Samples, mean_cross_entropy
 from tests import oracles
 
 DAMPING = 0.01

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tasks import unlearn
-from tasks.workspace import Workspace
+from tasks.files.workspace import Workspace
 from tests.conftest import change, make_workspace, run
 
 pytestmark = pytest.mark.slow

@@ -19,8 +19,8 @@ from ruamel.yaml import YAML
 
 from benchmarks.orchestration import free_port
 from flows import deploy
-from flows.cells import Cell
-from flows.children import end
+from flows.running.cells import Cell
+from flows.running.children import end
 from tests.conftest import commit, keep, make_workspace, processes_in, run, started
 
 pytestmark = pytest.mark.slow

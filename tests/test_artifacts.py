@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 import torch
 
-from tasks import artifacts
-from tasks.artifacts import ArtifactError
+from tasks.files import artifacts
+from tasks.files.artifacts import ArtifactError
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).parents[1]
@@ -139,7 +139,7 @@ def test_a_kill_while_writing_leaves_the_old_file(tmp_path, old):
     code = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
-        "from tasks.artifacts import replacing\n"
+        "from tasks.files.artifacts import replacing\n"
         "with replacing(Path(sys.argv[1])) as temporary:\n"
         "    temporary.write_text('half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"

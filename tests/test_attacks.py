@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from imu import training
 from imu.datasets import digits
+from imu.datasets.common.tensors import pixels
 from imu.metrics import (
     Measured,
     Outputs,
@@ -23,7 +24,7 @@ from imu.metrics import (
     prototype_relearning,
 )
 from imu.models import head, resnet_small
-from imu.objective import Classification, Samples
+from imu.objectives import Classification, Samples
 from imu.unlearn import ForgetSet, logit_mask
 from tests import oracles
 from tests.test_metrics import changed
@@ -413,7 +414,7 @@ def trained(tmp_path_factory) -> dict[str, Subject]:
     sets = {"forget": seen[of_class], "retain": seen[~of_class], **rest}
     samples = {}
     for name, rows in sets.items():
-        images, labels = training.pixels(data, rows.tolist(), torch.device("cpu"))
+        images, labels = pixels(data, rows.tolist(), torch.device("cpu"))
         samples[name] = Samples(images.float() / data.scale, labels)
     models = {}
     for name, rows in (("original", seen), ("retrained", sets["retain"])):

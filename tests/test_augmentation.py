@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from imu.augmentation import Moves, augmented, draw
+from imu.training.augmentation import Moves, augmented, draw
 from tests import oracles
 
 N, HEIGHT, WIDTH = 6, 5, 4

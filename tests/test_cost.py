@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from imu.cost import FlopCounter
 from imu.influence import parameter_influence
 from imu.models import vit
-from imu.objective import Classification, Samples
+from imu.objectives import Classification, Samples
 
 torch.set_num_threads(1)
 

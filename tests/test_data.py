@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from imu.datasets import Source, made_from
-from tasks.artifacts import ArtifactError
 from tasks.data import prepare
-from tasks.workspace import Workspace
+from tasks.files.artifacts import ArtifactError
+from tasks.files.workspace import Workspace
 from tests.conftest import change, make_workspace, run
 from tests.tiny_sources import random_images, save
 

@@ -11,9 +11,9 @@ import pytest
 from prefect.logging import disable_run_logger
 from ruamel.yaml import YAML
 
-from flows.cells import Cell, clean_commit
-from flows.children import ChildError
-from flows.pools import run_stage
+from flows.running.cells import Cell, clean_commit
+from flows.running.children import ChildError
+from flows.running.pools import run_stage
 from tests.conftest import commit, make_workspace, run
 
 pytestmark = pytest.mark.slow

@@ -16,9 +16,10 @@ import torch
 from torch import distributed as dist
 from torch import nn
 
-from imu import distributed, ensemble, training
+from imu import ensemble, training
 from imu.models import resnet_small
-from tasks.workspace import Runtime
+from imu.training import distributed
+from tasks.files.workspace import Runtime
 from tests.conftest import REPOSITORY, make_workspace, processes_in, run, started
 from tests.test_ensemble import CONFIG, CPU, ROWS, Double, farness, noise
 

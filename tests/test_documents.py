@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 
 from flows import documents
-from flows.cells import prepare
-from flows.tuning import tuning_cells
+from flows.running.cells import prepare
+from flows.searching.tuning import tuning_cells
 from imu.splitting import Config
-from tasks import params
+from tasks.files import params
 from tests.conftest import REPOSITORY, make_workspace, run
 
 SETTINGS = REPOSITORY / "settings"
@@ -21,8 +21,8 @@ MODELS = ("nothing", "logit_mask", "imu")
 # `make table` with two cells and few models.
 TWO_CELLS = f"""
 from flows import documents
-from flows.cells import Cell
-from tasks import params
+from flows.running.cells import Cell
+from tasks.files import params
 def cells(root, shipped, settings, scenarios):
     few = {{name: params.section(root, "unlearn")[name] for name in {MODELS}}}
     retrained = {{name: params.section(root, "retrain")[name] for name in ("reference", "floor")}}

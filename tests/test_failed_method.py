@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 
 from imu.unlearn import UnlearningError, fine_tune
-from tasks import artifacts, report, unlearn
-from tasks.tracking import Tracker
-from tasks.workspace import Workspace
+from tasks import report, unlearn
+from tasks.files import artifacts
+from tasks.files.workspace import Workspace
+from tasks.tracking.runs import Tracker
 from tests.conftest import keep, make_workspace, run
 
 

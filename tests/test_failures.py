@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from flows.children import ChildError
+from flows.running.children import ChildError
 from tests.conftest import change, processes_in, run, with_prefect
 
 # The names of both runs are in the log that Prefect's page shows as well.
 IMPOSSIBLE = """
 from flows.pipeline import pipeline
-from flows.requests import Request
+from flows.running.requests import Request
 for asked in (Request(settings={"train.epoch": 1}), Request(classes=["3"])):
     pipeline(request=asked, return_state=True)
 """

@@ -7,9 +7,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.children import warm
-from tasks.tracking import Tracker
-from tasks.workspace import Workspace
+from flows.running.children import warm
+from tasks.files.workspace import Workspace
+from tasks.tracking.runs import Tracker
 from tests.conftest import change, make_workspace, processes_in, run, started
 
 pytestmark = pytest.mark.slow

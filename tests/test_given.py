@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from imu import discovery, unlearn
-from imu.objective import Classification, Samples
+from imu.objectives import Classification, Samples
 from imu.unlearn import ForgetSet
-from imu.unlearn._descent import Sgd
+from imu.unlearn.common.descent import Sgd
 
 torch.set_num_threads(1)
 

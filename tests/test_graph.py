@@ -10,12 +10,12 @@ import mlflow
 import pytest
 from ruamel.yaml import YAML
 
-from flows.stages import weights
-from tasks import lineage
+from flows.running.stages import weights
+from tasks.graph import lineage
 from tests.conftest import REPOSITORY, run
 
 # Parameters are watched by value, records and times do not shape outputs.
-NOT_OUTPUT = {"tasks", "tasks.params", "tasks.record", "imu"}
+NOT_OUTPUT = {"tasks", "tasks.files.params", "tasks.tracking.record", "imu"}
 
 
 @cache
@@ -53,7 +53,7 @@ def test_a_stage_depends_on_all_code_that_it_imports(name: str) -> None:
 
 
 def test_every_method_of_params_yaml_is_a_stage_and_an_evaluation() -> None:
-    from tasks import params
+    from tasks.files import params
 
     stages = watched(REPOSITORY)
     for item in params.section(REPOSITORY, "unlearn"):
@@ -62,7 +62,7 @@ def test_every_method_of_params_yaml_is_a_stage_and_an_evaluation() -> None:
 
 def test_unlearning_depends_on_retain_data_only_where_the_method_declares_it() -> None:
     from imu import discovery
-    from tasks import params
+    from tasks.files import params
 
     entries = params.section(REPOSITORY, "unlearn")
     for name, (_, paths) in watched(REPOSITORY).items():

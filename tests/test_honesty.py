@@ -9,7 +9,7 @@ import torch
 from imu import ensemble, metrics, training, verdict
 from imu.datasets import digits
 from imu.models import resnet_small
-from imu.objective import Classification, Samples
+from imu.objectives import Classification, Samples
 from imu.unlearn import ForgetSet, logit_mask
 from tests.test_attacks import subject_of
 

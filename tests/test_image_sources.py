@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from imu.datasets import Source, _images, image_folder, image_table
+from imu.datasets import Source, image_folder, image_table
+from imu.datasets.common import decoding
 from tests.tiny_sources import random_images, save
 
 SQUARE = random_images(0, 3, 8, 8)
@@ -61,7 +62,7 @@ def scaled(pixels: np.ndarray, size: int) -> np.ndarray:
 def test_images_are_scaled_and_cropped_to_their_middle(height, width, top, left, tmp_path):
     image = random_images(1, 3, height, width)
     save(tmp_path / "a.png", image)
-    found = _images.decoded(tmp_path / "a.png", "a", 8)
+    found = decoding.decoded(tmp_path / "a.png", "a", 8)
     expected = scaled(image.transpose(1, 2, 0), 8)[top : top + 8, left : left + 8]
     # Weights are simple fractions, so that many a sum lies half-way between two grey levels.
     assert np.abs(found.transpose(1, 2, 0) - expected).max() <= 1
@@ -72,13 +73,13 @@ def test_pixels_of_the_right_size_stay_as_they_are(height, width, top, left, tmp
     image = random_images(2, 3, height, width)
     save(tmp_path / "a.png", image)
     expected = image[:, top : top + 8, left : left + 8]
-    assert np.array_equal(_images.decoded(tmp_path / "a.png", "a", 8), expected)
+    assert np.array_equal(decoding.decoded(tmp_path / "a.png", "a", 8), expected)
 
 
 def test_jpeg_is_decoded_as_pillow_does(tmp_path):
     Image.fromarray(SQUARE.transpose(1, 2, 0)).save(tmp_path / "a.jpg")
     expected = np.asarray(Image.open(tmp_path / "a.jpg")).transpose(2, 0, 1)
-    assert np.array_equal(_images.decoded(tmp_path / "a.jpg", "a", 8), expected)
+    assert np.array_equal(decoding.decoded(tmp_path / "a.jpg", "a", 8), expected)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA"])
@@ -86,23 +87,23 @@ def test_other_colours_become_rgb(mode, tmp_path):
     image = Image.fromarray(SQUARE.transpose(1, 2, 0)).convert(mode)
     image.save(tmp_path / "a.png")
     expected = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
-    assert np.array_equal(_images.decoded(tmp_path / "a.png", "a", 8), expected)
+    assert np.array_equal(decoding.decoded(tmp_path / "a.png", "a", 8), expected)
 
 
 @pytest.mark.parametrize(("dtype", "mode"), [(np.uint16, "I;16"), (np.float32, "F")])
 def test_more_than_eight_bits_are_refused_instead_of_cut_off(dtype, mode, tmp_path):
     Image.fromarray(np.full((8, 8), 300, dtype)).save(tmp_path / "a.tif")
     with pytest.raises(ValueError, match=f"picture a has pixels of mode {mode}, must have 8 bits"):
-        _images.decoded(tmp_path / "a.tif", "picture a", 8)
+        decoding.decoded(tmp_path / "a.tif", "picture a", 8)
 
 
 def test_blocks_keep_the_order(tmp_path, monkeypatch):
-    monkeypatch.setattr(_images, "BLOCK", 3)
+    monkeypatch.setattr(decoding, "BLOCK", 3)
     paths = [tmp_path / f"{i}.png" for i in range(8)]
     images = random_images(3, 8, 3, 8, 8)
     for path, image in zip(paths, images, strict=True):
         save(path, image)
-    blocks = list(_images.blocks(paths, list(map(str, paths)), 8))
+    blocks = list(decoding.blocks(paths, list(map(str, paths)), 8))
     assert [len(block) for block in blocks] == [3, 3, 2]
     assert np.array_equal(np.concatenate(blocks), images)
 

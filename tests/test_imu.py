@@ -6,9 +6,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from imu import discovery, unlearn
-from imu.objective import Classification, Samples
+from imu.objectives import Classification, Samples
 from imu.unlearn import ForgetSet, imu
-from imu.unlearn._descent import Sgd
+from imu.unlearn.common.descent import Sgd
 from tests import oracles
 
 torch.set_num_threads(1)

@@ -11,9 +11,9 @@ from imu.cost import FlopCounter
 from imu.influence import Config as Influence
 from imu.influence import influence
 from imu.models import head, resnet18, resnet_small, vgg16_bn, vit
-from imu.objective import Classification, Samples, features_and_logits, predictions
+from imu.objectives import Classification, Samples, features_and_logits, predictions
 from imu.unlearn import ForgetSet, UnlearningError, imu_deep
-from imu.unlearn._block import Block, last_block
+from imu.unlearn.common.block import Block, last_block
 from tests.test_unlearn import TASK, changed, class_wise, original, sample_wise
 
 torch.set_num_threads(1)

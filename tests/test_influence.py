@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from imu.influence import Config, ascent_weights, head_influence, influence, parameter_influence
-from imu.objective import Classification, Samples, predictions
+from imu.objectives import Classification, Samples, predictions
 from tests import oracles
 from tests.problems import (
     DAMPING,

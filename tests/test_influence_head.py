@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 from imu.influence import head_influence
 from imu.influence.head import full_scores, residuals
-from imu.objective import IGNORED
+from imu.objectives import IGNORED
 from tests import oracles
 from tests.problems import DAMPING, FORMS, TOLERANCES, closed_form, expected, farness, problem
 

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from imu.influence import Config, head_influence, influence, parameter_influence
 from imu.influence.parameters import chosen, per_sample_gradients
 from imu.influence.prefix import record, replaying
-from imu.objective import Samples, features_and_logits
+from imu.objectives import Samples, features_and_logits
 from tests import oracles
 from tests.problems import (
     CASES,

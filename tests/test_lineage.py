@@ -3,7 +3,7 @@
 import threading
 from pathlib import Path
 
-from tasks.lineage import locked
+from tasks.graph.lineage import locked
 from tests.conftest import run
 
 

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from imu import loading, training
+from imu import training
 from imu.datasets import LabelledImages
+from imu.training import loading
 from tests.test_training import CONFIG, CPU, same, separable, trained
 
 ROWS = list(range(70, 10, -1))

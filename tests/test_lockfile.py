@@ -13,7 +13,7 @@ from dvc.exceptions import DvcException
 from dvc.fs import LocalFileSystem
 from ruamel.yaml import YAML
 
-from tasks import lockfile
+from tasks.graph import lockfile
 from tests.conftest import REPOSITORY
 
 STAGES = ("split", "train", "unlearn@imu", "report")

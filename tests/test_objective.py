@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from imu import discovery, objective, unlearn
+from imu import discovery, unlearn
+from imu import objectives as objective
 from imu.models import head
-from imu.objective import IGNORED, Classification, Samples, features_and_logits, predictions
+from imu.objectives import IGNORED, Classification, Samples, features_and_logits, predictions
 from imu.unlearn import ForgetSet
 from tests import oracles
 

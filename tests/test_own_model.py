@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 from imu.datasets import image_table
-from tasks import params
+from tasks.files import params
 from tests.conftest import make_workspace, run
 
 CODE = """
@@ -148,7 +148,7 @@ def test_data_made_from_elsewhere_are_not_split(ran: Path) -> None:
 
 
 def test_pixels_are_normalised_as_the_weights_expect(ran: Path) -> None:
-    from tasks.workspace import Workspace
+    from tasks.files.workspace import Workspace
 
     before = (ran / "params.yaml").read_text()
     own = Workspace(ran).dataset()
@@ -220,8 +220,8 @@ from pathlib import Path
 import mlflow
 import numpy as np
 
-from tasks.tracking import Tracker
-from tasks.workspace import Workspace
+from tasks.tracking.runs import Tracker
+from tasks.files.workspace import Workspace
 
 tracker = Tracker(Workspace(Path.cwd()))
 key = json.loads(Path("runs/.times/unlearn@imu.json").read_text())["key"]
@@ -233,7 +233,7 @@ print("served", served.predict(np.zeros((2, 3, 8, 8), dtype=np.uint8)).round(6).
 
 
 def test_the_model_can_be_served(ran: Path) -> None:
-    from tasks.workspace import Workspace
+    from tasks.files.workspace import Workspace
 
     done = run("python", "-c", SERVED, cwd=ran).stdout
     found = json.loads(next(x for x in done.splitlines() if x.startswith("served"))[7:])
@@ -248,7 +248,7 @@ def test_the_model_can_be_served(ran: Path) -> None:
 
 def test_mlflow_does_not_say_that_given_weights_were_trained(ran: Path) -> None:
     from tasks import train
-    from tasks.workspace import Workspace
+    from tasks.files.workspace import Workspace
 
     logged = train.record(Workspace(ran), None).params
     assert logged["original"] == {"checkpoint": "own/mine.pt", "retrain": False}

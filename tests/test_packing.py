@@ -4,7 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imu.datasets import Source, _packed, made_from
+from imu.datasets import Source, made_from
+from imu.datasets.common import packed
 from tests.tiny_sources import random_images
 
 IMAGES = random_images(0, 7, 2, 3, 5)
@@ -19,7 +20,7 @@ def pack(folder: Path, blocks=None, **changes) -> None:
         "attributes": {"subject": [f"p{row % 3}" for row in range(7)]},
     }
     blocks = [IMAGES[:3], IMAGES[3:]] if blocks is None else blocks
-    _packed.write(folder, "x", blocks, **{**arguments, **changes})
+    packed.write(folder, "x", blocks, **{**arguments, **changes})
 
 
 def edit(folder: Path, **changes) -> None:
@@ -30,7 +31,7 @@ def edit(folder: Path, **changes) -> None:
 
 def test_what_is_loaded_is_what_was_packed(tmp_path):
     pack(tmp_path / "a")
-    data = _packed.load(tmp_path / "a", "x")
+    data = packed.load(tmp_path / "a", "x")
     assert isinstance(data.images, np.memmap)
     assert np.array_equal(data.images, IMAGES)
     assert data.labels.tolist() == [0, 1, 0, 1, 0, 1, 0]
@@ -43,7 +44,7 @@ def test_what_is_loaded_is_what_was_packed(tmp_path):
 
 def test_what_is_not_known_is_not_made_up(tmp_path):
     pack(tmp_path / "a", published_test=None, attributes=None)
-    data = _packed.load(tmp_path / "a", "x")
+    data = packed.load(tmp_path / "a", "x")
     assert data.published_test is None
     assert data.attributes == {}
 
@@ -51,7 +52,7 @@ def test_what_is_not_known_is_not_made_up(tmp_path):
 @pytest.mark.parametrize("size", [1, 3, 7])
 def test_mean_and_deviation_are_those_of_all_pixels_whatever_the_blocks(size, tmp_path):
     pack(tmp_path / "a", [IMAGES[start : start + size] for start in range(0, 7, size)])
-    data = _packed.load(tmp_path / "a", "x")
+    data = packed.load(tmp_path / "a", "x")
     pixels = IMAGES.astype(np.float64) / 255
     # Sums of 105 numbers below 1, in float64.
     assert np.allclose(data.mean, pixels.mean((0, 2, 3)), rtol=0, atol=1e-13)
@@ -118,7 +119,7 @@ def test_a_missing_file_is_named(name, tmp_path):
     with pytest.raises(
         FileNotFoundError, match=rf"{name} is missing: run `make data` or `dvc pull"
     ):
-        _packed.load(tmp_path / "a", "x")
+        packed.load(tmp_path / "a", "x")
 
 
 @pytest.mark.parametrize("name", ARRAYS)
@@ -128,7 +129,7 @@ def test_a_changed_array_is_refused(name, tmp_path):
     array = np.load(path)
     np.save(path, np.roll(array, 1))
     with pytest.raises(ValueError, match=rf"{name} is not what about.json says: its sha256 is"):
-        _packed.load(tmp_path / "a", "x")
+        packed.load(tmp_path / "a", "x")
 
 
 @pytest.mark.parametrize(
@@ -142,7 +143,7 @@ def test_images_of_another_shape_or_type_are_refused(array, message, tmp_path):
     pack(tmp_path / "a")
     np.save(tmp_path / "a" / "images.npy", array)
     with pytest.raises(ValueError, match=rf"images.npy is not what about.json says: {message}"):
-        _packed.load(tmp_path / "a", "x")
+        packed.load(tmp_path / "a", "x")
 
 
 @pytest.mark.parametrize("name", ["images.npy", "labels.npy"])
@@ -151,7 +152,7 @@ def test_a_truncated_array_is_refused(name, tmp_path):
     path = tmp_path / "a" / name
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ValueError, match=rf"{name} is truncated or damaged .*: restore it with"):
-        _packed.load(tmp_path / "a", "x")
+        packed.load(tmp_path / "a", "x")
 
 
 @pytest.mark.parametrize(
@@ -168,7 +169,7 @@ def test_a_damaged_description_is_refused(content, message, tmp_path):
     pack(tmp_path / "a")
     (tmp_path / "a" / "about.json").write_text(content)
     with pytest.raises(ValueError, match=rf"about.json is damaged \(.*{message}.*restore it with"):
-        _packed.load(tmp_path / "a", "x")
+        packed.load(tmp_path / "a", "x")
     assert made_from(tmp_path / "a") is None
 
 
@@ -177,7 +178,7 @@ def test_a_damaged_list_of_arrays_is_refused(arrays, tmp_path):
     pack(tmp_path / "a")
     edit(tmp_path / "a", arrays=arrays)
     with pytest.raises(ValueError, match=r"about.json is damaged \("):
-        _packed.load(tmp_path / "a", "x")
+        packed.load(tmp_path / "a", "x")
 
 
 def test_the_source_is_kept(tmp_path):

@@ -8,8 +8,10 @@ import pytest
 from imu import discovery, influence, splitting, training, verdict
 from imu import unlearn as methods
 from imu.datasets import Source
-from tasks import ensemble, params, retrain, tables, tune, unlearn
-from tasks.workspace import Original, Pixels, Runtime
+from tasks import ensemble, retrain, tune, unlearn
+from tasks.files import params
+from tasks.files.workspace import Original, Pixels, Runtime
+from tasks.pages import tables
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = params.read(ROOT)

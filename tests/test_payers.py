@@ -6,8 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tasks import artifacts, params, payers
-from tasks.workspace import Workspace
+from research import payers
+from tasks.files import artifacts, params
+from tasks.files.workspace import Workspace
 from tests.conftest import REPOSITORY, keep
 
 

@@ -11,9 +11,10 @@ import psutil
 import pytest
 from ruamel.yaml import YAML
 
-from tasks import lineage, report
-from tasks.tracking import Tracker
-from tasks.workspace import Workspace
+from tasks import report
+from tasks.files.workspace import Workspace
+from tasks.graph import lineage
+from tasks.tracking.runs import Tracker
 from tests.conftest import change, make_workspace, processes_in, run, started
 
 pytestmark = pytest.mark.slow
@@ -148,7 +149,7 @@ def test_a_logged_model_serves_the_probabilities_of_the_stored_one(ran: Path) ->
     import mlflow
     import torch
 
-    from tasks.workspace import load_model
+    from tasks.files.workspace import load_model
 
     tracker = Tracker(Workspace(ran))
     stage = nested(ran, parents(ran)[-2].info.run_id)["unlearn@imu"]
@@ -247,7 +248,7 @@ def test_a_fresh_run_elsewhere_agrees_to_the_last_bit(
 
 
 def test_a_second_run_in_the_workspace_is_refused(ran: Path) -> None:
-    from flows.holding import only_run
+    from flows.running.holding import only_run
 
     before = (ran / "dvc.lock").read_bytes()
     with only_run(ran):

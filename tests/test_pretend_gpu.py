@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks import lineage, params, unlearn
+from tasks import unlearn
+from tasks.files import params
+from tasks.graph import lineage
 from tests.conftest import REPOSITORY, make_workspace, run
 
 TRIED = """

@@ -8,7 +8,7 @@ from ruamel.yaml import YAML
 
 from imu import discovery, unlearn
 from imu.models import resnet_small
-from tasks import params
+from tasks.files import params
 from tasks.unlearn import entries
 from tests.conftest import REPOSITORY
 

@@ -12,8 +12,10 @@ import pytest
 
 from imu import metrics
 from imu.datasets import digits
-from tasks import artifacts, figures, findings, lineup, params, report, report_page
-from tasks.workspace import Workspace, digest
+from tasks import report
+from tasks.files import artifacts, params
+from tasks.files.workspace import Workspace, digest
+from tasks.pages import figures, findings, lineup, report_page
 
 PARAMETERS = """\
 # <script>alert("parameters")</script>

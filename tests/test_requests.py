@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from flows.cells import Cell, CommitError, clean_commit, prepare
 from flows.pipeline import entries_of
-from flows.requests import Method, Request
-from tasks import params
+from flows.running.cells import Cell, CommitError, clean_commit, prepare
+from flows.running.requests import Method, Request
+from tasks.files import params
 from tests.conftest import REPOSITORY, commit, make_workspace, run
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from flows import research
-from tasks import params, unlearn
+from research import trials as research
+from tasks import unlearn
+from tasks.files import params
 from tests.conftest import REPOSITORY
 
 TRIALS = {"digits": {"scenarios": ["class"]}}

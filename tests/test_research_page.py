@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from tasks import research_page
+from research import page as research_page
 
 COLUMNS = (
     "probe_5",

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from imu import discovery, unlearn
-from imu.objective import Classification, Samples
-from imu.unlearn import ForgetSet, UnlearningError, _labels, salun, woodfisher
-from imu.unlearn._adversarial import fgsm, nearest, pgd
-from imu.unlearn._descent import Sgd
+from imu.objectives import Classification, Samples
+from imu.unlearn import ForgetSet, UnlearningError, salun, woodfisher
+from imu.unlearn.common import labels
+from imu.unlearn.common.adversarial import fgsm, nearest, pgd
+from imu.unlearn.common.descent import Sgd
 from tests import oracles
 
 torch.set_num_threads(1)
@@ -111,7 +112,7 @@ def generator() -> torch.Generator:
 
 def own_labels() -> list[int]:
     """The wrong labels that a method with this seed draws first."""
-    return _labels.random_other(FORGET.targets, CLASSES, generator()).tolist()
+    return labels.random_other(FORGET.targets, CLASSES, generator()).tolist()
 
 
 # A method, its settings, and its loss. ``at`` is the state before, ``first`` the original; a
@@ -258,7 +259,7 @@ def test_momentum_and_weight_decay_are_those_of_sgd():
 def test_random_labels_are_wrong_and_each_wrong_one_comes_equally_often():
     targets = (torch.arange(30000) % 5).view(-1, 2)
     targets[:50, 1] = -100
-    found = _labels.random_other(targets, 5, generator())
+    found = labels.random_other(targets, 5, generator())
     kept = targets == -100
     assert (found[kept] == -100).all()
     assert (found != targets)[~kept].all()

@@ -11,17 +11,18 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
-from flows import space as spaces
-from flows import tuning
-from flows.requests import Method
+from flows.running.requests import Method
 from flows.search import identity, understood
-from flows.space import Range
-from flows.study import Study
-from flows.tuning import Outcome
-from tasks import artifacts, params, search_page, summary
-from tasks.tracking import Tracker
+from flows.searching import space as spaces
+from flows.searching import tuning
+from flows.searching.space import Range
+from flows.searching.study import Study
+from flows.searching.tuning import Outcome
+from tasks.files import artifacts, params
+from tasks.files.workspace import Workspace
+from tasks.pages import search_page
+from tasks.tracking.runs import Tracker, summary
 from tasks.unlearn import entries
-from tasks.workspace import Workspace
 from tests.conftest import REPOSITORY, keep, make_workspace, run, started
 
 IMU = entries()["imu"]

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from imu.metrics import Outputs
-from tasks import slices
+from tasks.pages import slices
 
 LABELS = {"forget": [1, 1, 0], "retain": [0, 0, 1], "test": [0, 1]}
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from flows import sweep
-from flows.cells import Cell, prepare
-from flows.requests import Method, Request
-from tasks import params
+from flows.running.cells import Cell, prepare
+from flows.running.requests import Method, Request
+from tasks.files import params
 from tests.conftest import REPOSITORY
 
 

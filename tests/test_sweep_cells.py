@@ -5,13 +5,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tasks.tracking import Tracker
-from tasks.workspace import Workspace
+from tasks.files.workspace import Workspace
+from tasks.tracking.runs import Tracker
 from tests.conftest import keep, make_workspace, run
 
 # Two cells at a time, of which one cannot be: its class is none of the digits.
 ASKED = """
-from flows.requests import Request
+from flows.running.requests import Request
 from flows.sweep import sweep
 requests = [Request(scenario="class", classes=[name]) for name in ("8", "eight")]
 sweep(name="trial", requests=requests, methods=["imu"], seeds=[0], in_flight=2, jobs=1)

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from imu import metrics
-from tasks import figures, results, results_page, tables
-from tasks.artifacts import ArtifactError
+from tasks.files.artifacts import ArtifactError
+from tasks.pages import figures, results, results_page, tables
 
 KINDS = {"reference": "reference", "nothing": "baseline", "logit_mask": "baseline"}
 NAN = math.nan

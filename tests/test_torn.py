@@ -7,8 +7,8 @@ import pytest
 from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from ruamel.yaml import YAML
 
-from tasks import lineage, torn
-from tasks.lockfile import HEAD
+from tasks.graph import lineage, torn
+from tasks.graph.lockfile import HEAD
 from tests.conftest import REPOSITORY, run
 
 ENTRY = """\

@@ -11,8 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from imu import training
 from imu.cost import FlopCounter, rte
 from imu.datasets import LabelledImages
+from imu.datasets.common.tensors import pixels
 from imu.models import head, head_name, only_trains, resnet_small, trainable
-from imu.objective import Classification, features_and_logits, predictions
+from imu.objectives import Classification, features_and_logits, predictions
 from tasks.train import operations
 
 torch.set_num_threads(1)
@@ -76,7 +77,7 @@ def test_a_separable_problem_is_learned():
     model, epochs = trained(data, list(range(60)), replace(CONFIG, epochs=12))
     assert [epoch.epoch for epoch in epochs] == list(range(1, 13))
     assert epochs[-1].loss < epochs[0].loss / 2
-    images, labels = training.pixels(data, list(range(60, 80)), CPU)
+    images, labels = pixels(data, list(range(60, 80)), CPU)
     task = Classification(mean=data.mean, std=data.std, scale=data.scale)
     logits = predictions(model, task, images)
     assert (logits.argmax(1) == labels).double().mean() >= 0.9

@@ -10,11 +10,12 @@ import torch
 from torch import nn
 
 from imu import discovery, unlearn
-from imu.objective import Classification, Samples
-from imu.unlearn._descent import Sgd
+from imu.objectives import Classification, Samples
+from imu.unlearn.common.descent import Sgd
 from imu.unlearn.gradient_ascent import Config
-from tasks import artifacts, tune
-from tasks.workspace import Workspace
+from tasks import tune
+from tasks.files import artifacts
+from tasks.files.workspace import Workspace
 from tests import oracles
 from tests.conftest import make_workspace, run
 
@@ -96,8 +97,8 @@ def test_candidates_are_judged_without_test_images_and_failures_kept(
 
 
 def _reference(workspace: Workspace) -> tuple[nn.Module, Classification, dict[str, Samples]]:
-    from tasks.samples import load_samples
-    from tasks.workspace import load_model
+    from tasks.files.samples import load_samples
+    from tasks.files.workspace import load_model
 
     data, device = workspace.dataset(), workspace.device()
     loaded = {name: load_samples(workspace, name, data, device) for name in tune.SETS}

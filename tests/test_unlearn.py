@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from imu import discovery, unlearn
 from imu.models import head, resnet_small
-from imu.objective import IGNORED, Classification, Samples, predictions
-from imu.unlearn import ForgetSet, UnlearningError, _descent
-from imu.unlearn._adversarial import nearest
-from imu.unlearn._descent import Sgd, descend
+from imu.objectives import IGNORED, Classification, Samples, predictions
+from imu.unlearn import ForgetSet, UnlearningError
+from imu.unlearn.common import descent
+from imu.unlearn.common.adversarial import nearest
+from imu.unlearn.common.descent import Sgd, descend
 from tests import oracles
 
 torch.set_num_threads(1)
@@ -432,7 +433,7 @@ def test_an_epoch_is_measured_after_every_update_or_four_times(batches):
     first, second = steps[1 : 1 + len(steps) // 2], steps[1 + len(steps) // 2 :]
     assert second == [batches + number for number in first]
     assert first[-1] == batches
-    assert len(first) == min(batches, 4) == min(batches, _descent.MEASUREMENTS)
+    assert len(first) == min(batches, 4) == min(batches, descent.MEASUREMENTS)
     gaps = [b - a for a, b in zip([0, *first], first, strict=False)]
     assert max(gaps) - min(gaps) <= 1
 

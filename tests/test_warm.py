@@ -2,7 +2,7 @@
 
 import sys
 
-from flows.children import warm
+from flows.running.children import warm
 from tests.conftest import REPOSITORY, run
 
 STEP = """

@@ -6,7 +6,9 @@ https://www.cs.toronto.edu/~kriz/cifar.html
 
 from pathlib import Path
 
-from imu.datasets import LabelledImages, Source, _archives, _cifar, _packed
+from imu.datasets import LabelledImages, Source
+from imu.datasets.common import archives as _archives
+from imu.datasets.common import cifar, packed
 
 NAME = "cifar10"
 
@@ -18,11 +20,11 @@ def write(folder: Path, source: Source) -> None:
     """
     from torchvision.datasets import CIFAR10
 
-    train, test = _cifar.parts(CIFAR10, source)
-    labels = _cifar.targets(train), _cifar.targets(test)
-    _archives.write(folder, NAME, _cifar.images((train, test)), labels, train.classes)
+    train, test = cifar.parts(CIFAR10, source)
+    labels = cifar.targets(train), cifar.targets(test)
+    _archives.write(folder, NAME, cifar.images((train, test)), labels, train.classes)
 
 
 def load(folder: Path) -> LabelledImages:
-    """Read what ``write`` wrote; images (60000, 3, 32, 32). Raises as ``_packed.load`` does."""
-    return _packed.load(folder, NAME)
+    """Read what ``write`` wrote; images (60000, 3, 32, 32). Raises as ``packed.load`` does."""
+    return packed.load(folder, NAME)

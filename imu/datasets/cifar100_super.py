@@ -8,7 +8,9 @@ https://www.cs.toronto.edu/~kriz/cifar.html
 
 from pathlib import Path
 
-from imu.datasets import LabelledImages, Source, _archives, _cifar, _packed
+from imu.datasets import LabelledImages, Source
+from imu.datasets.common import archives as _archives
+from imu.datasets.common import cifar, packed
 
 NAME = "cifar100_super"
 
@@ -18,11 +20,11 @@ def write(folder: Path, source: Source) -> None:
 
     Raises FileNotFoundError, saying what to put where, when there is none and no network.
     """
-    images, fine, coarse = _cifar.cifar100(source)
+    images, fine, coarse = cifar.cifar100(source)
     attributes = {"subclass": fine.named()}
     _archives.write(folder, NAME, images, coarse.parts, coarse.names, attributes)
 
 
 def load(folder: Path) -> LabelledImages:
-    """Read what ``write`` wrote; images (60000, 3, 32, 32). Raises as ``_packed.load`` does."""
-    return _packed.load(folder, NAME)
+    """Read what ``write`` wrote; images (60000, 3, 32, 32). Raises as ``packed.load`` does."""
+    return packed.load(folder, NAME)

@@ -6,7 +6,9 @@ Machine Learning Algorithms" (2017), https://arxiv.org/abs/1708.07747
 
 from pathlib import Path
 
-from imu.datasets import LabelledImages, Source, _archives, _packed
+from imu.datasets import LabelledImages, Source
+from imu.datasets.common import archives as _archives
+from imu.datasets.common import packed
 
 NAME = "fashion_mnist"
 FOLDER = Path("FashionMNIST", "raw")  # where torchvision looks, below ``source.path``
@@ -34,5 +36,5 @@ def write(folder: Path, source: Source) -> None:
 
 
 def load(folder: Path) -> LabelledImages:
-    """Read what ``write`` wrote; images (70000, 1, 28, 28). Raises as ``_packed.load`` does."""
-    return _packed.load(folder, NAME)
+    """Read what ``write`` wrote; images (70000, 1, 28, 28). Raises as ``packed.load`` does."""
+    return packed.load(folder, NAME)

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from imu.datasets import LabelledImages, Source, _images, _packed
+from imu.datasets import LabelledImages, Source
+from imu.datasets.common import decoding, packed
 
 NAME = "image_folder"
 PARTS = ["test", "train"]
@@ -39,10 +40,10 @@ def write(folder: Path, source: Source) -> None:
     classes = sorted({image.label for image in listed})
     is_test = np.array([image.test for image in listed])
     paths = [image.path for image in listed]
-    _packed.write(
+    packed.write(
         folder,
         NAME,
-        _images.blocks(paths, [str(path) for path in paths], source.size),
+        decoding.blocks(paths, [str(path) for path in paths], source.size),
         labels=np.searchsorted(classes, [image.label for image in listed]),
         ids=[path.relative_to(root).as_posix() for path in paths],
         classes=classes,
@@ -52,8 +53,8 @@ def write(folder: Path, source: Source) -> None:
 
 
 def load(folder: Path) -> LabelledImages:
-    """Read what ``write`` wrote; images (n, 3, size, size). Raises as ``_packed.load`` does."""
-    return _packed.load(folder, NAME)
+    """Read what ``write`` wrote; images (n, 3, size, size). Raises as ``packed.load`` does."""
+    return packed.load(folder, NAME)
 
 
 def _listed(root: Path) -> list[Image]:
@@ -94,11 +95,11 @@ def _images_below(folder: Path) -> list[Path]:
         Path(place, file)
         for place, _, files in os.walk(folder, followlinks=True)
         for file in files
-        if file.lower().endswith(_images.SUFFIXES) and not file.startswith(".")
+        if file.lower().endswith(decoding.SUFFIXES) and not file.startswith(".")
     )
     if not found:
         raise ValueError(
             f"{folder} holds no image: remove it, or put in files that end in "
-            f"{', '.join(_images.SUFFIXES)}"
+            f"{', '.join(decoding.SUFFIXES)}"
         )
     return found

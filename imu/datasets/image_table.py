@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from imu.datasets import LabelledImages, Source, _images, _packed
+from imu.datasets import LabelledImages, Source
+from imu.datasets.common import decoding, packed
 
 NAME = "image_table"
 REQUIRED = ("path", "label")
@@ -38,10 +39,10 @@ def write(folder: Path, source: Source) -> None:
     paths = [table.parent / row.values["path"] for row in rows]
     names = [f"{row.where}: {path}" for row, path in zip(rows, paths, strict=True)]
     has_subjects = "subject" in rows[0].values
-    _packed.write(
+    packed.write(
         folder,
         NAME,
-        _images.blocks(paths, names, source.size),
+        decoding.blocks(paths, names, source.size),
         labels=np.searchsorted(classes, [row.values["label"] for row in rows]),
         ids=[_id(row) for row in rows],
         classes=classes,
@@ -52,8 +53,8 @@ def write(folder: Path, source: Source) -> None:
 
 
 def load(folder: Path) -> LabelledImages:
-    """Read what ``write`` wrote; images (n, 3, size, size). Raises as ``_packed.load`` does."""
-    return _packed.load(folder, NAME)
+    """Read what ``write`` wrote; images (n, 3, size, size). Raises as ``packed.load`` does."""
+    return packed.load(folder, NAME)
 
 
 class Row(NamedTuple):

@@ -7,7 +7,9 @@ http://ufldl.stanford.edu/housenumbers/
 
 from pathlib import Path
 
-from imu.datasets import LabelledImages, Source, _archives, _packed
+from imu.datasets import LabelledImages, Source
+from imu.datasets.common import archives as _archives
+from imu.datasets.common import packed
 
 NAME = "svhn"
 PARTS = ("train", "test")
@@ -32,5 +34,5 @@ def write(folder: Path, source: Source) -> None:
 
 
 def load(folder: Path) -> LabelledImages:
-    """Read what ``write`` wrote; images (99289, 3, 32, 32). Raises as ``_packed.load`` does."""
-    return _packed.load(folder, NAME)
+    """Read what ``write`` wrote; images (99289, 3, 32, 32). Raises as ``packed.load`` does."""
+    return packed.load(folder, NAME)

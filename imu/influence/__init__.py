@@ -31,7 +31,7 @@ from imu.influence.checks import check, check_choice, check_share, finite
 from imu.influence.head import Fisher, HeadInfluence, Score, head_influence
 from imu.influence.parameters import ParameterInfluence, chosen, parameter_influence
 from imu.models import has_head, head
-from imu.objective import Classification, Objective, Samples, features_and_logits
+from imu.objectives import Classification, Objective, Samples, features_and_logits
 
 __all__ = [
     "Config",

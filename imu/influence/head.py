@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from imu.influence.checks import check, check_choice, finite, raise_for
-from imu.objective import IGNORED
+from imu.objectives import IGNORED
 
 Fisher = Literal["diagonal", "full"]
 Score = Literal["mean", "self"]

@@ -26,7 +26,7 @@ from imu.influence.checks import check, check_choice, finite, raise_for
 from imu.influence.head import Score
 from imu.influence.prefix import Prefix, record, replaying
 from imu.models import evaluating
-from imu.objective import Inputs, Objective, Samples
+from imu.objectives import Inputs, Objective, Samples
 
 Chosen = Sequence[str | nn.Module]
 Tree = Inputs | dict[str, Tensor]  # of tensors

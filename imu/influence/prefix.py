@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from imu.objective import Samples
+from imu.objectives import Samples
 
 FREE = (nn.Identity, nn.Dropout)  # nothing is saved by recording what these pass on
 

@@ -24,7 +24,7 @@ from imu import discovery
 if TYPE_CHECKING:
     from torch import nn
 
-    from imu.objective import Objective, Samples
+    from imu.objectives import Objective, Samples
 
 # Sections of the tables, in their order.
 Group = Literal["outcome", "membership", "distance", "features", "samples"]
@@ -127,7 +127,7 @@ def outputs_of(
 ) -> Outputs:
     """What ``model`` says of each set, in evaluation mode."""
     from imu.models import has_head
-    from imu.objective import features_and_logits, predictions
+    from imu.objectives import features_and_logits, predictions
 
     features: dict[str, np.ndarray] = {}
     probabilities: dict[str, np.ndarray] = {}

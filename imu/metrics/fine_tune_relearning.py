@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from imu.metrics import BATCH as PASS
 from imu.metrics import About, Subject
 from imu.models import head
-from imu.objective import Samples, predictions
+from imu.objectives import Samples, predictions
 
 # Chosen on digits: an untouched network regains the class in 10 steps, retrained ones in 21 to 29.
 # At 5 times this rate all of them soon name the class everywhere.

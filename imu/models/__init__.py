@@ -3,8 +3,8 @@
 ``image`` is the shape of one image: (channels, height, width).
 """
 
-from imu.models._head import WITHOUT_HEAD, find_head, has_head, head, head_name
-from imu.models._modes import evaluating, only_trains, trainable
+from imu.models.common.head import WITHOUT_HEAD, find_head, has_head, head, head_name
+from imu.models.common.modes import evaluating, only_trains, trainable
 
 __all__ = [
     "WITHOUT_HEAD",

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from imu import discovery
-from imu.objective import IGNORED, Objective, Samples, mean_over_positions
+from imu.objectives import IGNORED, Objective, Samples, mean_over_positions
 
 
 @dataclass(frozen=True, kw_only=True)

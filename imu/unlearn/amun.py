@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from imu.objective import Objective, mean_cross_entropy
+from imu.objectives import Objective, mean_cross_entropy
 from imu.unlearn import ForgetSet, Step
-from imu.unlearn._adversarial import continuous, nearest
-from imu.unlearn._descent import Sgd, descend
+from imu.unlearn.common.adversarial import continuous, nearest
+from imu.unlearn.common.descent import Sgd, descend
 
 NEEDS = frozenset({"forget"})
 SEARCH = {

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from imu.objective import Objective, mean_cross_entropy, predictions
+from imu.objectives import Objective, mean_cross_entropy, predictions
 from imu.unlearn import ForgetSet, Step
-from imu.unlearn._adversarial import fgsm
-from imu.unlearn._descent import Sgd, descend
-from imu.unlearn._labels import without
+from imu.unlearn.common.adversarial import fgsm
+from imu.unlearn.common.descent import Sgd, descend
+from imu.unlearn.common.labels import without
 
 NEEDS = frozenset({"forget"})
 SEARCH = {"sgd.learning_rate": (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)}

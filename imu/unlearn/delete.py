@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from imu.objective import Objective, mean_over_positions, predictions
+from imu.objectives import Objective, mean_over_positions, predictions
 from imu.unlearn import ForgetSet, Step
-from imu.unlearn._descent import Sgd, descend
-from imu.unlearn._labels import without
+from imu.unlearn.common.descent import Sgd, descend
+from imu.unlearn.common.labels import without
 
 NEEDS = frozenset({"forget"})
 SEARCH = {

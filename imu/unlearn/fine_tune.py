@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from imu.objective import Objective, Samples
+from imu.objectives import Objective, Samples
 from imu.unlearn import ForgetSet, Step
-from imu.unlearn._descent import Sgd, descend
+from imu.unlearn.common.descent import Sgd, descend
 
 NEEDS = frozenset({"forget", "retain"})
 SEARCH = {

@@ -15,9 +15,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from imu.objective import Objective, log_unlikelihoods, mean_over_positions
+from imu.objectives import Objective, log_unlikelihoods, mean_over_positions
 from imu.unlearn import ForgetSet, Step
-from imu.unlearn._descent import Sgd, cached_head, descend
+from imu.unlearn.common.descent import Sgd, cached_head, descend
 
 NEEDS = frozenset({"forget"})
 SEARCH = {"sgd.learning_rate": (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)}

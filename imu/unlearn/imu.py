@@ -24,9 +24,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from imu.objective import IGNORED, Objective, position_weights
+from imu.objectives import IGNORED, Objective, position_weights
 from imu.unlearn import ForgetSet, Step
-from imu.unlearn._descent import cached_head, watcher
+from imu.unlearn.common.descent import cached_head, watcher
 
 NEEDS = frozenset({"forget", "influence"})
 SEARCH = {"step": (0.05, 0.1, 0.25, 0.5, 1.0)}

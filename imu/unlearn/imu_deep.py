@@ -53,11 +53,11 @@ from torch.nn import functional as F
 
 from imu import influence as influences
 from imu.models import evaluating, head, head_name, only_trains
-from imu.objective import IGNORED, Objective, Samples, cross_entropies, predictions
+from imu.objectives import IGNORED, Objective, Samples, cross_entropies, predictions
 from imu.unlearn import ForgetSet, Step, UnlearningError, measured
-from imu.unlearn._adversarial import norms
-from imu.unlearn._block import CHUNK, Aims, Block
-from imu.unlearn._descent import MASKED_LOGIT, checked_head, mask, update, watcher
+from imu.unlearn.common.adversarial import norms
+from imu.unlearn.common.block import CHUNK, Aims, Block
+from imu.unlearn.common.descent import MASKED_LOGIT, checked_head, mask, update, watcher
 
 NEEDS = frozenset({"forget"})
 HALVINGS = 40  # of the range in which κ is looked for

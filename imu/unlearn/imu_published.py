@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from imu.models import evaluating, head, only_trains
-from imu.objective import Objective
+from imu.objectives import Objective
 from imu.unlearn import ForgetSet, Step
-from imu.unlearn._descent import Sgd, watcher
+from imu.unlearn.common.descent import Sgd, watcher
 
 NEEDS = frozenset({"forget", "influence"})
 SEARCH = {"sgd.learning_rate": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)}

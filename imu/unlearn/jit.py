@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from imu.objective import Objective
+from imu.objectives import Objective
 from imu.unlearn import ForgetSet, Step
-from imu.unlearn._adversarial import continuous
-from imu.unlearn._descent import Sgd, descend
+from imu.unlearn.common.adversarial import continuous
+from imu.unlearn.common.descent import Sgd, descend
 
 NEEDS = frozenset({"forget"})
 SEARCH = {

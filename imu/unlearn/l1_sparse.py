@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from imu.models import trainable
-from imu.objective import Objective, Samples
+from imu.objectives import Objective, Samples
 from imu.unlearn import ForgetSet, Step
-from imu.unlearn._descent import Sgd, descend
+from imu.unlearn.common.descent import Sgd, descend
 
 NEEDS = frozenset({"forget", "retain"})
 SEARCH = {

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from imu.models import evaluating, trainable
-from imu.objective import Objective, mean_cross_entropy, predictions
+from imu.objectives import Objective, mean_cross_entropy, predictions
 from imu.unlearn import ForgetSet, Step
-from imu.unlearn._adversarial import continuous, pgd
-from imu.unlearn._descent import Sgd, descend
-from imu.unlearn._labels import random_other
+from imu.unlearn.common.adversarial import continuous, pgd
+from imu.unlearn.common.descent import Sgd, descend
+from imu.unlearn.common.labels import random_other
 
 NEEDS = frozenset({"forget"})
 SEARCH = {

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from imu.models import head
-from imu.objective import Objective
+from imu.objectives import Objective
 from imu.unlearn import ForgetSet, Step
-from imu.unlearn._descent import mask, watcher
+from imu.unlearn.common.descent import mask, watcher
 
 NEEDS = frozenset({"forget"})
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from imu.objective import Objective
+from imu.objectives import Objective
 from imu.unlearn import ForgetSet, Step
-from imu.unlearn._descent import watcher
+from imu.unlearn.common.descent import watcher
 
 NEEDS = frozenset({"forget"})
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from imu.objective import Objective, mean_cross_entropy, predictions
+from imu.objectives import Objective, mean_cross_entropy, predictions
 from imu.unlearn import ForgetSet, Step
-from imu.unlearn._descent import Sgd, descend
-from imu.unlearn._labels import random_other
+from imu.unlearn.common.descent import Sgd, descend
+from imu.unlearn.common.labels import random_other
 
 NEEDS = frozenset({"forget"})
 SEARCH = {"sgd.learning_rate": (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)}

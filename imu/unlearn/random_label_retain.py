@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from imu.objective import Objective, Samples
+from imu.objectives import Objective, Samples
 from imu.unlearn import ForgetSet, Step
-from imu.unlearn._descent import Sgd, descend
-from imu.unlearn._labels import relabelled_loss
+from imu.unlearn.common.descent import Sgd, descend
+from imu.unlearn.common.labels import relabelled_loss
 
 NEEDS = frozenset({"forget", "retain"})
 SEARCH = {"sgd.learning_rate": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)}

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from imu.models import evaluating, trainable
-from imu.objective import Objective, Samples
+from imu.objectives import Objective, Samples
 from imu.unlearn import ForgetSet, Step
-from imu.unlearn._descent import Sgd, descend
-from imu.unlearn._labels import relabelled_loss
+from imu.unlearn.common.descent import Sgd, descend
+from imu.unlearn.common.labels import relabelled_loss
 
 NEEDS = frozenset({"forget", "retain"})
 SEARCH = {

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from imu.models import trainable
-from imu.objective import Objective, Samples, mean_over_positions, predictions
+from imu.objectives import Objective, Samples, mean_over_positions, predictions
 from imu.unlearn import ForgetSet, Step
-from imu.unlearn._descent import Sgd, update, watcher
+from imu.unlearn.common.descent import Sgd, update, watcher
 
 NEEDS = frozenset({"forget", "retain"})
 SEARCH = {

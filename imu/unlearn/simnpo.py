@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from imu.objective import Objective, mean_cross_entropy
+from imu.objectives import Objective, mean_cross_entropy
 from imu.unlearn import ForgetSet, Step
-from imu.unlearn._descent import Sgd, descend
+from imu.unlearn.common.descent import Sgd, descend
 
 NEEDS = frozenset({"forget"})
 SEARCH = {

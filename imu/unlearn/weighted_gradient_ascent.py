@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from imu.objective import Objective, cross_entropies, mean_over_positions
+from imu.objectives import Objective, cross_entropies, mean_over_positions
 from imu.unlearn import ForgetSet, Step
-from imu.unlearn._descent import Sgd, descend
+from imu.unlearn.common.descent import Sgd, descend
 
 NEEDS = frozenset({"forget"})
 SEARCH = {

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from imu.influence.parameters import per_sample_gradients
 from imu.models import trainable
-from imu.objective import Objective, Samples
+from imu.objectives import Objective, Samples
 from imu.unlearn import ForgetSet, Step
-from imu.unlearn._descent import watcher
+from imu.unlearn.common.descent import watcher
 
 NEEDS = frozenset({"forget", "retain"})
 SEARCH = {

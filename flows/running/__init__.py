@@ -1,0 +1,1 @@
+"""How flows run things: stages, children, pools, cells, one run at a time."""

@@ -1,0 +1,165 @@
+"""Cells: workspaces of their own, which never touch the canonical outputs."""
+
+import hashlib
+import io
+import json
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from ruamel.yaml import YAML
+
+from tasks.files import artifacts, params
+from tasks.files.workspace import OWN
+
+FOLDER = ".cells"
+NEEDED = ("imu/", "tasks/", "flows/", "requests/", f"{OWN}/", "data.dvc", "dvc.yaml", ".dvcignore")
+
+
+class CommitError(RuntimeError):
+    """A clone lacks the commit that was asked for, or differs from it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """What is run: a name for people, and the parameters that differ, by dotted path.
+
+    commit: whose files are taken; "" for those of the clone as they lie there.
+    """
+
+    name: str
+    changes: dict[str, Any] = field(default_factory=dict)
+    commit: str = ""
+
+    def folder(self, root: Path) -> Path:
+        """Named by the content of the changes, so a sweep that is run again finds its cells."""
+        content = json.dumps(self.changes, sort_keys=True) + self.commit
+        return root / FOLDER / hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+def prepare(root: Path, cell: Cell) -> Path:
+    """Lay out the cell's workspace: code, changed parameters, the clone's DVC cache and remotes.
+
+    Outputs of an earlier try stay; DVC decides what of them still holds. Raises CommitError when
+    the commit is not to be had, and ParameterError for a change of what is not there.
+    """
+    folder = cell.folder(root)
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):  # two workers of one clone may want the same cell
+        names = set()
+        for name, content in _committed(root, cell.commit) if cell.commit else _present(root):
+            names.add(name)
+            if name == params.FILE:
+                content = _dumped(params.changed(YAML(typ="safe").load(content), cell.changes))
+            elif not name.startswith(NEEDED):
+                continue
+            if not (folder / name).is_file() or (folder / name).read_bytes() != content:
+                artifacts.write_bytes(folder / name, content)
+        if not cell.commit:
+            # What the user brings may be kept out of git.
+            shutil.copytree(root / OWN, folder / OWN, dirs_exist_ok=True)
+            names |= {str(path.relative_to(root)) for path in (root / OWN).rglob("*")}
+        for path in (
+            p for part in NEEDED if part.endswith("/") for p in (folder / part).rglob("*")
+        ):
+            name = str(path.relative_to(folder))
+            if path.is_file() and path.suffix != ".pyc" and name not in names:
+                path.unlink()  # left by an earlier try, and found by its name
+        _configure(root, folder)
+    return folder
+
+
+def clean_commit(root: Path) -> str:
+    """The commit that lies in the clone. Raises CommitError where tracked files differ from it."""
+    from tasks.graph import lineage
+
+    tags = lineage.git_tags(root)
+    if not tags:
+        raise CommitError(f"{root} is no git clone: workers run commits")
+    new = _git(root, "ls-files", "--others", "--exclude-standard", "--", *NEEDED).decode().split()
+    if new:
+        raise CommitError(f"{new[0]} in {root} is in no commit, and workers run commits: commit it")
+    if tags["git.dirty"] == "true":
+        raise CommitError(
+            f"files in {root} differ from its commit {tags['git.commit'][:12]}, and workers run "
+            "commits: commit them, or give what differs as parameters of the run"
+        )
+    return tags["git.commit"]
+
+
+def fingerprint(root: Path) -> str:
+    """Of all that cells are laid out from, besides parameters, as it lies in the clone."""
+    content = hashlib.sha256()
+    own = (path for path in (root / OWN).rglob("*") if path.is_file())
+    brought = {str(path.relative_to(root)): path.read_bytes() for path in own}
+    for name, file in sorted((dict(_present(root)) | brought).items()):
+        if name.startswith(NEEDED) and not name.startswith("flows/"):
+            content.update(f"{name} {len(file)}\n".encode() + file)
+    return content.hexdigest()
+
+
+def _present(root: Path) -> Iterator[tuple[str, bytes]]:
+    """Name and content of every file that git does not ignore."""
+    listed = _git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    for name in filter(None, listed.decode().split("\0")):
+        if (root / name).is_file():
+            yield name, (root / name).read_bytes()
+
+
+def _committed(root: Path, commit: str) -> Iterator[tuple[str, bytes]]:
+    """Name and content of every file of ``commit``, which is fetched where it is missing."""
+
+    def known() -> bool:
+        call = ["git", "cat-file", "-e", f"{commit}^{{commit}}"]
+        return subprocess.run(call, cwd=root, capture_output=True).returncode == 0
+
+    if not known():
+        fetched = subprocess.run(
+            ["git", "fetch", "--quiet", "--all"], cwd=root, capture_output=True, text=True
+        )
+        if not known():
+            raise CommitError(
+                f"{root} has no commit {commit}, and neither has what it fetches from: push it"
+                + (f" ({fetched.stderr.strip()})" if fetched.returncode else "")
+            )
+    with tarfile.open(fileobj=io.BytesIO(_git(root, "archive", "--format=tar", commit))) as tar:
+        for member in tar:
+            if file := tar.extractfile(member):
+                yield member.name, file.read()
+
+
+def _git(root: Path, *arguments: str) -> bytes:
+    return subprocess.run(["git", *arguments], cwd=root, check=True, capture_output=True).stdout
+
+
+def _dumped(parameters: dict[str, Any]) -> bytes:
+    text = io.BytesIO()
+    YAML(typ="safe").dump(parameters, text)
+    return text.getvalue()
+
+
+def _configure(root: Path, folder: Path) -> None:
+    """DVC's configuration: the clone's cache and remotes, without git."""
+    from configobj import ConfigObj  # type: ignore[import-untyped]
+    from dvc.config import Config
+
+    clone = Config(str(root / ".dvc"))
+    core = {"no_scm": "true", "analytics": "false", "check_update": "false"}
+    if remote := clone["core"].get("remote"):
+        core["remote"] = remote
+    lines = ConfigObj(
+        {
+            "core": core,
+            "cache": {"dir": str(clone["cache"].get("dir") or root / ".dvc" / "cache")},
+            **{
+                f'remote "{name}"': {key: str(value) for key, value in options.items()}
+                for name, options in clone["remote"].items()
+            },
+        }
+    ).write()
+    artifacts.write_text(folder / ".dvc" / "config", "\n".join(lines) + "\n")

@@ -1,0 +1,31 @@
+"""Failures that explain themselves: their message is shown, not where they were raised.
+
+Prefect logs a traceback for every exception, once for the task, for each flow around it and for the
+process. Around the one line that says what to do they are all that a reader sees.
+"""
+
+import logging
+import os
+
+from flows.running.cells import CommitError
+from flows.running.children import ChildError
+from flows.running.holding import WorkspaceBusyError
+from tasks.files.artifacts import ArtifactError
+from tasks.files.params import ParameterError
+
+EXPLAINED = (ArtifactError, ChildError, CommitError, ParameterError, WorkspaceBusyError)
+# Through these Prefect tells what a flow, a task and the process of a run raised.
+LOGGERS = ("prefect.flow_runs", "prefect.task_runs", "prefect.engine")
+
+
+def say_plainly() -> None:
+    """Have Prefect log such failures as their message alone; IMU_TRACEBACK=1 as it usually does."""
+    for name in LOGGERS:
+        logging.getLogger(name).addFilter(_plain)
+
+
+def _plain(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, EXPLAINED) and not os.environ.get("IMU_TRACEBACK"):
+        record.msg, record.args, record.exc_info = str(error), (), None
+    return True

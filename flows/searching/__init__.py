@@ -1,0 +1,1 @@
+"""What a search tries, in which cells, and what came out."""

@@ -1,0 +1,143 @@
+"""Cells in which parameters are chosen: no page reports their seeds, splits and classes."""
+
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from prefect import get_run_logger
+
+from flows.running.cells import Cell
+from flows.running.children import Children
+from tasks import unlearn
+from tasks.files import params
+from tasks.files.workspace import BASELINES
+
+FIRST_SEED = 100  # of everything in the cells of the first class; the next class has the next seed
+CLASSES = ("1", "3", "5")
+SCENARIOS = ("class", "fraction")  # a file names the same samples whatever the seed is
+PREPARED = ("influence", "retrain@reference")  # stages that candidates need, with all before them
+REPORTED = "split.by_class.classes"
+SET_HERE = ("seed", "split.seed", "split.by_fraction.seed", "split.scenario")
+
+
+class Outcome(NamedTuple):
+    """Of a candidate. gaps: by cell, None where it failed. failure: "" where it did in none."""
+
+    gaps: dict[str, float | None]
+    failure: str
+
+    @property
+    def gap(self) -> float | None:
+        """Mean over the cells; None where the candidate failed in one."""
+        values = [gap for gap in self.gaps.values() if gap is not None]
+        return None if self.failure else sum(values) / len(values)
+
+
+# What becomes of candidates, in their order.
+Judge = Callable[[Sequence[dict[str, Any]]], list[Outcome]]
+
+
+def tuning_cells(
+    root: Path,
+    scenarios: Sequence[str] = SCENARIOS,
+    classes: Sequence[str] = CLASSES,
+    settings: dict[str, Any] | None = None,
+    commit: str = "",
+) -> list[Cell]:
+    """Other training seeds, splits and forget sets than any that are reported.
+
+    settings: parameters that differ from ``params.yaml``, by dotted path, in every cell. Entries of
+    ``unlearn`` are left out: ``tasks.tune`` is told what to try. Raises ParameterError for what
+    cannot be changed, a class that is reported, and the same one twice.
+    """
+    settings = settings or {}
+    _check(root, scenarios, classes, settings)
+    entries = unlearn.entries()
+    baselines = {name: entries[name] for name in BASELINES}
+    of_cells = {path: settings[path] for path in settings if path.split(".")[0] != "unlearn"}
+    cells = [
+        Cell(
+            name=f"tuning · {scenario} · seed {seed}",
+            changes={
+                **of_cells,
+                "seed": seed,
+                "split.seed": seed,
+                "split.by_fraction.seed": seed,
+                REPORTED: [forgotten],
+                "split.scenario": scenario,
+                "unlearn": baselines,
+            },
+            commit=commit,
+        )
+        for scenario in scenarios
+        for seed, forgotten in enumerate(classes, FIRST_SEED)
+    ]
+    for cell in cells:
+        params.changed(params.read(root), cell.changes)
+    return cells
+
+
+def label(cell: Cell) -> str:
+    """Such as "class/100": scenario and seed."""
+    return f"{cell.changes['split.scenario']}/{cell.changes['seed']}"
+
+
+def in_every_cell(
+    folders: Sequence[Path], arguments: list[str], jobs: int, say: Callable[[str], None]
+) -> list[str]:
+    """Run ``python -m tasks`` in each folder, ``jobs`` at a time; the last line of each."""
+    cells = [Children(folder, {}) for folder in folders]
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            return list(pool.map(lambda children: children.run(arguments, say)[-1], cells))
+        except BaseException:  # the pool would wait for cells that nobody wants any more
+            for children in cells:
+                children.end_all()
+            raise
+
+
+def judge_in(folders: dict[str, Path], entry: dict[str, Any], jobs: int) -> Judge:
+    """Tries candidates in every cell, ``jobs`` cells at a time. folders: label of a cell -> it."""
+    log = get_run_logger()
+
+    def judge(candidates: Sequence[dict[str, Any]]) -> list[Outcome]:
+        content = json.dumps({"entry": entry, "candidates": [*candidates]})
+        lines = in_every_cell([*folders.values()], ["tune", content], jobs, log.debug)
+        rows = dict(zip(folders, map(json.loads, lines), strict=True))
+        found = []
+        for number, candidate in enumerate(candidates):
+            here = {cell: rows[cell][number] for cell in rows}
+            reasons = [f"{cell}: {row['failure']}" for cell, row in here.items() if row["failure"]]
+            found.append(Outcome({cell: here[cell]["gap"] for cell in here}, "; ".join(reasons)))
+            log.info(f"{json.dumps(candidate)}: {found[-1].failure or found[-1].gap}")
+        return found
+
+    return judge
+
+
+def _check(
+    root: Path, scenarios: Sequence[str], classes: Sequence[str], settings: dict[str, Any]
+) -> None:
+    if taken := sorted(settings.keys() & {*SET_HERE}):
+        raise params.ParameterError(f"settings must not have {taken[0]!r}: the tuning cells set it")
+    for name, given in (("scenarios", scenarios), ("classes", classes)):
+        if not given:
+            raise params.ParameterError(f"{name} must name at least one")
+        if twice := sorted({value for value in given if list(given).count(value) > 1}):
+            raise params.ParameterError(f"{name} name {twice[0]!r} twice")
+    if unknown := [scenario for scenario in scenarios if scenario not in SCENARIOS]:
+        raise params.ParameterError(
+            f"scenarios must be of {', '.join(SCENARIOS)}, got {unknown[0]!r}"
+        )
+    reported = settings.get(REPORTED, params.section(root, REPORTED))
+    if shared := sorted({*classes} & {*reported}):
+        raise params.ParameterError(
+            f"classes must not have {shared[0]!r}: {REPORTED} has it, and what is reported "
+            "must not choose parameters"
+        )
+    if not settings.get("original.retrain", params.section(root, "original.retrain")):
+        raise params.ParameterError(
+            "candidates are judged against a reference: original.retrain must be true"
+        )

@@ -1,0 +1,1 @@
+"""What several networks, and all that use them, share."""

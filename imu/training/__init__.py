@@ -1,0 +1,232 @@
+"""One recipe for the original and every retrained model.
+
+SGD with Nesterov momentum under a OneCycle schedule (Smith & Topin 2017, arXiv 1708.07120), random
+shifts and mirror images as augmentation. Data live on the device as uint8 where they fit, else
+they stream; a batch is cut, moved and normalised on the device. Under ``torchrun`` the processes
+share every batch. On CPU, with a fixed number of threads and processes, a run is bit-reproducible.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from imu.datasets import LabelledImages
+from imu.objectives import normalised
+from imu.training import augmentation, distributed, loading
+from imu.training.distributed import ALONE, World
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    epochs: int = 15
+    batch_size: int = 64  # samples, of all processes; an epoch's last, incomplete batch is left out
+    learning_rate: float = 0.1  # peak of the OneCycle schedule
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    warmup: float = 0.2  # share of the steps in which the learning rate rises
+    label_smoothing: float = 0.0  # share of a label that is spread over all classes
+    shift: int = 1  # pixels: images are moved by up to this much in each direction
+    flip: bool = False  # exchange left and right in half of the images
+    precision: Literal["float32", "bfloat16"] = "float32"  # of forward passes; weights: float32
+    channels_last: bool = False  # memory layout; the faster one on matrix units
+    compile: bool = False  # torch.compile: a minute at the start, faster steps
+    memory_share: float = (
+        0.5  # of the device's free memory, which images may take; else they stream
+    )
+    workers: int = 2  # processes that read images where they stream
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be > 0, got {self.learning_rate}")
+        for name in ("momentum", "warmup", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        if not 0 <= self.memory_share <= 1:
+            raise ValueError(f"memory_share must be in [0, 1], got {self.memory_share}")
+        for name in ("weight_decay", "shift", "workers"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+        if self.precision not in ("float32", "bfloat16"):
+            raise ValueError(f"precision must be float32 or bfloat16, got {self.precision}")
+
+
+class Draw(NamedTuple):
+    samples: Tensor  # (batch_size,), which of the rows
+    moves: augmentation.Moves
+
+
+class Epoch(NamedTuple):
+    epoch: int  # counted from 1
+    loss: float  # mean cross-entropy over the epoch, with augmentation
+    accuracy: float  # % over the epoch, with augmentation
+    learning_rate: float  # at the end of the epoch
+
+
+def fit(
+    model: nn.Module,
+    data: LabelledImages,
+    rows: list[int],
+    config: Config,
+    *,
+    seed: int,
+    device: torch.device,
+) -> Iterator[Epoch]:
+    """Train ``model`` in place on the given rows of ``data``; yields once per epoch.
+
+    The order of the samples and the moves of the images follow ``seed``. Where
+    ``torch.distributed`` is initialised every process calls this with the same arguments but its
+    own device, and all end with the same weights. Raises ValueError when there are fewer samples
+    than a batch or a batch cannot be shared equally, and FloatingPointError, naming epoch and
+    step, when the loss is not finite.
+    """
+    world = distributed.world()
+    if config.batch_size % world.size:
+        raise ValueError(
+            f"batch_size must be divisible by the number of processes ({world.size}), "
+            f"got {config.batch_size}"
+        )
+    steps = steps_per_epoch(rows, config)
+    source = sourced(data, rows, config, device, world)
+    generator = torch.Generator().manual_seed(seed)
+    optimizer, schedule = descent(model.parameters(), config, steps * config.epochs)
+    with prepared(model, config, device, world) as forward:
+        for epoch in range(1, config.epochs + 1):
+            model.train()
+            losses, correct = [], []
+            drawn = draws(len(rows), config, generator, world)
+            for images, labels in batches(source, drawn, config):
+                with autocast(config, device):
+                    logits = forward(normalised(images, data.scale, data.mean, data.std))
+                loss = cross_entropy(logits, labels, config)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                losses.append(loss.detach())
+                correct.append((logits.detach().argmax(1) == labels).float().mean())
+            means = world.mean(torch.stack(losses))
+            finite = means.isfinite()
+            if not finite.all():
+                step = int((~finite).nonzero()[0])
+                raise diverged("training loss", means[step].item(), epoch, step + 1, steps, config)
+            yield Epoch(
+                epoch,
+                means.mean().item(),
+                100 * world.mean(torch.stack(correct)).mean().item(),
+                float(schedule.get_last_lr()[0]),
+            )
+
+
+def steps_per_epoch(rows: list[int], config: Config) -> int:
+    """Raises ValueError when there are fewer samples than a batch."""
+    if len(rows) < config.batch_size:
+        raise ValueError(
+            f"batch_size must be <= the number of training samples ({len(rows)}), "
+            f"got {config.batch_size}"
+        )
+    return len(rows) // config.batch_size
+
+
+def descent(
+    parameters: Iterable[Tensor], config: Config, steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """The optimiser and the schedule of its learning rate over all ``steps``."""
+    optimizer = torch.optim.SGD(
+        parameters,
+        lr=config.learning_rate,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        nesterov=config.momentum > 0,
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        config.learning_rate,
+        total_steps=steps,
+        # A warm-up of one step has no slope: OneCycleLR divides by zero there.
+        pct_start=0.0 if config.warmup * steps == 1 else float(config.warmup),
+        cycle_momentum=False,
+    )
+    return optimizer, schedule
+
+
+def sourced(
+    data: LabelledImages, rows: list[int], config: Config, device: torch.device, world: World
+) -> loading.Source:
+    """Where the batches come from; processes of one CPU share its memory."""
+    share = config.memory_share / (world.size if device.type == "cpu" else 1)
+    return loading.source(data, rows, device, share=share, workers=config.workers)
+
+
+def draws(
+    n: int, config: Config, generator: torch.Generator, world: World = ALONE
+) -> Iterator[Draw]:
+    """The random numbers of one epoch over ``n`` samples, one batch at a time.
+
+    Every process draws those of the whole batch and keeps its share.
+    """
+    order = torch.randperm(n, generator=generator)
+    for at in range(0, n - config.batch_size + 1, config.batch_size):
+        moves = augmentation.draw(
+            config.batch_size, shift=config.shift, flip=config.flip, generator=generator
+        )
+        samples = order[at : at + config.batch_size]
+        yield Draw(world.share(samples), augmentation.Moves(*map(world.share, moves)))
+
+
+def batches(
+    source: loading.Source, drawn: Iterable[Draw], config: Config
+) -> Iterator[loading.Batch]:
+    """Augmented images, uint8 in the memory layout of ``config``, and labels, on the device."""
+    drawn = list(drawn)
+    layout = torch.channels_last if config.channels_last else torch.contiguous_format
+    read = source.batches([draw.samples for draw in drawn])
+    for draw, (images, labels) in zip(drawn, read, strict=True):
+        seen = augmentation.augmented(images, draw.moves, shift=config.shift, flip=config.flip)
+        yield seen.contiguous(memory_format=layout), labels
+
+
+@contextmanager
+def prepared(
+    model: nn.Module, config: Config, device: torch.device, world: World
+) -> Iterator[Callable[[Tensor], Tensor]]:
+    """The forward pass as ``config`` wants it; after the block ``model`` is as it was."""
+    with ExitStack() as undo:
+        if config.channels_last:
+            model.to(memory_format=torch.channels_last)
+            undo.callback(model.to, memory_format=torch.contiguous_format)
+        if world.size > 1:
+            undo.enter_context(distributed.synchronised(model))
+        forward = torch.compile(model) if config.compile else model
+        if world.size > 1:
+            forward = nn.parallel.DistributedDataParallel(
+                forward, device_ids=[device] if device.type == "cuda" else None
+            )
+        yield forward
+
+
+def autocast(config: Config, device: torch.device) -> torch.autocast:
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.precision == "bfloat16")
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, config: Config) -> Tensor:
+    """Mean over the batch, in float32 at least."""
+    if logits.dtype == torch.bfloat16:
+        logits = logits.float()
+    return F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+
+
+def diverged(
+    what: str, value: float, epoch: int, step: int, steps: int, config: Config
+) -> FloatingPointError:
+    return FloatingPointError(
+        f"{what} is {value} in epoch {epoch}, step {step} of {steps}; "
+        f"a smaller learning_rate than {config.learning_rate} may help"
+    )

@@ -1,0 +1,51 @@
+"""Wrong labels for the forget set, shared by the methods that relabel."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from imu.objectives import IGNORED, Objective, Samples, predictions
+
+
+def random_other(targets: Tensor, classes: int, generator: torch.Generator) -> Tensor:
+    """A label drawn uniformly from the ``classes`` − 1 wrong ones; IGNORED stays.
+
+    targets: (n, *positions); same shape back. Drawn on the CPU: the same on every device.
+    """
+    offset = torch.randint(1, classes, targets.shape, generator=generator).to(targets.device)
+    return torch.where(targets == IGNORED, targets, (targets + offset) % classes)
+
+
+def without(logits: Tensor, targets: Tensor, value: float = -torch.inf) -> Tensor:
+    """``logits`` (n, *positions, classes) with that of the target set to ``value``.
+
+    Where the target is IGNORED nothing is changed.
+    """
+    kept = (targets == IGNORED)[..., None]
+    index = targets.clamp(min=0)[..., None]
+    return torch.where(kept, logits, logits.scatter(-1, index, value))
+
+
+def relabelled_loss(
+    model: nn.Module,
+    objective: Objective,
+    forget: Samples,
+    retain: Samples,
+    generator: torch.Generator,
+) -> Callable[[Tensor], Tensor]:
+    """Mean loss of rows of D_f ∪ D_r, where D_f, the first rows, has random wrong labels."""
+    classes = predictions(model, objective, forget[:1].inputs).shape[-1]
+    wrong = Samples(forget.inputs, random_other(forget.targets, classes, generator))
+
+    def loss(rows: Tensor) -> Tensor:
+        total = torch.zeros((), device=forget.targets.device)
+        of_forget = rows < len(forget)
+        for part, which in ((wrong, rows[of_forget]), (retain, rows[~of_forget] - len(forget))):
+            if len(which):
+                batch = part[which]
+                logits = objective.logits(model, batch.inputs)
+                total = total + objective.losses(logits, batch.targets).sum()
+        return total / len(rows)
+
+    return loss

@@ -1,0 +1,1 @@
+"""What lies on disk: parameters, where everything lies, files written whole, samples."""

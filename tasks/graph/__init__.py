@@ -1,0 +1,1 @@
+"""What is read from DVC: stages, their keys, and whether they are up to date."""

@@ -1,0 +1,139 @@
+"""The models that a report compares, in the order of its tables, and their table of results."""
+
+import shutil
+from typing import NamedTuple
+
+import pandas as pd
+
+from imu import metrics, verdict
+from tasks.files import artifacts, params
+from tasks.files.workspace import BASELINES, Workspace
+from tasks.pages import findings
+
+REFERENCE = "reference"  # the item of `retrain` that every model is compared with
+
+
+class Row(NamedTuple):
+    """One model of the table: who made it ("unlearn/imu"), its kind, and by which method.
+
+    The kind of a method is "method", or "with_retain" where it is given the retain set.
+    """
+
+    producer: str
+    kind: str
+    method: str
+
+    @property
+    def model(self) -> str:
+        return self.producer.rsplit("/", 1)[1]
+
+    @property
+    def stage(self) -> str:
+        """Name in DVC of the stage that evaluates it."""
+        of_method = self.producer.startswith("unlearn/")
+        return f"{'evaluate' if of_method else 'evaluate_retrain'}@{self.model}"
+
+    @property
+    def judged(self) -> str | None:
+        """What many networks are asked about: the method, the floor (all its models alike)."""
+        return {"reference": None, "floor": "ensemble/floor"}.get(self.kind, self.producer)
+
+
+def rows(workspace: Workspace) -> list[Row]:
+    """Every row in the table's order: reference, floor, baselines, methods.
+
+    Where nothing is retrained there is neither reference nor floor.
+    """
+    retrained = list(params.section(workspace.root, "retrain"))
+    params.section(workspace.root, f"retrain.{REFERENCE}")
+    retrained = [REFERENCE, *(name for name in retrained if name != REFERENCE)]
+    entries = params.section(workspace.root, "unlearn") or {}
+    made = [(str(name), str(entry["method"])) for name, entry in entries.items()]
+    if not made:
+        raise params.ParameterError(f"{params.FILE}: unlearn has no entry to report on")
+    if both := sorted({name for name, _ in made} & set(retrained)):
+        raise params.ParameterError(f"{params.FILE}: {both} stand both in retrain and unlearn")
+    kinds = {
+        name: "with_retain" if entry.get("sees") == "retain" else "method"
+        for name, entry in entries.items()
+    }
+    baselines = [(n, m) for baseline in BASELINES for n, m in made if m == baseline]
+    return [
+        *(
+            Row(f"retrain/{name}", "reference" if name == REFERENCE else "floor", "retrain")
+            for name in retrained
+            if workspace.original.retrain
+        ),
+        *(Row(f"unlearn/{name}", "baseline", method) for name, method in baselines),
+        *(
+            Row(f"unlearn/{name}", kind, method)
+            for kind in findings.METHODS
+            for name, method in made
+            if method not in BASELINES and kinds[name] == kind
+        ),
+    ]
+
+
+def table(workspace: Workspace) -> pd.DataFrame:
+    """One row per model: model, kind, every metric, work; NaN where a value does not exist.
+
+    A method that left no model has no values but those of many networks.
+    Raises ArtifactError when an evaluation is missing or was made with other metrics.
+    """
+    columns = [*metrics.about(), findings.WORK]
+    lines, expected = [], None
+    for row in rows(workspace):
+        path = workspace.evaluation(row.producer) / "metrics.json"
+        values = artifacts.read_json(path)
+        names = values.keys() - {findings.WORK}
+        if not names and failure(workspace, row):
+            lines.append({"model": row.model, "kind": row.kind} | _per_sample(workspace, row))
+            continue
+        expected = names if expected is None else expected
+        if names != expected or not names <= set(columns):
+            raise artifacts.ArtifactError(
+                f"{path} has the metrics {sorted(names)}, must have {sorted(expected)}: "
+                "evaluate again with `dvc repro`"
+            )
+        lines.append({"model": row.model, "kind": row.kind} | values | _per_sample(workspace, row))
+    return pd.DataFrame(lines, columns=["model", "kind", *columns])
+
+
+def compared(workspace: Workspace, results: pd.DataFrame) -> findings.Compared:
+    by_method = {row.method: row.model for row in reversed(rows(workspace))}
+    return findings.Compared(
+        table=results.set_index("model"),
+        nothing=by_method.get("nothing"),
+        mask=by_method.get("logit_mask"),
+        class_wise=bool(workspace.read_request()["forget_classes"]),
+        limits=params.load(workspace.root, "verdict", verdict.Config),
+        failures={row.model: why for row in rows(workspace) if (why := failure(workspace, row))},
+    )
+
+
+def failure(workspace: Workspace, row: Row) -> str:
+    """Why there is no model of ``row``, although its method ran; "" where there is one."""
+    if not row.producer.startswith("unlearn/"):
+        return ""
+    why: str = artifacts.read_json(workspace.failure(row.producer))
+    return why
+
+
+def prune(workspace: Workspace) -> None:
+    """Remove evaluations of entries that ``params.yaml`` no longer has."""
+    known = {row.producer for row in rows(workspace)}
+    known |= {f"retrain/{name}" for name in params.section(workspace.root, "retrain")}
+    for folder in sorted(workspace.evaluation("").glob("*/*/")):
+        producer = f"{folder.parent.name}/{folder.name}"
+        if producer not in known:
+            shutil.rmtree(folder)
+            print(f"removed runs/evaluate/{producer}: not in params.yaml; DVC's cache still has it")
+
+
+def _per_sample(workspace: Workspace, row: Row) -> dict[str, float]:
+    """What many networks say: of a method, and of the floor, which all its models share."""
+    if row.judged is None:
+        return {}
+    path = workspace.per_sample(row.judged) / "metrics.json"
+    found: dict[str, float] = artifacts.read_json(path)
+    return found

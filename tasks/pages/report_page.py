@@ -1,0 +1,234 @@
+"""The report as one HTML page that needs no network, and the figures in it."""
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from imu import metrics
+from imu.datasets import LabelledImages
+from tasks.files import artifacts, params
+from tasks.files.workspace import Workspace
+from tasks.pages import figures, findings, lineup, slices
+
+SHOWN = 8  # images in a row
+FIGURES = {
+    "distance": "Distance to the reference: |model − reference|; a metric that aims at 0 is one. "
+    "Shaded: no farther than the noise floor. Axes in points are linear to 0.1, then logarithmic.",
+    "influence": "Influence of the forget images. IMU ascends on the selected ones.",
+    "images": "Forget images with class, influence and cross-entropy of the original model.",
+    "course": "Accuracy while unlearning. Triangle: the reference. Band: from reference to floor. "
+    "The test images here include those of forgotten classes.",
+}
+
+
+def drawn(workspace: Workspace, compared: findings.Compared) -> dict[str, bytes]:
+    """Every one of ``FIGURES``, as PNG."""
+    return {
+        "distance": figures.distances(_distances(compared), compared.of_kind("baseline"))
+        if compared.retrained
+        else figures.words("Nothing was retrained: there is no distance to draw."),
+        **_influence(workspace),
+        "course": figures.courses(_courses(workspace), _aims(workspace)),
+    }
+
+
+def page(
+    workspace: Workspace,
+    compared: findings.Compared,
+    found: list[findings.Finding],
+    drawn: dict[str, bytes],
+) -> str:
+    """HTML. drawn: from the function of that name. Raises ArtifactError for a missing input."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    results = compared.table.dropna(axis="columns", how="all")
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2").render(
+        request=workspace.read_request(),
+        seed=workspace.seed,
+        trained=artifacts.read_json(workspace.runs / "train" / "metrics.json"),
+        sizes={
+            name: len(workspace.read_manifest(name))
+            for name in ("train", "forget", "retain", "validation", "test")
+        },
+        retrained=compared.retrained,
+        floors=compared.of_kind("floor"),
+        limits=compared.limits,
+        headlines=findings.headlines(compared, found),
+        questions=list(findings.QUESTIONS),
+        findings=found,
+        groups=_groups(results),
+        classes=_by_class(workspace),
+        figures={
+            name: {"caption": caption, "png": base64.b64encode(drawn[name]).decode()}
+            for name, caption in FIGURES.items()
+        },
+        slices={
+            name: base64.b64encode(picture).decode() for name, picture in _slices(workspace).items()
+        },
+        parameters=(workspace.root / params.FILE).read_text(encoding="utf-8"),
+    )
+
+
+def _distances(compared: findings.Compared) -> list[figures.Distance]:
+    models = compared.of_kind("baseline") + compared.methods
+    known = compared.table.drop(index=list(compared.failures)).notna().all()
+    names = [name for name in findings.HEADLINE if name in metrics.about() and known[name]]
+    return [
+        figures.Distance(
+            metric=column.name,
+            unit=column.apart,
+            of_models={model: compared.distance(model, column.name) for model in models},
+            of_floor=compared.floor(column.name),
+        )
+        for column in findings.explained(names)
+    ]
+
+
+def _influence(workspace: Workspace) -> dict[str, bytes]:
+    found = workspace.read_influence()
+    data = _dataset(workspace)
+    found["row"] = workspace.rows("forget", data)
+    found["name"] = [data.classes[label] for label in found["label"]]
+    ordered = found.sort_values("influence", kind="stable")
+    each = min(SHOWN, -(-len(ordered) // 2))
+    ends = [
+        ("Most influential: lowest score", ordered.head(each)),
+        ("Least influential: highest score", ordered[each:].tail(each)),
+    ]
+    parts = [
+        figures.Images(
+            title,
+            [f"{row.name}\n{_influence_of(row)}\nloss {row.loss:.2g}" for row in part.itertuples()],
+            data.images[part["row"]],
+        )
+        for title, part in ends
+        if len(part)
+    ]
+    return {
+        "influence": figures.influences(found),
+        "images": figures.samples(parts, data.scale),
+    }
+
+
+def _influence_of(row: Any) -> str:
+    return f"influence {figures.minus(f'{row.influence:.2g}')}"
+
+
+def _dataset(workspace: Workspace) -> LabelledImages:
+    try:
+        return workspace.dataset()
+    except FileNotFoundError as error:
+        raise artifacts.ArtifactError(str(error)) from error
+
+
+def _courses(workspace: Workspace) -> dict[str, pd.DataFrame]:
+    """Trajectories of the methods; of the baselines when there is no method."""
+    rows = lineup.rows(workspace)
+    drawn = [row for row in rows if row.kind in findings.METHODS]
+    drawn = drawn or [row for row in rows if row.kind == "baseline"]
+    return {
+        row.model: artifacts.read_table(workspace.evaluation(row.producer) / "trajectory.csv")
+        for row in drawn
+    }
+
+
+def _aims(workspace: Workspace) -> dict[str, list[float]]:
+    """Accuracy in % per set: of the reference, and of every model of the floor."""
+    found = {}
+    for row in lineup.rows(workspace):
+        if row.kind in ("reference", "floor"):
+            predicted = _predictions(workspace, row)
+            correct = predicted["predicted"] == predicted["label"]
+            found[row.model] = 100 * correct.groupby(predicted["set"]).mean()
+    return {str(name): values.tolist() for name, values in pd.DataFrame(found).iterrows()}
+
+
+def _predictions(workspace: Workspace, row: lineup.Row) -> pd.DataFrame:
+    return artifacts.read_table(
+        workspace.evaluation(row.producer) / "predictions.parquet", id="str"
+    )
+
+
+def _slices(workspace: Workspace) -> dict[str, bytes]:
+    """Method -> picture of the forget images it remembers and of the retain images it lost."""
+    data = _dataset(workspace)
+    found = workspace.read_influence()
+    rows = {
+        name: dict(
+            zip(workspace.read_manifest(name)["id"], workspace.rows(name, data), strict=True)
+        )
+        for name in ("forget", "retain")
+    }
+
+    def part(title: str, name: str, table: pd.DataFrame, column: str) -> figures.Images:
+        table, forgotten = table.head(SHOWN), name == "forget"
+        captions = [
+            f"{data.classes[row.label]} → {data.classes[row.predicted]}\n"
+            f"{column} {figures.minus(f'{getattr(row, column):.2g}')}"
+            + (f"\n{_influence_of(row)}" if forgotten else "")
+            for row in table.itertuples()
+        ]
+        return figures.Images(title, captions, data.images[[rows[name][i] for i in table["id"]]])
+
+    pictures = {}
+    for row in lineup.rows(workspace):
+        if row.kind in findings.METHODS and not lineup.failure(workspace, row):
+            table = _predictions(workspace, row)
+            least, worse = slices.least_forgotten(table, found), slices.got_worse(table)
+            parts = [
+                part("Forget images remembered most", "forget", least, "remembered"),
+                part("Retain images that lost most", "retain", worse, "lost"),
+            ]
+            pictures[row.model] = figures.samples(parts, data.scale)
+    return pictures
+
+
+def _by_class(workspace: Workspace) -> dict[str, Any]:
+    """Test accuracy per class in %: of the reference, and of each model minus that, in points.
+
+    Where nothing was retrained the original stands in the reference's place.
+    """
+    columns: dict[str, list[float]] = {}
+    for row in lineup.rows(workspace):
+        if lineup.failure(workspace, row):
+            continue
+        table = slices.by_class(_predictions(workspace, row))
+        table = table[table["set"] == "test"]
+        if row.kind != "reference":
+            columns[row.model] = table["changed"].tolist()
+    against = slices.yardstick(table)
+    classes = workspace.read_request()["classes"]
+    return {
+        "classes": [classes[label] for label in table["class"]],
+        "against": against,
+        "accuracies": table[against].tolist(),
+        "models": columns,
+    }
+
+
+def _groups(results: pd.DataFrame) -> list[dict[str, Any]]:
+    """A table per group of metrics: title, columns, and a row per model."""
+    columns = findings.explained(list(results.columns[1:]))
+    tables = []
+    for group, title in findings.GROUPS.items():
+        chosen = [column for column in columns if column.group == group]
+        rows = [
+            {
+                "model": model,
+                "kind": row["kind"],
+                "cells": [findings.shown(c.name, row[c.name]) for c in chosen],
+            }
+            for model, row in results.iterrows()
+        ]
+        if chosen:
+            tables.append({"title": title, "columns": chosen, "rows": rows})
+    return tables

@@ -1,0 +1,99 @@
+"""Markdown pages in ``docs/``: what they share, and the page on the choice of parameters."""
+
+import json
+import platform
+import sys
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tasks.files import artifacts, params
+
+
+def candidates(folders: Iterable[Path]) -> pd.DataFrame:
+    """What ``tasks.tune`` found in each cell, one row per cell and candidate."""
+    parts = []
+    for folder in folders:
+        request = artifacts.read_json(folder / "runs" / "split" / "request.json")
+        part = artifacts.read_table(folder / "runs" / "tune" / "candidates.csv", failure="str")
+        part.insert(0, "seed", params.section(folder, "seed"))
+        part.insert(0, "forget", request["forget"])
+        part.insert(0, "scenario", request["scenario"])
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
+
+
+def tuning_page(table: pd.DataFrame, command: str) -> str:
+    """How the methods got their parameters, and what each candidate measured."""
+    cells = table[["forget", "seed"]].drop_duplicates()
+    listed = ", ".join(f"{forget} (seed {seed})" for forget, seed in cells.itertuples(index=False))
+    parts = [
+        "# Choice of parameters\n",
+        provenance(command),
+        f"Cells: {listed}. The seed is that of training, split and request; no page of results "
+        "uses any of these seeds. A candidate is judged by its gap: the mean distance in points to "
+        "its cell's retrained reference over the accuracies on the forget set, the retain set and "
+        "validation images (of forgotten and of other classes apart). Test images are not looked "
+        "at. The candidate with the smallest mean over all cells, both scenarios alike, is taken; "
+        "one that failed in a cell is not. The columns after max are means by scenario: one "
+        "setting serves both, which costs some methods one of the two. The parameters of "
+        "influence are those of `params.yaml`, not searched for.\n",
+    ]
+    taken = best(table)
+    for entry, rows in table.groupby("entry", sort=False):
+        by_candidate = rows.groupby("candidate", sort=False)
+        means = rows.pivot_table(
+            index="candidate", columns="scenario", values="gap", sort=False, dropna=False
+        )
+        shown = by_candidate["gap"].agg(["mean", "max"]).join(means).map(lambda gap: f"{gap:.2f}")
+        shown["failed"] = by_candidate["gap"].agg(lambda gaps: int(gaps.isna().sum()))
+        shown["taken"] = [
+            "yes" if json.loads(c) == taken.get(str(entry)) else "" for c in shown.index
+        ]
+        parts += [f"## {entry}\n", markdown(shown.reset_index())]
+    return "\n".join(parts)
+
+
+def best(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Entry -> the candidate with the smallest mean gap; none that failed in any cell.
+
+    Of equals the first. Raises ArtifactError when every candidate of an entry failed somewhere.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for entry, rows in table.groupby("entry", sort=False):
+        mean = rows.groupby("candidate", sort=False)["gap"].agg(
+            lambda gaps: gaps.mean(skipna=False)
+        )
+        if mean.isna().all():
+            raise artifacts.ArtifactError(f"every candidate of {entry} failed in some cell")
+        found[str(entry)] = json.loads(str(mean.idxmin()))
+    return found
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A GitHub table; every cell as text."""
+    lines = ["| " + " | ".join(map(str, table.columns)) + " |"]
+    lines.append("|" + " --- |" * len(table.columns))
+    for row in table.itertuples(index=False):
+        lines.append("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def provenance(command: str) -> str:
+    """Which command wrote a page, and on what machine."""
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "scikit-learn"))
+    return (
+        f"Written by `{command}`; do not edit. Machine: {platform.machine()}, "
+        f"{_processor()}, Python {sys.version.split()[0]}, {packages}.\n"
+    )
+
+
+def _processor() -> str:
+    if sys.platform == "linux":
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or "unknown processor"

@@ -21,7 +21,8 @@ from flows.searching.tuning import Outcome
 from tasks.files import artifacts, params
 from tasks.files.workspace import Workspace
 from tasks.pages import search_page
-from tasks.tracking.runs import Tracker, summary
+from tasks.tracking import summary
+from tasks.tracking.runs import Tracker
 from tasks.unlearn import entries
 from tests.conftest import REPOSITORY, keep, make_workspace, run, started
 

@@ -13,7 +13,6 @@ Each pipeline is a cell, as in a sweep: what was stopped goes on where it was.
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from flows.running.cells import Cell
 from flows.running.children import warm
 from flows.running.failures import EXPLAINED
 from flows.running.holding import only_run
+from flows.running.server import serving
 from flows.searching.tuning import PREPARED, in_every_cell, tuning_cells
 from flows.sweep import swept
 from tasks import unlearn
@@ -116,8 +116,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=JOBS, help="stages at the same time")
     arguments = parser.parse_args()
     root = Path.cwd()
-    with warm(root) as environment:
-        os.environ.update(environment)
+    with warm(root), serving() as ready:
+        ready()
         try:
             with only_run(root):
                 if arguments.command == "table":

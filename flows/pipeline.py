@@ -8,14 +8,14 @@ flows are one path. Independent stages run side by side.
 """
 
 import argparse
-import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from time import monotonic
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
@@ -23,20 +23,26 @@ from pydantic import Field
 
 from flows.running import pages
 from flows.running.cells import Cell, clean_commit, prepare
-from flows.running.children import ChildError, Children, warm
+from flows.running.children import ChildError, Children, lead, warm
 from flows.running.failures import EXPLAINED
 from flows.running.holding import only_run
 from flows.running.pools import Pools
 from flows.running.requests import Method, Request
-from flows.running.stages import run_stages
+from flows.running.server import serving
+from flows.running.stages import Running, run_stages
+from flows.running.tracking import Tracking
 from imu.verdict import Outcome
+from tasks import report
 from tasks.files import params
-from tasks.files.workspace import BASELINES
-from tasks.graph import lineage
-from tasks.tracking import runs
+from tasks.files.workspace import BASELINES, Workspace
+from tasks.graph import lock, stages
+from tasks.pages import lineup
+from tasks.starting.warm import LINK
+from tasks.tracking.tracker import Context, Page
 
 JOBS = os.cpu_count() or 1
 WANTED: Outcome = "indistinguishable"
+TRACK = "track"  # the stage that logs where no flow does
 OTHERWISE = ", other results"  # outcome of a stage that was made before, from the same inputs
 Jobs = Annotated[int, Field(ge=1)]
 AS_IT_IS = Request()
@@ -146,92 +152,101 @@ def _asked(
         name=str(flow_run.name), changes=changes, commit=clean_commit(root) if pools else ""
     )
     folder = prepare(root, cell) if changes else root
-    with only_run(folder), warmed(root) as environment:
+    with only_run(folder), warmed(root, folder):
         ran = run_workspace(
             root,
             folder,
             cell,
-            environment,
+            Context(tags=run_tags()),
             jobs=jobs,
             force=force,
             pools=pools,
             wanted=wanted,
             part=part,
         )
-    print("\n".join(["", *ran["shown"]]))
     if not part:
+        print(f"\n{report.shown(Workspace(folder), ran.page.times)}")
         print(f"\nreport   {folder / 'runs' / 'report' / 'report.html'}")
-    print(f"MLflow   make mlflow, then {pages.mlflow_link(ran['page'])}", flush=True)
-    outcomes: dict[str, str] = ran["outcomes"]
-    return outcomes
+    print(f"MLflow   make mlflow, then {pages.mlflow_link(ran.page)}", flush=True)
+    return ran.outcomes
+
+
+class Ran(NamedTuple):
+    """What became of each stage, and where the run is shown."""
+
+    outcomes: dict[str, str]
+    page: Page
 
 
 def run_workspace(
     root: Path,
     folder: Path,
     cell: Cell,
-    environment: dict[str, str],
+    context: Context,
     *,
     jobs: int,
     force: bool = False,
     pools: bool = False,
     wanted: str = "",
     part: str | tuple[str, ...] = "",
-) -> dict[str, Any]:
+) -> Ran:
     """Run the stages of ``folder``, a workspace of the clone ``root``, as one run in MLflow.
 
     wanted: the verdict that methods are to have; "" for any. part: how the names of the stages
-    begin that are to run; "" for all. Returns what became of each stage, where its page is, and
-    the table of results as lines.
+    begin that are to run; "" for all.
     """
-    log = get_run_logger()
-    ids = {
-        "IMU_PARENT": f"prefect-{flow_run.id}",
-        "IMU_TAGS": json.dumps(run_tags()),
-        "MLFLOW_TRACKING_URI": runs.store(root),
-    }
-    children = Children(folder, {**environment, **ids})
+    log, children, workspace = get_run_logger(), Children(folder), Workspace(folder)
     try:
+        for said in stages.mend(folder):
+            log.warning(said)
         children.run(["check"], log.info)
-        Children(root, environment).run(["data"], log.info)
+        Children(root).run(["data"], log.info)
         if folder != root:
-            children.run(["dvc", "checkout", "-q", "data.dvc"], log.info)
-        page = json.loads(children.run(["open"], log.debug)[-1])
+            children.dvc(["checkout", "-q", "data.dvc"], log.info)
+        lineup.prune(workspace)
+        parameters = params.read(folder)
+        graph = stages.stages(folder)
+        elsewhere = Pools(cell, children, graph) if pools else None
+        targets = [name for name in graph if part and name.startswith(part)]
+        graph = {name: at for name, at in stages.wanted(graph, targets).items() if name != TRACK}
+        tracking = Tracking(workspace, context)
         try:
-            # A store that is a file of this host is none to a worker of another.
-            served = ids["MLFLOW_TRACKING_URI"].startswith("http")
-            elsewhere = Pools(cell, children, ids if served else {}) if pools else None
-            names = lineage.stage_graph(folder) if part else ()
-            targets = [name for name in names if name.startswith(part)]
-            before = lineage.locked_stages(folder)
+            before = lock.locked_stages(folder)
+            running = Running(workspace, graph, children, tracking, elsewhere, force)
             try:
-                outcomes = run_stages(children, jobs, force=force, targets=targets, pools=elsewhere)
-            except ChildError:
-                _say_otherwise(folder, before)  # the next run takes what was made for granted
-                raise
-            if left := lineage.changed_stages(folder) & outcomes.keys():
-                raise ChildError(
-                    f"not up to date after the run: {', '.join(sorted(left))}; an input "
-                    "changed meanwhile, run it again"
-                )
-            for name in _say_otherwise(folder, before):
-                outcomes[name] += OTHERWISE
-            page = json.loads(
-                children.run(["close", "PART" if part else "FINISHED"], log.debug)[-1]
-            )
+                outcomes: dict[str, str] = {**run_stages(running, jobs)}
+            finally:  # the next run takes what was made for granted
+                others = _say_otherwise(folder, before)
+            _require_unchanged(folder, parameters, outcomes)
+            outcomes |= {name: outcomes[name] + OTHERWISE for name in others}
+            page = tracking.finish({*graph})
+            if not part:  # all that the last stage of the graph would do is done
+                children.dvc(["commit", "--force", "-q", TRACK], log.info)
         except BaseException as error:
-            _close_unfinished(children, error)
+            children.end_all()
+            known = isinstance(error, EXPLAINED)
+            tracking.fail("FAILED" if known else "KILLED", str(error) or type(error).__name__)
             raise
         pages.leave(folder, outcomes, page, whole=not part, wanted=wanted)
-        shown = [] if part else children.run(["show"], log.debug)
-        return {"outcomes": outcomes, "page": page, "shown": shown}
+        return Ran(outcomes, page)
     finally:
         children.end_all()
 
 
-def _say_otherwise(folder: Path, before: dict[str, lineage.Locked]) -> list[str]:
+def _require_unchanged(folder: Path, parameters: dict[str, Any], outcomes: Collection[str]) -> None:
+    """Raises ChildError where the run's parameters or other inputs changed while it went on."""
+    if params.read(folder) != parameters:
+        raise ChildError(f"{params.FILE} changed during the run: run it again")
+    if left := stages.changed_stages(folder) & set(outcomes):
+        raise ChildError(
+            f"not up to date after the run: {', '.join(sorted(left))}; an input changed "
+            "meanwhile, run it again"
+        )
+
+
+def _say_otherwise(folder: Path, before: dict[str, lock.Locked]) -> list[str]:
     """Stages whose results are others than ``before``, from the same inputs; the log names them."""
-    found = lineage.not_reproduced(before, lineage.locked_stages(folder))
+    found = lock.not_reproduced(before, lock.stages_with(folder, ()))
     for name in found:
         get_run_logger().warning(
             f"{name} came out otherwise than dvc.lock had it, from the same inputs: it was made on "
@@ -274,13 +289,17 @@ def entry_of(
 
 
 @contextmanager
-def warmed(root: Path) -> Iterator[dict[str, str]]:
-    """The warm start of the caller, if it began one already, else one for this run."""
-    if "IMU_WARM" in os.environ:
-        yield {}
-    else:
-        with warm(root) as environment:
-            yield environment
+def warmed(root: Path, folder: Path | None = None) -> Iterator[None]:
+    """Stages of ``folder`` (none: of ``root``) start warm, by the process of ``root`` if any.
+
+    Cells share it.
+    """
+    with ExitStack() as stack:
+        if not (root / LINK).exists():
+            stack.enter_context(warm(root))
+        if folder not in (None, root):
+            lead(folder, (root / LINK).resolve())
+        yield
 
 
 def run_tags() -> dict[str, str]:
@@ -292,34 +311,23 @@ def run_tags() -> dict[str, str]:
     }
 
 
-def _close_unfinished(children: Children, error: BaseException) -> None:
-    """Record in MLflow how the run ended; its own failure must not hide the first one."""
-    children.end_all()
-    status = "FAILED" if isinstance(error, ChildError) else "KILLED"
-    closing = Children(children.root, children.environment)
-    try:
-        closing.run(["close", status], lambda _: None)
-    except ChildError as unreachable:
-        print(unreachable, file=sys.stderr)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m flows.pipeline", description=__doc__)
     parser.add_argument("--jobs", type=int, default=JOBS, help="stages at the same time")
     parser.add_argument("--force", action="store_true", help="compute every stage again")
     arguments = parser.parse_args()
     begin = monotonic()
-    # Importing the libraries and starting Prefect's server take their time side by side.
+    # The server, the libraries of stages, and those of this process are started side by side.
     try:
-        with only_run(Path.cwd()), warm(Path.cwd()) as environment:
-            os.environ.update(environment)
+        with only_run(Path.cwd()), warm(Path.cwd()), serving() as ready:
+            ready()
             outcomes = pipeline(jobs=arguments.jobs, force=arguments.force)
     except EXPLAINED as error:
         sys.exit(f"pipeline failed: {error}")
     except KeyboardInterrupt:
         sys.exit("stopped; the next run goes on with what is done")
-    counts = {kind: list(outcomes.values()).count(kind) for kind in set(outcomes.values())}
-    print(f"done     in {monotonic() - begin:.0f} s: {counts}")
+    counts = Counter(outcomes.values())
+    print(f"done     in {monotonic() - begin:.0f} s: {dict(counts)}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ more trials it goes on from its end. Other words, and other code, are another st
 import argparse
 import hashlib
 import json
-import os
 import socket
 import sys
 from dataclasses import asdict, replace
@@ -27,10 +26,11 @@ from pydantic import Field
 
 from flows.pipeline import JOBS, Jobs, entry_of, warmed
 from flows.running.cells import FOLDER, Cell, clean_commit, fingerprint
-from flows.running.children import ChildError, Children, warm
+from flows.running.children import ChildError, warm
 from flows.running.failures import EXPLAINED
 from flows.running.holding import only_run
 from flows.running.requests import Method
+from flows.running.server import serving
 from flows.searching import space as spaces
 from flows.searching.space import Space
 from flows.searching.study import Study, Trial
@@ -43,11 +43,12 @@ from flows.searching.tuning import (
     label,
     tuning_cells,
 )
-from flows.sweep import grouped, of_run, run_cells
+from flows.sweep import grouped, run_cells
 from tasks import tune
 from tasks.files import artifacts, params
 from tasks.pages import search_page
 from tasks.pages.search_page import Searched
+from tasks.tracking.sweeps import Group
 
 
 @flow(name="search", flow_run_name="{name}", validate_parameters=True)
@@ -92,9 +93,10 @@ def search(
     cells = tuning_cells(root, scenarios, classes, settings, commit)
     key = identity(root, name, asked, cells, seed)
     folder = root / FOLDER / f"{name}-results"
-    with only_run(folder), warmed(root) as environment, grouped(root, name, key) as (group, files):
-        os.environ.update(environment)
-        found = run_cells(cells, root, jobs, group, in_flight=in_flight, pools=pools, part=PREPARED)
+    with only_run(folder), warmed(root), grouped(root, name, key) as (group, files):
+        found = run_cells(
+            cells, root, jobs, group.run, in_flight=in_flight, pools=pools, part=PREPARED
+        )
         found.check()
         folders = {label(cell): Path(found.said[cell.name]["folder"]) for cell in cells}
         study = Study(folder / "study.db", key, asked.distributions, seed)
@@ -102,8 +104,8 @@ def search(
         judge = judge_in(folders, asked.entry, jobs)
         if spaces.inside(asked.space, asked.present):
             study.begin_with(asked.present)
-        log(root, group, folder, study)  # what a stop left unlogged
-        study.run(judge, trials, at_once, lambda: log(root, group, folder, study))
+        log(group, study)  # what a stop left unlogged
+        study.run(judge, trials, at_once, lambda: log(group, study))
         searched = summed_up(name, asked, folders, study, judge)
         files += written(folder, searched)
     if searched.best is None:
@@ -162,11 +164,9 @@ def identity(root: Path, name: str, asked: Asked, cells: list[Cell], seed: int) 
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def log(root: Path, group: str, folder: Path, study: Study) -> None:
+def log(group: Group, study: Study) -> None:
     """A nested run in MLflow for each trial that has none yet."""
-    file = folder / "trials.json"
-    artifacts.write_json(file, [trial.row() for trial in study.told()])
-    Children(root, of_run(root)).run(["trials", group, str(file)], lambda _: None)
+    group.log_trials([trial.row() for trial in study.told()])
 
 
 def summed_up(
@@ -231,8 +231,8 @@ def main() -> None:
     root = Path.cwd()
     try:
         settings = given.settings
-        with warm(root) as environment, only_run(root):
-            os.environ.update(environment)
+        with only_run(root), warm(root), serving() as ready:
+            ready()
             found = search(
                 given.name,
                 given.method,

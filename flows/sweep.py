@@ -4,8 +4,6 @@ Each cell is a workspace of its own that shares DVC's cache, so a sweep that was
 where it was: stages that are done are restored, not repeated.
 """
 
-import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -20,7 +18,6 @@ from prefect.artifacts import (
     create_markdown_artifact,
     create_table_artifact,
 )
-from prefect.runtime import flow_run
 from pydantic import Field
 
 from flows.pipeline import (
@@ -34,13 +31,15 @@ from flows.pipeline import (
 )
 from flows.running import pages
 from flows.running.cells import FOLDER, Cell, clean_commit, prepare
-from flows.running.children import ChildError, Children, end_everything
+from flows.running.children import ChildError, end_everything
 from flows.running.failures import EXPLAINED
 from flows.running.holding import only_run
 from flows.running.requests import Method, Request
 from tasks.files import artifacts, params
+from tasks.files.workspace import Workspace
 from tasks.pages import results, results_page
-from tasks.tracking import runs
+from tasks.tracking.sweeps import Group
+from tasks.tracking.tracker import Context, Page
 
 HTML = (
     '<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>'
@@ -76,11 +75,10 @@ def run_cell(
 
     part: how the names of the stages begin that are to run; none: all. A part has no results.
     """
-    folder = prepare(root, cell)
-    environment = {runs.GROUP: group}
-    with only_run(folder):
-        ran = run_workspace(root, folder, cell, environment, jobs=jobs, pools=pools, part=part)
-    return {"folder": str(folder), "results": ran["page"].get("results", {})}
+    folder, context = prepare(root, cell), Context(below=group, tags=run_tags())
+    with only_run(folder), warmed(root, folder):
+        ran = run_workspace(root, folder, cell, context, jobs=jobs, pools=pools, part=part)
+    return {"folder": str(folder), "times": dict(ran.page.times)}
 
 
 def run_cells(
@@ -124,33 +122,22 @@ def run_cells(
     )
 
 
-def of_run(root: Path) -> dict[str, str]:
-    """Where a child process of this flow logs, and what it belongs to."""
-    return {
-        "IMU_PARENT": f"prefect-{flow_run.id}",
-        "IMU_TAGS": json.dumps(run_tags()),
-        "MLFLOW_TRACKING_URI": runs.store(root),
-    }
-
-
 @contextmanager
-def grouped(root: Path, name: str, key: str = "") -> Iterator[tuple[str, list[Path]]]:
-    """A run in MLflow for a sweep: its id, and the list of files that it gets at its end.
+def grouped(root: Path, name: str, key: str = "") -> Iterator[tuple[Group, list[Path]]]:
+    """A run in MLflow for a sweep, and the list of files that it gets at its end.
 
     key: of a search, whose run is taken up again where there is one.
     """
-    environment = of_run(root)
-    begin = ["group", name, *([key] if key else [])]
-    page = json.loads(Children(root, environment).run(begin, lambda _: None)[-1])
+    group = Group(Workspace(root), name, run_tags(), key)
     files: list[Path] = []
     status = "FAILED"
+    page = Page(group.run, group.store.uri, group.link)
     create_link_artifact(pages.mlflow_link(page), link_text="MLflow run", key="mlflow")
     try:
-        yield page["run"], files
+        yield group, files
         status = "FINISHED"
     finally:
-        ending = ["ungroup", page["run"], status, *map(str, files)]
-        Children(root, environment).run(ending, lambda _: None)
+        group.end(status, files)
 
 
 @flow(name="cells", flow_run_name="{name}")
@@ -161,7 +148,7 @@ def swept(name: str, cells: list[Cell], root: Path, jobs: int, part: tuple[str, 
     """
     in_flight = min(jobs, len(cells))
     with grouped(root, name) as (group, _):
-        found = run_cells(cells, root, jobs // in_flight, group, in_flight=in_flight, part=part)
+        found = run_cells(cells, root, jobs // in_flight, group.run, in_flight=in_flight, part=part)
         found.check()
     return found
 
@@ -194,9 +181,8 @@ def sweep(
     """
     root = Path.cwd()
     cells = asked_cells(root, requests, methods, seeds, grid, clean_commit(root) if pools else "")
-    with warmed(root) as environment, grouped(root, name) as (group, files):
-        os.environ.update(environment)
-        found = run_cells(cells, root, jobs, group, in_flight=in_flight, pools=pools)
+    with warmed(root), grouped(root, name) as (group, files):
+        found = run_cells(cells, root, jobs, group.run, in_flight=in_flight, pools=pools)
         if found.said:
             files += written(root / FOLDER / f"{name}-results", name, found, cells, grid)
         create_table_artifact(

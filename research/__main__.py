@@ -5,7 +5,6 @@ python -m research --trials digits    not in the others
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from flows.pipeline import JOBS
 from flows.running.children import warm
 from flows.running.failures import EXPLAINED
 from flows.running.holding import only_run
+from flows.running.server import serving
 from research.trials import research
 
 
@@ -22,8 +22,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=JOBS, help="stages at the same time")
     arguments = parser.parse_args()
     root = Path.cwd()
-    with warm(root) as environment:
-        os.environ.update(environment)
+    with warm(root), serving() as ready:
+        ready()
         try:
             with only_run(root):
                 research(root, arguments.jobs, arguments.trials)

@@ -4,7 +4,7 @@ original: on the training set; each method unlearns every one of them. oracle: o
 so that they never saw the forget set. floor: as oracle, with other seeds.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,6 @@ from imu.objectives import predictions
 from tasks.files import artifacts, params
 from tasks.files.samples import load_samples
 from tasks.files.workspace import NOT_RETRAINED, Stopwatch, Workspace, built
-from tasks.tracking.record import Record
 
 SETS = ("forget", "retain", "validation")
 MOST = 1000  # networks in a family
@@ -96,18 +95,6 @@ def run(workspace: Workspace, item: str) -> float | None:
         {f"{name}_accuracy": 100 * share for name, share in right.items()},
     )
     return watch.seconds
-
-
-def record(workspace: Workspace, item: str) -> Record:
-    return Record(
-        params={
-            "ensemble": params.section(workspace.root, "ensemble"),
-            "train": asdict(params.load(workspace.root, "train", training.Config)),
-            "seed": seeds_of(item, workspace.seed, 1)[0],
-        },
-        metrics=artifacts.read_json(_out(workspace, item) / "metrics.json"),
-        manifests={FAMILIES[item].manifest: workspace.manifest(FAMILIES[item].manifest)},
-    )
 
 
 def read_margins(workspace: Workspace, item: str) -> metrics.Family:

@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Mapping
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import nn
@@ -17,23 +16,21 @@ from tasks.files import artifacts, params
 from tasks.files.samples import load_samples
 from tasks.files.workspace import NOT_RETRAINED, Workspace, load_model
 from tasks.pages import slices
-from tasks.tracking.record import Record
 
 REFERENCE = "retrain/reference"
 SETS = ("forget", "retain", "validation", "test")
-LISTED = 16  # samples in a table of MLflow
 Sets = Mapping[str, tuple[Samples, Objective]]
 State = Mapping[str, torch.Tensor]
 
 
-def run(workspace: Workspace, item: str) -> float | None:
+def run(workspace: Workspace, item: str) -> None:
     """``item`` is the producer of the judged model: "unlearn/<name>" or "retrain/<name>"."""
     out, retrained = workspace.evaluation(item), workspace.original.retrain
     if not retrained and item.startswith("retrain/"):
         artifacts.write_table(out / "predictions.parquet", pd.DataFrame())
         artifacts.write_json(out / "metrics.json", {})
         print(NOT_RETRAINED)
-        return None
+        return
     failure = ""
     if item.startswith("unlearn/"):
         failure = unlearn.why_failed(workspace, item.removeprefix("unlearn/"))
@@ -49,7 +46,7 @@ def run(workspace: Workspace, item: str) -> float | None:
         artifacts.write_table(out / "predictions.parquet", pd.DataFrame())
         artifacts.write_json(out / "metrics.json", {})
         print(f"no model to judge: {failure}")
-        return None
+        return
     models = {
         producer: _loaded(workspace, producer, device)
         for producer in ("train", *([REFERENCE] if retrained else []), item)
@@ -96,55 +93,6 @@ def run(workspace: Workspace, item: str) -> float | None:
     )
     artifacts.write_json(out / "metrics.json", values)
     print(", ".join(f"{name} {value:.4g}" for name, value in values.items()))
-    return None
-
-
-def record(workspace: Workspace, item: str) -> Record:
-    out = workspace.evaluation(item)
-    curves, tables, failure = {}, {}, ""
-    files = [out / "predictions.parquet"]
-    if item.startswith("unlearn/"):
-        files.append(out / "trajectory.csv")
-        steps = artifacts.read_table(out / "trajectory.csv")
-        curves = {
-            f"{name}_accuracy": list(zip(steps["step"].tolist(), steps[name].tolist(), strict=True))
-            for name in SETS
-        }
-        failure = artifacts.read_json(workspace.failure(item))
-        if not failure:
-            found = artifacts.read_table(out / "predictions.parquet", id="str")
-            tables = _tables(workspace, found)
-    return Record(
-        params={
-            "judged": item,
-            **({"failure": failure} if failure else {}),
-            "reference": REFERENCE if workspace.original.retrain else NOT_RETRAINED,
-        },
-        metrics=artifacts.read_json(out / "metrics.json"),
-        curves=curves,
-        files={"evaluation": files},
-        tables=tables,
-        manifests={name: workspace.manifest(name) for name in SETS},
-    )
-
-
-def _tables(workspace: Workspace, found: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The slices: by class, and the samples that stand out, with their images."""
-    data = workspace.dataset()
-    influence = workspace.read_influence()
-    tables = {"slices/by_class.json": slices.by_class(found)}
-    for name, table in (
-        ("forget", slices.least_forgotten(found, influence)),
-        ("retain", slices.got_worse(found)),
-    ):
-        manifest = workspace.read_manifest(name).set_index("id")["index"]
-        table = table.head(LISTED)
-        images = data.images[manifest[table["id"]]].transpose(0, 2, 3, 1)  # (n, h, w, channels)
-        pixels = np.round(images * (255 / data.scale)).astype(np.uint8)
-        table.insert(0, "image", [p[:, :, 0] if p.shape[2] == 1 else p for p in pixels])
-        kind = "least_forgotten" if name == "forget" else "got_worse"
-        tables[f"slices/{kind}.json"] = table
-    return tables
 
 
 def _layout(workspace: Workspace) -> torch.memory_format:

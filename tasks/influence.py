@@ -1,7 +1,5 @@
 """Influence of every forget sample on the original model, as a table."""
 
-from dataclasses import asdict
-
 import pandas as pd
 from torch import Tensor, nn
 
@@ -11,7 +9,6 @@ from imu.objectives import Objective, Samples, predictions
 from tasks.files import artifacts, params
 from tasks.files.samples import load_samples
 from tasks.files.workspace import Stopwatch, Workspace, load_model
-from tasks.tracking.record import Record
 
 
 def run(workspace: Workspace, item: None) -> float:
@@ -61,18 +58,6 @@ def scored(
         top_fraction=config.top_fraction,
     )
     return scores, weights, selected
-
-
-def record(workspace: Workspace, item: None) -> Record:
-    table = artifacts.read_table(workspace.influence)
-    metrics = artifacts.read_json(workspace.influence.with_name("metrics.json"))
-    return Record(
-        params={"influence": asdict(params.load(workspace.root, "influence", influence.Config))},
-        metrics={name: value for name, value in metrics.items() if value is not None}
-        | {"influence_min": table["influence"].min(), "influence_max": table["influence"].max()},
-        files={"influence": [workspace.influence]},
-        manifests={"forget": workspace.manifest("forget")},
-    )
 
 
 def _spearman(table: pd.DataFrame, score: str) -> float | None:

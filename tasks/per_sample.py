@@ -4,8 +4,6 @@ The networks are those of ``tasks.ensemble``: small, so that there can be many. 
 the method, with its parameters of ``params.yaml``, not the one model of the unlearn stage.
 """
 
-from dataclasses import asdict
-
 import numpy as np
 import pandas as pd
 from torch import Tensor, nn
@@ -19,7 +17,6 @@ from tasks.files import artifacts, params
 from tasks.files.samples import load_samples
 from tasks.files.workspace import Stopwatch, Workspace
 from tasks.influence import scored
-from tasks.tracking.record import Record
 
 ORACLES = "oracle"
 
@@ -42,23 +39,6 @@ def run(workspace: Workspace, item: str) -> float | None:
     artifacts.write_json(out / "metrics.json", values)
     print(", ".join(f"{name} {value:.4g}" for name, value in values.items()))
     return watch.seconds
-
-
-def record(workspace: Workspace, item: str) -> Record:
-    out, parameters = workspace.per_sample(item), {}
-    if item.startswith("unlearn/"):
-        entry = unlearn.configured(workspace, item.removeprefix("unlearn/"))
-        parameters = {"method": entry.method, "sees": entry.sees, **asdict(entry.config)}
-    return Record(
-        params={
-            "judged": item,
-            "ensemble": params.section(workspace.root, "ensemble"),
-            "unlearn": parameters,
-        },
-        metrics=artifacts.read_json(out / "metrics.json"),
-        files={"per_sample": [out / "samples.parquet"]},
-        manifests={name: workspace.manifest(name) for name in SETS},
-    )
 
 
 def _unlearned(workspace: Workspace, item: str, watch: Stopwatch) -> metrics.Family:

@@ -1,5 +1,6 @@
 """The comparison of all models: a table, verdicts, figures, and one HTML page."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,6 @@ import pandas as pd
 from tasks.files import artifacts
 from tasks.files.workspace import Workspace
 from tasks.pages import findings, lineup, report_page
-from tasks.tracking.record import Record
 
 
 def run(workspace: Workspace, item: None) -> float | None:
@@ -30,17 +30,6 @@ def run(workspace: Workspace, item: None) -> float | None:
     return None
 
 
-def record(workspace: Workspace, item: None) -> Record:
-    files = ["report.html", "table.csv", "verdicts.json"]
-    return Record(
-        files={
-            "report": [_out(workspace) / name for name in files],
-            "figures": [_picture(workspace, name) for name in report_page.FIGURES],
-        },
-        manifests={"forget": workspace.manifest("forget")},
-    )
-
-
 def verdicts(workspace: Workspace) -> Path:
     """JSON: model -> outcome, the same in words, and the numbers that decided it."""
     return _out(workspace) / "verdicts.json"
@@ -55,6 +44,24 @@ def read_verdicts(workspace: Workspace) -> dict[str, dict[str, Any]]:
 def outcomes(workspace: Workspace) -> dict[str, str]:
     """Model -> outcome of its verdict."""
     return {model: said["outcome"] for model, said in read_verdicts(workspace).items()}
+
+
+def shown(workspace: Workspace, times: Mapping[str, float] = {}) -> str:
+    """The table of results for a terminal. times: RTE_time by model, where it is known."""
+    table = lineup.table(workspace)
+    table[findings.TIME] = [times.get(model) for model in table["model"]]
+    return text(table, outcomes(workspace))
+
+
+def note(workspace: Workspace) -> str:
+    """What the run's page in MLflow says first, in Markdown: verdicts and the table."""
+    table = lineup.table(workspace)
+    compared = lineup.compared(workspace, table)
+    said = " ".join(findings.headlines(compared, findings.findings(compared)))
+    return (
+        f"{said}\n\nA verdict is evidence from the tests that were made, not a guarantee."
+        f"\n\n```\n{text(table, outcomes(workspace))}\n```"
+    )
 
 
 def text(table: pd.DataFrame, outcomes: dict[str, str]) -> str:

@@ -1,6 +1,6 @@
 """Retrain from scratch on the retain set: the reference, and other seeds for the noise floor."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import pandas as pd
 
@@ -8,7 +8,6 @@ from imu import training
 from tasks import train
 from tasks.files import artifacts, params
 from tasks.files.workspace import NOT_RETRAINED, Workspace
-from tasks.tracking.record import Record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,14 +28,6 @@ def run(workspace: Workspace, item: str) -> float | None:
         print(NOT_RETRAINED)
         return None
     return train.fit(workspace, "retain", out, _seed(workspace, item))
-
-
-def record(workspace: Workspace, item: str) -> Record:
-    if not workspace.original.retrain:
-        return Record(params={"original": asdict(workspace.original)})
-    return train.fitted(
-        workspace, "retain", workspace.runs / "retrain" / item, _seed(workspace, item)
-    )
 
 
 def _seed(workspace: Workspace, item: str) -> int:

@@ -1,7 +1,5 @@
 """Divide the data set, and the training set into what is forgotten and what is retained."""
 
-from dataclasses import asdict
-
 import numpy as np
 import pandas as pd
 
@@ -10,10 +8,9 @@ from imu.datasets import Source
 from tasks.data import require_source
 from tasks.files import artifacts, params
 from tasks.files.workspace import Workspace, digest
-from tasks.tracking.record import Record
 
 
-def run(workspace: Workspace, item: None) -> float | None:
+def run(workspace: Workspace, item: None) -> None:
     config = params.load(workspace.root, "split", splitting.Config)
     source = params.load(workspace.root, "data", Source)
     require_source(workspace.root / "data" / config.dataset, source)
@@ -48,21 +45,6 @@ def run(workspace: Workspace, item: None) -> float | None:
             "forget_classes": whole,
             "classes": data.classes,
         },
-    )
-    return None
-
-
-def record(workspace: Workspace, item: None) -> Record:
-    config = params.load(workspace.root, "split", splitting.Config)
-    manifests = {
-        name: workspace.manifest(name)
-        for name in ("train", "forget", "retain", "validation", "test")
-    }
-    return Record(
-        params={"split": asdict(config)},
-        metrics={f"n_{name}": float(len(workspace.read_manifest(name))) for name in manifests},
-        files={"split": [*manifests.values(), workspace.request]},
-        manifests=manifests,
     )
 
 

@@ -6,7 +6,6 @@ Where ``runtime.processes`` is more than one, ``python -m tasks.train`` is what 
 import sys
 import tempfile
 import warnings
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,9 @@ from imu.models import evaluating
 from imu.objectives import mean_cross_entropy, normalised, predictions
 from imu.training import distributed
 from tasks.files import artifacts, params
+from tasks.files.progress import Progress
 from tasks.files.samples import load_samples
 from tasks.files.workspace import Runtime, Stopwatch, Workspace
-from tasks.tracking.record import Record
 
 
 def run(workspace: Workspace, item: None) -> float | None:
@@ -36,10 +35,6 @@ def run(workspace: Workspace, item: None) -> float | None:
     print(f"weights of {given}; not trained")
     keep(workspace, "train", workspace.runs / "train", model.to(device), about, [], 0)
     return None
-
-
-def record(workspace: Workspace, item: None) -> Record:
-    return fitted(workspace, "train", workspace.runs / "train", workspace.seed)
 
 
 def fit(workspace: Workspace, manifest: str, out: Path, seed: int) -> float:
@@ -95,6 +90,8 @@ def _fit(
     model.to(device)
     flops = operations(model, data, len(rows), config, device)
     watch, epochs = Stopwatch(), []
+    if world.rank == 0:
+        lines = Progress(workspace, str(out.relative_to(workspace.runs)), training.Epoch._fields)
     progress = training.fit(model, data, rows, config, seed=seed, device=device)
     while True:
         with watch.running():
@@ -103,6 +100,7 @@ def _fit(
             break
         epochs.append(epoch)
         if world.rank == 0:
+            lines.add(*epoch)
             print(
                 f"epoch {epoch.epoch}/{config.epochs}: loss {epoch.loss:.4f}, "
                 f"accuracy {epoch.accuracy:.2f} %"
@@ -155,31 +153,6 @@ def operations(
     with evaluating(model), FlopCounter() as flops:  # draws no random number, as dropout would
         model(normalised(batch, data.scale, data.mean, data.std))
     return flops.total * config.epochs * (n // config.batch_size)
-
-
-def fitted(workspace: Workspace, manifest: str, out: Path, seed: int) -> Record:
-    curve = artifacts.read_table(out / "curve.csv")
-    recipe: dict[str, Any] = {
-        "train": asdict(params.load(workspace.root, "train", training.Config))
-    }
-    if manifest == "train":
-        given = asdict(workspace.original)
-        recipe = {"original": given} | ({} if given["checkpoint"] else recipe)
-    return Record(
-        params={
-            "seed": seed,
-            **recipe,
-            "network": params.section(workspace.root, "network"),
-        },
-        metrics=artifacts.read_json(out / "metrics.json"),
-        curves={
-            name: list(zip(curve["epoch"].tolist(), curve[name].tolist(), strict=True))
-            for name in ("loss", "accuracy", "learning_rate")
-        },
-        files={"curves": [out / "curve.csv"]},
-        model=out / "model.safetensors",
-        manifests={manifest: workspace.manifest(manifest)},
-    )
 
 
 if __name__ == "__main__":

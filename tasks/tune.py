@@ -16,6 +16,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -44,18 +45,24 @@ def run(workspace: Workspace) -> None:
     artifacts.write_table(workspace.runs / "tune" / "candidates.csv", pd.DataFrame(rows))
 
 
-def asked(workspace: Workspace, content: str) -> list[dict[str, Any]]:
-    """What becomes of the candidates that somebody asks for, in their order.
+def asked(workspace: Workspace, file: Path) -> None:
+    """Judge the candidates that ``file`` asks for, and write what became of them in their order.
 
-    content: JSON, ``{"entry": an entry of params.yaml, "candidates": [{path: value}, ...]}``.
+    file: JSON, ``{"entry": an entry of params.yaml, "candidates": [{path: value}, ...]}``. Beside
+    it, under ``answer``, a list as long as that of the candidates.
     """
-    request, judged = json.loads(content), judge(workspace)
+    request, judged = artifacts.read_json(file), judge(workspace)
     found = []
     for candidate in request["candidates"]:
         config = configured(request["entry"], candidate)
         found.append(judged(request["entry"]["method"], config))
         print(f"{json.dumps(candidate)}: {found[-1]['failure'] or found[-1]['gap']}", flush=True)
-    return found
+    artifacts.write_json(answer(file), found)
+
+
+def answer(file: Path) -> Path:
+    """Where ``asked`` writes."""
+    return file.with_suffix(".judged.json")
 
 
 def judge(workspace: Workspace) -> Callable[[str, Any], dict[str, Any]]:

@@ -16,9 +16,9 @@ from imu import unlearn as methods
 from imu.cost import FlopCounter
 from imu.objectives import Samples
 from tasks.files import artifacts, params
+from tasks.files.progress import Progress
 from tasks.files.samples import load_samples
 from tasks.files.workspace import Stopwatch, Workspace, load_model
-from tasks.tracking.record import Record
 
 
 def run(workspace: Workspace, item: str) -> float:
@@ -41,7 +41,7 @@ def run(workspace: Workspace, item: str) -> float:
     progress = methods.run(
         entry.method, model, objective, entry.config, seed=workspace.seed, available=given
     )
-    failure = ""
+    lines, failure = Progress(workspace, f"unlearn/{item}", methods.Step._fields), ""
     while True:
         try:
             with watch.running(), flops:
@@ -55,6 +55,7 @@ def run(workspace: Workspace, item: str) -> float:
         if step is None:
             break
         steps.append(step)
+        lines.add(*step)
         trajectory.add(step.step, model.state_dict())
         print(
             f"step {step.step}: forget loss {step.loss:.4f}, forget accuracy {step.accuracy:.2f} %"
@@ -64,7 +65,6 @@ def run(workspace: Workspace, item: str) -> float:
         print(f"ended above the target: {reached:.2f} %, not {target:.2f} %")
     curve = pd.DataFrame(steps, columns=methods.Step._fields)
     artifacts.write_table(out / "curve.csv", curve.drop(columns="seconds"))
-    artifacts.write_table(workspace.step_seconds(f"unlearn@{item}"), curve[["step", "seconds"]])
     artifacts.write_tensors(out / "trajectory.safetensors", *trajectory.stored())
     if failure:
         artifacts.write_tensors(out / "model.safetensors", {}, about | {"failure": failure})
@@ -86,27 +86,6 @@ def why_failed(workspace: Workspace, item: str) -> str:
     """Why there is no model of ``item``, although it ran; "" where there is one."""
     about = artifacts.read_tensors(workspace.model(f"unlearn/{item}"))[1]
     return str(about.get("failure", ""))
-
-
-def record(workspace: Workspace, item: str) -> Record:
-    entry = configured(workspace, item)
-    out = workspace.runs / "unlearn" / item
-    curve = artifacts.read_table(out / "curve.csv")
-    failure = why_failed(workspace, item)
-    return Record(
-        params={
-            "unlearn": {"method": entry.method, "sees": entry.sees, **asdict(entry.config)},
-            **({"failure": failure} if failure else {}),
-        },
-        metrics=artifacts.read_json(out / "metrics.json"),
-        curves={
-            f"forget_{name}": list(zip(curve["step"].tolist(), curve[name].tolist(), strict=True))
-            for name in ("loss", "accuracy")
-        },
-        files={"curves": [out / "curve.csv"]},
-        model=None if failure else out / "model.safetensors",
-        manifests={"forget": workspace.manifest("forget")},
-    )
 
 
 class Entry(NamedTuple):

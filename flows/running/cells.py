@@ -15,6 +15,7 @@ from filelock import FileLock
 from ruamel.yaml import YAML
 
 from tasks.files import artifacts, params
+from tasks.files.commit import git_tags
 from tasks.files.workspace import OWN
 
 FOLDER = ".cells"
@@ -76,9 +77,7 @@ def prepare(root: Path, cell: Cell) -> Path:
 
 def clean_commit(root: Path) -> str:
     """The commit that lies in the clone. Raises CommitError where tracked files differ from it."""
-    from tasks.graph import lineage
-
-    tags = lineage.git_tags(root)
+    tags = git_tags(root)
     if not tags:
         raise CommitError(f"{root} is no git clone: workers run commits")
     new = _git(root, "ls-files", "--others", "--exclude-standard", "--", *NEEDED).decode().split()

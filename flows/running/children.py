@@ -1,7 +1,6 @@
 """Child processes of a flow: their lines are passed on, and none outlives the flow."""
 
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -13,6 +12,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic, sleep
 from weakref import WeakSet
+
+from tasks.starting.ending import FAILED
+from tasks.starting.warm import LINK
 
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 
@@ -30,29 +32,34 @@ class Children:
     also: called by ``end_all`` first.
     """
 
-    def __init__(self, root: Path, environment: dict[str, str]):
+    def __init__(self, root: Path):
         self.root = root
         self.also: list[Callable[[], None]] = []
         _LIVING.add(self)
-        self.environment = {**os.environ, **environment, "PYTHONUNBUFFERED": "1"}
         self._running: set[subprocess.Popen[str]] = set()
         self._lock = threading.Lock()
-        self._closed = False
+        self.closed = False
 
-    def run(self, arguments: list[str], line: Callable[[str], None]) -> list[str]:
+    def dvc(self, arguments: list[str], line: Callable[[str], None]) -> None:
+        """Run DVC, as ``run`` does."""
+        self.run(["--wait-for-lock", *arguments], line, module="tasks.graph")
+
+    def run(
+        self, arguments: list[str], line: Callable[[str], None], *, module: str = "tasks"
+    ) -> None:
         """Run ``python -m tasks`` with ``arguments``, handing every line to ``line``.
 
         The child leads a session of its own and asks the kernel for SIGTERM when its parent dies
-        (``tasks.__main__``), so no kill of the flow leaves a writer behind. Returns all lines;
-        raises ChildError when the exit status is not 0.
+        (``tasks.starting``), so no kill of the flow leaves a writer behind. Raises ChildError when
+        the exit status is not 0.
         """
         with self._lock:
-            if self._closed:
+            if self.closed:
                 raise ChildError("the flow is being stopped")
             child = subprocess.Popen(
-                [sys.executable, "-m", "tasks", *arguments],
+                [sys.executable, "-m", module, *arguments],
                 cwd=self.root,
-                env=self.environment,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -76,13 +83,12 @@ class Children:
             with self._lock:
                 self._running.discard(child)
         if status:
-            raise ChildError(reason(lines) or f"{' '.join(arguments)} ended with status {status}")
-        return lines
+            raise ChildError(reason(lines) or f"{' '.join(arguments)}: status {status}")
 
     def end_all(self) -> None:
         """End every child; none is started any more."""
         with self._lock:
-            self._closed = True
+            self.closed = True
             running = list(self._running)
         try:
             for call in self.also:
@@ -98,16 +104,12 @@ def end_everything() -> None:
 
 
 def reason(lines: list[str]) -> str:
-    """Why a child failed: what its stage said last of a failure, else its last lines."""
-    said = [text for text in lines if text and not text.startswith("Having any troubles?")]
-    # DVC says at last that a command ended with a status: the command said more before.
-    said = [
-        text for text in said if not re.match("ERROR: failed to reproduce .* exited with", text)
-    ]
-    for number in range(len(said) - 1, -1, -1):
-        if " failed: " in said[number] or said[number].startswith("not logged: "):
-            return "\n".join(said[number:])
-    return "\n".join(said[-5:])
+    """Why a child failed: what it said last of a failure (``tasks.__main__``), else its end."""
+    for number in range(len(lines) - 1, -1, -1):
+        if FAILED in lines[number]:
+            said = lines[number:]
+            return "\n".join(line for line in said if line and not line.startswith("ERROR: "))
+    return "\n".join([line for line in lines if line][-5:])
 
 
 def end(children: list[subprocess.Popen[str]]) -> None:
@@ -128,24 +130,34 @@ def _signal(child: subprocess.Popen[str], number: int) -> None:
 
 
 @contextmanager
-def warm(root: Path) -> Iterator[dict[str, str]]:
-    """A process that starts stages warm (``tasks.warm``); the environment that points to it.
+def warm(root: Path) -> Iterator[None]:
+    """A process that starts stages warm (``tasks.starting.warm``), for the workspace ``root``.
 
     Its socket lies in a private folder of its own. If it ever ends, stages start cold.
     """
     with tempfile.TemporaryDirectory(prefix="imu-") as folder:
-        address = f"{folder}/warm"
+        address = Path(folder, "warm")
         with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(address)
+            listener.bind(str(address))
             listener.listen()  # from here on callers queue, long before the server is ready
             process = subprocess.Popen(
-                [sys.executable, "-m", "tasks.warm", str(listener.fileno())],
+                [sys.executable, "-m", "tasks.starting.warm", str(listener.fileno())],
                 cwd=root,
                 pass_fds=[listener.fileno()],
                 start_new_session=True,
                 text=True,
             )
         try:
-            yield {"IMU_WARM": address}
+            lead(root, address)
+            yield
         finally:
+            (root / LINK).unlink(missing_ok=True)
             end([process])
+
+
+def lead(root: Path, address: Path) -> None:
+    """Have stages of the workspace ``root`` find the process that starts them warm."""
+    link = root / LINK
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(address)

@@ -12,8 +12,18 @@ from flows.running.children import ChildError
 from flows.running.holding import WorkspaceBusyError
 from tasks.files.artifacts import ArtifactError
 from tasks.files.params import ParameterError
+from tasks.graph.lock import LockError
+from tasks.tracking.store import TrackingError
 
-EXPLAINED = (ArtifactError, ChildError, CommitError, ParameterError, WorkspaceBusyError)
+EXPLAINED = (
+    ArtifactError,
+    ChildError,
+    CommitError,
+    LockError,
+    ParameterError,
+    TrackingError,
+    WorkspaceBusyError,
+)
 # Through these Prefect tells what a flow, a task and the process of a run raised.
 LOGGERS = ("prefect.flow_runs", "prefect.task_runs", "prefect.engine")
 

@@ -9,14 +9,13 @@ from prefect.runtime import flow_run
 
 from tasks.files import params
 from tasks.files.workspace import BASELINES
+from tasks.tracking.tracker import Page
 
 UNWANTED = "imu.verdict.unwanted"  # the event that automations wait for
 MLFLOW_PAGE = "http://127.0.0.1:5000"  # where `make mlflow` listens
 
 
-def leave(
-    folder: Path, outcomes: dict[str, str], page: dict[str, str], *, whole: bool, wanted: str
-) -> None:
+def leave(folder: Path, outcomes: dict[str, str], page: Page, *, whole: bool, wanted: str) -> None:
     """whole: the report was made. wanted: the verdict that methods are to have; "" for any."""
     create_link_artifact(mlflow_link(page), link_text="MLflow run", key="mlflow")
     create_table_artifact(
@@ -27,7 +26,7 @@ def leave(
     if not whole:
         return
     create_link_artifact(
-        mlflow_link(page, "comparison"), link_text="All models side by side", key="comparison"
+        mlflow_link(page, page.comparison), link_text="All models side by side", key="comparison"
     )
     said = json.loads((folder / "runs" / "report" / "verdicts.json").read_text())
     create_table_artifact(
@@ -75,6 +74,7 @@ def _methods(folder: Path) -> list[str]:
     ]
 
 
-def mlflow_link(page: dict[str, str], name: str = "link") -> str:
-    base = page["uri"] if page["uri"].startswith("http") else MLFLOW_PAGE
-    return base.rstrip("/") + page[name]
+def mlflow_link(page: Page, path: str = "") -> str:
+    """Address of a path in MLflow's page; "" for that of the run."""
+    base = page.uri if page.uri.startswith("http") else MLFLOW_PAGE
+    return base.rstrip("/") + (path or page.link)

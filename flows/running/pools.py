@@ -23,7 +23,7 @@ from prefect.states import Cancelling
 
 from flows.running.cells import Cell, prepare
 from flows.running.children import ChildError, Children
-from tasks.graph import lineage
+from tasks.graph.stages import Stage, stages, wanted
 
 T = TypeVar("T")
 POLL = 1.0  # seconds between two looks at a stage that runs elsewhere
@@ -33,11 +33,9 @@ PATIENCE = 600.0  # seconds that the server may be away, being restarted or upgr
 class Pools:
     """The work pools, as one cell uses them. What runs there ends with ``children``."""
 
-    def __init__(self, cell: Cell, children: Children, environment: dict[str, str]):
-        """children: of the cell's workspace here. environment: for the stages elsewhere."""
-        self.cell, self.children, self.environment = cell, children, environment
-        self._asked = lineage.stage_pools(children.root)
-        self._graph = lineage.stage_graph(children.root)
+    def __init__(self, cell: Cell, children: Children, graph: dict[str, Stage]):
+        """children: of the cell's workspace here. graph: all its stages."""
+        self.cell, self.children, self._graph = cell, children, graph
         self._stored: set[str] = set()
         self._running: set[UUID] = set()
         self._lock = threading.Lock()
@@ -46,12 +44,8 @@ class Pools:
 
     def of(self, name: str) -> str:
         """The pool that takes the stage now: the one it asks for, if a worker is there; else ""."""
-        pool = self._asked[name]
+        pool = self._graph[name].pool
         return pool if pool and _patiently(lambda: online(pool), self._closed) else ""
-
-    def asked(self, name: str) -> str:
-        """The pool that the stage asks for, whether or not it has a worker; "" for none."""
-        return self._asked[name]
 
     def run(self, name: str, pool: str, *, force: bool, say: Callable[[str], None]) -> bool:
         """Have a worker bring the stage up to date; its outputs are in the remote afterwards.
@@ -60,7 +54,7 @@ class Pools:
         when it fails, is cancelled, or dies more often than it is forgiven.
         """
         with self._lock:
-            before = lineage.wanted(self._graph, [name]).keys() - {name}
+            before = wanted(self._graph, [name]).keys() - {name}
             if new := sorted({"data.dvc", *before} - self._stored):
                 push(self.children, new, say)
                 self._stored |= {*new}
@@ -115,7 +109,6 @@ class Pools:
                 "title": f"{name} · {self.cell.name}",
                 "commit": self.cell.commit,
                 "changes": self.cell.changes,
-                "environment": self.environment,
                 "force": force,
             },
             timeout=0,
@@ -146,7 +139,7 @@ def push(children: Children, targets: list[str], say: Callable[[str], None]) -> 
     Raises ChildError when the remote does not take them.
     """
     try:
-        children.run(["dvc", "--wait-for-lock", "push", "--run-cache", *targets], say)
+        children.dvc(["push", "--run-cache", *targets], say)
     except ChildError as error:
         raise ChildError(
             f"the DVC remote did not take the results of {', '.join(targets)}, which are complete "
@@ -174,7 +167,6 @@ def run_stage(
     title: str,
     commit: str,
     changes: dict[str, Any] | None = None,
-    environment: dict[str, str] | None = None,
     force: bool = False,
 ) -> None:
     """Bring one stage up to date and push its results: what a worker does for a pipeline elsewhere.
@@ -184,22 +176,21 @@ def run_stage(
         title: name of this run.
         commit: of the code; fetched where this clone lacks it.
         changes: parameters that differ from params.yaml, by dotted path.
-        environment: where the stage logs, and to which pipeline run it belongs.
         force: compute it even if nothing changed.
 
     Runs in a cell of the current folder, which is a clone of the repository.
     """
     log, root = get_run_logger(), Path.cwd()
     folder = prepare(root, Cell(name=stage, changes=changes or {}, commit=commit))
-    children = Children(folder, environment or {})
-    repro = ["dvc", "--wait-for-lock", "repro", "--pull"]
+    children = Children(folder)
+    repro = ["repro", "--pull"]
     try:
         if force:
-            if before := sorted(lineage.stage_graph(folder)[stage]):
-                children.run([*repro, *before], log.info)
-            children.run([*repro, "--force", "--single-item", stage], log.info)
+            if before := sorted(stages(folder)[stage].needs):
+                children.dvc([*repro, *before], log.info)
+            children.dvc([*repro, "--force", "--single-item", stage], log.info)
         else:
-            children.run([*repro, stage], log.info)
+            children.dvc([*repro, stage], log.info)
         push(children, [stage], log.info)
     finally:
         children.end_all()

@@ -1,6 +1,8 @@
 """The stages of a workspace in the order of its graph: each a task of Prefect, run by DVC."""
 
-from collections.abc import Collection
+import time
+from dataclasses import dataclass
+from typing import Literal
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
@@ -8,9 +10,15 @@ from prefect.futures import PrefectFuture, as_completed
 
 from flows.running.children import ChildError, Children
 from flows.running.pools import Pools
-from tasks.graph import lineage
+from flows.running.tracking import Tracking
+from tasks.files import progress
+from tasks.files.workspace import Workspace
+from tasks.graph import lock, stages
+from tasks.graph.stages import Stage
+from tasks.starting.ending import KILLED
 
 LOOKS = 3
+# What DVC says to people at a terminal.
 DVC_HINTS = (
     "To track the changes",
     "\tgit add",
@@ -19,99 +27,106 @@ DVC_HINTS = (
     "Use `dvc push`",
     "Updating lock file",
 )
+Outcome = Literal["computed", "restored", "unchanged"]
+
+
+@dataclass(frozen=True)
+class Running:
+    """What the stages of one run share."""
+
+    workspace: Workspace
+    graph: dict[str, Stage]
+    children: Children
+    tracking: Tracking
+    pools: Pools | None
+    force: bool
 
 
 @task(task_run_name="{name}", cache_policy=NO_CACHE)
-def stage(
-    name: str,
-    children: Children,
-    *,
-    changed: bool,
-    force: bool,
-    pools: Pools | None = None,
-    pool: str = "",
-) -> str:
-    """Bring one stage up to date; returns "computed", "restored" (from cache) or "unchanged".
+def stage(name: str, run: Running, *, changed: bool, pool: str = "") -> Outcome:
+    """Bring one stage up to date.
 
     pool: whose worker is to compute it; "" for this process. What a worker computed counts as
     computed, though it is restored from the remote here.
     """
     log = get_run_logger()
-    if not (changed or force):
+    if not (changed or run.force):
         log.info("unchanged")
         return "unchanged"
+    this, elsewhere = run.graph[name], False
+    if run.pools is not None and this.pool and not pool:
+        log.info(f"the pool {this.pool} has no worker: it runs here")
+    if run.pools is not None and pool and (run.force or _absent(name, run)):
+        elsewhere = run.pools.run(name, pool, force=run.force, say=log.info)
+        # While another worker writes the remote's list of results, an entry may be cut short.
+        if elsewhere and all(_absent(name, run) for _ in range(LOOKS)):
+            raise ChildError(
+                f"a worker of the pool {pool} made {name}, but the DVC remote of this clone has "
+                "no such result: do both clones have the same remote, data and commit?"
+            )
+    before = progress.when_ended(run.workspace, this.producer)
+    _repro(name, run, forced=run.force and not elsewhere)
+    if not elsewhere and progress.when_ended(run.workspace, this.producer) == before:
+        return "restored"
+    run.tracking.ended(this)
+    return "computed"
+
+
+def _repro(name: str, run: Running, *, forced: bool) -> None:
+    """Have DVC run the stage or restore it; once more where a signal ended it."""
+    log, this, since = get_run_logger(), run.graph[name], time.time()
 
     def say(line: str) -> None:
         if line and not line.startswith(DVC_HINTS):
             log.info(line)
+        run.tracking.grew(this, since)
 
-    elsewhere = False
-    if pools is not None and pools.asked(name) and not pool:
-        log.info(f"the pool {pools.asked(name)} has no worker: it runs here")
-    if pools is not None and pool and (force or _absent(name, children)):
-        elsewhere = pools.run(name, pool, force=force, say=say)
-    # While another worker writes the remote's list of results, an entry may be cut short.
-    if elsewhere and all(_absent(name, children) for _ in range(LOOKS)):
-        raise ChildError(
-            f"a worker of the pool {pool} made {name}, but the DVC remote of this clone has no "
-            "such result: do both clones have the same remote, data and commit?"
-        )
-    forced = ["--force"] if force and not elsewhere else []
-    call = ["dvc", "--wait-for-lock", "repro", "--single-item", *forced, name]
-    lines = children.run(call, say)
-    if elsewhere:
-        return "computed"
-    if any("skipping run, checking out outputs" in line for line in lines):
-        return "restored"
-    return "unchanged" if any("didn't change, skipping" in line for line in lines) else "computed"
+    call = ["repro", "--single-item", *(["--force"] if forced else []), name]
+    try:
+        run.children.dvc(call, say)
+    except ChildError as error:
+        if KILLED not in str(error) or run.children.closed:
+            raise
+        log.warning(f"{error}; it is run again, once")
+        run.children.dvc(call, say)
 
 
-def _absent(name: str, children: Children) -> bool:
+def _absent(name: str, run: Running) -> bool:
     """Whether neither this clone nor the remote has the results; those of the remote come here."""
-    return children.run(["restore", name], lambda _: None)[-1] == "absent"
+    return not stages.restore(run.workspace.root, name)
 
 
-def run_stages(
-    children: Children,
-    jobs: int,
-    *,
-    force: bool = False,
-    targets: Collection[str] = (),
-    pools: Pools | None = None,
-) -> dict[str, str]:
+def run_stages(run: Running, jobs: int) -> dict[str, Outcome]:
     """Submit each stage when those before it are done, the longest chain of work first.
 
-    jobs: how many run here at the same time; those that a pool takes are not among them.
-    targets: stages that are wanted, with all before them; none: every stage. After a failure no
-    stage is started, but those that run may finish: their work is not lost.
+    jobs: how many run here at the same time; those that a pool takes are not among them. After a
+    failure no stage is started, but those that run may finish: their work is not lost.
     """
-    graph = lineage.wanted(lineage.stage_graph(children.root), targets)
-    stale = lineage.changed_stages(children.root)
+    graph, root = run.graph, run.workspace.root
+    stale = stages.changed_stages(root)
     weight = weights(graph)
-    futures: dict[str, PrefectFuture[str]] = {}
+    futures: dict[str, PrefectFuture[Outcome]] = {}
     here: set[str] = set()
-    outcomes: dict[str, str] = {}
+    outcomes: dict[str, Outcome] = {}
     failures: dict[str, Exception] = {}
     while len(outcomes) < len(graph):
-        ready = [name for name in graph if name not in futures and graph[name] <= outcomes.keys()]
+        ready = [n for n in graph if n not in futures and graph[n].needs <= outcomes.keys()]
         for name in sorted(ready, key=lambda name: weight[name], reverse=True):
             if failures:
                 break
-            changed = name in stale or any(outcomes[n] != "unchanged" for n in graph[name])
-            pool = pools.of(name) if pools and (changed or force) else ""
+            changed = name in stale or any(outcomes[n] != "unchanged" for n in graph[name].needs)
+            pool = run.pools.of(name) if run.pools and (changed or run.force) else ""
             if not pool:
                 if len(here - (outcomes | failures).keys()) >= jobs:
                     continue
                 here.add(name)
             futures[name] = stage.submit(
                 name,
-                children,
+                run,
                 changed=changed,
-                force=force,
-                pools=pools,
                 pool=pool,
                 return_state=False,
-                wait_for=[futures[needed] for needed in graph[name]],
+                wait_for=[futures[needed] for needed in graph[name].needs],
             )
         running = {f: name for name, f in futures.items() if name not in outcomes | failures}
         if not running:
@@ -119,6 +134,7 @@ def run_stages(
         done = next(as_completed(list(running)))
         try:
             outcomes[running[done]] = done.result()
+            lock.keep(root, outcomes)
         except Exception as error:
             failures[running[done]] = error
     if failures:
@@ -126,12 +142,12 @@ def run_stages(
     return outcomes
 
 
-def weights(graph: dict[str, set[str]]) -> dict[str, tuple[int, int]]:
+def weights(graph: dict[str, Stage]) -> dict[str, tuple[int, int]]:
     """Length of the longest chain that waits for a stage, then how many stages wait for it."""
     chain: dict[str, int] = {}
     waiting: dict[str, set[str]] = {name: set() for name in graph}
     for name in reversed(list(graph)):
-        later = [other for other in graph if name in graph[other]]
+        later = [other for other in graph if name in graph[other].needs]
         chain[name] = 1 + max((chain[other] for other in later), default=0)
         waiting[name] = set(later).union(*(waiting[other] for other in later))
     return {name: (chain[name], len(waiting[name])) for name in graph}

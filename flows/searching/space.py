@@ -20,7 +20,6 @@ from ruamel.yaml.error import YAMLError
 from imu import discovery
 from tasks import tune
 from tasks.files import params
-from tasks.tracking import runs
 
 Number = (
     Annotated[int, Field(strict=True)] | Annotated[float, Field(strict=True, allow_inf_nan=False)]
@@ -128,7 +127,7 @@ def distributions(space: Space, entry: Mapping[str, Any]) -> dict[str, BaseDistr
 
 def settings(entry: Mapping[str, Any]) -> dict[str, Any]:
     """Every parameter of an entry of ``params.yaml`` by its dotted path."""
-    return runs.flattened(asdict(tune.configured(entry, {})))
+    return params.flattened(asdict(tune.configured(entry, {})))
 
 
 def words(values: Range | list[Scalar]) -> str:

@@ -10,8 +10,8 @@ from prefect import get_run_logger
 
 from flows.running.cells import Cell
 from flows.running.children import Children
-from tasks import unlearn
-from tasks.files import params
+from tasks import tune, unlearn
+from tasks.files import artifacts, params
 from tasks.files.workspace import BASELINES
 
 FIRST_SEED = 100  # of everything in the cells of the first class; the next class has the next seed
@@ -86,12 +86,12 @@ def label(cell: Cell) -> str:
 
 def in_every_cell(
     folders: Sequence[Path], arguments: list[str], jobs: int, say: Callable[[str], None]
-) -> list[str]:
-    """Run ``python -m tasks`` in each folder, ``jobs`` at a time; the last line of each."""
-    cells = [Children(folder, {}) for folder in folders]
+) -> None:
+    """Run ``python -m tasks`` in each folder, ``jobs`` at a time."""
+    cells = [Children(folder) for folder in folders]
     with ThreadPoolExecutor(jobs) as pool:
         try:
-            return list(pool.map(lambda children: children.run(arguments, say)[-1], cells))
+            list(pool.map(lambda children: children.run(arguments, say), cells))
         except BaseException:  # the pool would wait for cells that nobody wants any more
             for children in cells:
                 children.end_all()
@@ -103,9 +103,14 @@ def judge_in(folders: dict[str, Path], entry: dict[str, Any], jobs: int) -> Judg
     log = get_run_logger()
 
     def judge(candidates: Sequence[dict[str, Any]]) -> list[Outcome]:
-        content = json.dumps({"entry": entry, "candidates": [*candidates]})
-        lines = in_every_cell([*folders.values()], ["tune", content], jobs, log.debug)
-        rows = dict(zip(folders, map(json.loads, lines), strict=True))
+        asked = Path("runs", "tune", "asked.json")
+        for folder in folders.values():
+            artifacts.write_json(folder / asked, {"entry": entry, "candidates": [*candidates]})
+        in_every_cell([*folders.values()], ["tune", str(asked)], jobs, log.debug)
+        rows = {
+            cell: artifacts.read_json(tune.answer(folder / asked))
+            for cell, folder in folders.items()
+        }
         found = []
         for number, candidate in enumerate(candidates):
             here = {cell: rows[cell][number] for cell in rows}

@@ -3,7 +3,7 @@
 import copy
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from io import StringIO
 from pathlib import Path
@@ -129,6 +129,17 @@ def title(parameters: dict[str, Any]) -> str:
             f"{FILE}: the section split does not say what is forgotten: "
             f"{type(error).__name__}: {error}"
         ) from error
+
+
+def flattened(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    flat: dict[str, Any] = {}
+    for name, value in content.items():
+        if isinstance(value, dict):
+            flat |= flattened(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
 
 
 def line(content: dict[str, Any]) -> str:

@@ -82,15 +82,6 @@ class Workspace:
         return self.runs / producer / "model.safetensors"
 
     @property
-    def times(self) -> Path:
-        """Seconds, kept apart from the outputs, which are reproducible."""
-        return self.runs / ".times"
-
-    def step_seconds(self, name: str) -> Path:
-        """Seconds up to each step of the stage ``name``: columns step and seconds."""
-        return self.times / f"{name}.csv"
-
-    @property
     def influence(self) -> Path:
         return self.runs / "influence" / "influence.parquet"
 

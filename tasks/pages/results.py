@@ -55,10 +55,9 @@ class Scenario(NamedTuple):
 def collected(cells: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     """One row per cell and model: the request, the seed, the model's kind, verdict and metrics.
 
-    cells: folder -> what ``python -m tasks close`` said of the cell, where the times are (its
-    results by "<model>/RTE_time"), and "differs", parameters that tell cells of one forget set
-    apart; all else is in the cell's report. Raises ArtifactError when a
-    cell lacks a model that another one has, or the verdict on one.
+    cells: folder -> "times", RTE_time by model, and "differs", parameters that tell cells of one
+    forget set apart; all else is in the cell's report. Raises ArtifactError when a cell lacks a
+    model that another one has, or the verdict on one.
     """
     parts = []
     for folder, said in cells.items():
@@ -82,7 +81,7 @@ def collected(cells: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
             "sees": [entries[m]["sees"] if m in entries else "retain" for m in found["model"]],
             "verdict": found["model"].map(outcomes),
         }
-        times = [said["results"].get(f"{m}/{findings.TIME}", math.nan) for m in found["model"]]
+        times = [said["times"].get(m, math.nan) for m in found["model"]]
         values = found.drop(columns=["model", "kind"]).assign(**{findings.TIME: times})
         parts.append(pd.concat([pd.DataFrame(about), values], axis="columns"))
     table = pd.concat(parts, ignore_index=True)

@@ -1,15 +1,25 @@
-"""What a stage wants remembered, read back from its outputs on disk.
+"""What MLflow is told of a stage, read back from its outputs on disk.
 
-Because a record needs nothing but the disk, a stage can be logged later, again, or by a run that
-restored it from DVC's cache.
+A record needs nothing but the disk. So a stage can be logged as it ends, later, or by a run that
+restored it from DVC's cache, and MLflow shows the same.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from imu.cost import rte
+from tasks.files import artifacts, params, progress
+from tasks.files.workspace import NOT_RETRAINED, Workspace
+from tasks.graph import lock
+
 if TYPE_CHECKING:
     import pandas as pd
+
+
+SETS = ("train", "forget", "retain", "validation", "test")
+LISTED = 16  # samples in a table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,8 +28,7 @@ class Record:
 
     files: folder in MLflow -> local files. tables: path in MLflow -> table, in which an array
     (height, width) or (height, width, 3), uint8, is an image. model: a safetensors file from
-    ``tasks``.
-    manifests: role -> CSV of samples that the stage read or made.
+    ``tasks``. manifests: role -> CSV of samples that the stage read or made.
     """
 
     params: dict[str, Any] = field(default_factory=dict)
@@ -29,3 +38,213 @@ class Record:
     tables: dict[str, "pd.DataFrame"] = field(default_factory=dict)
     model: Path | None = None
     manifests: dict[str, Path] = field(default_factory=dict)
+
+
+def record(workspace: Workspace, stage: str, item: str | None) -> Record:
+    """What a stage left on disk. Raises ArtifactError where something is missing."""
+    return _RECORDS[stage](workspace, item or "")
+
+
+def model_of(stage: str, item: str | None) -> str:
+    """Producer of the model that a stage makes or judges, such as "unlearn/imu".
+
+    "" where it tells of none, or of many: that belongs to the run of the pipeline.
+    """
+    if stage == "train":
+        return "train"
+    if stage in ("retrain", "unlearn"):
+        return f"{stage}/{item}"
+    judged = item or ""
+    return judged if judged.startswith(("retrain/", "unlearn/")) else ""
+
+
+def pipeline_key(workspace: Workspace) -> str:
+    """Equal if and only if all stages were made from the same; ``track`` makes nothing."""
+    stages = lock.locked_stages(workspace.root)
+    return lock.joint_key({name: at.key for name, at in stages.items() if name != "track"})
+
+
+def curve(table: "pd.DataFrame | None") -> dict[str, list[tuple[int, float]]]:
+    """Every column over the first one."""
+    if table is None:
+        return {}
+    steps = table.iloc[:, 0].tolist()
+    return {
+        str(name): list(zip(steps, table[name].tolist(), strict=True)) for name in table.columns[1:]
+    }
+
+
+def _split(workspace: Workspace, item: str) -> Record:
+    manifests = {name: workspace.manifest(name) for name in SETS}
+    return Record(
+        metrics={f"n_{name}": float(len(workspace.read_manifest(name))) for name in manifests},
+        files={"split": [*manifests.values(), workspace.request]},
+        manifests=manifests,
+    )
+
+
+def _train(workspace: Workspace, item: str) -> Record:
+    given = workspace.original
+    recipe = {} if given.checkpoint else {"train": params.section(workspace.root, "train")}
+    return _fitted(workspace, "train", {"original": asdict(given), **recipe}, workspace.seed)
+
+
+def _retrain(workspace: Workspace, item: str) -> Record:
+    if not workspace.original.retrain:
+        return Record(params={"original": asdict(workspace.original)})
+    seed = workspace.seed + params.section(workspace.root, f"retrain.{item}.seed_offset")
+    recipe = {"train": params.section(workspace.root, "train")}
+    return _fitted(workspace, f"retrain/{item}", recipe, seed)
+
+
+def _fitted(workspace: Workspace, producer: str, recipe: dict[str, Any], seed: int) -> Record:
+    out, manifest = workspace.runs / producer, "train" if producer == "train" else "retain"
+    return Record(
+        params={"seed": seed, **recipe, "network": params.section(workspace.root, "network")},
+        metrics=artifacts.read_json(out / "metrics.json") | progress.took(workspace, producer),
+        curves=curve(artifacts.read_table(out / "curve.csv")),
+        files={"curves": [out / "curve.csv"]},
+        model=workspace.model(producer),
+        manifests={manifest: workspace.manifest(manifest)},
+    )
+
+
+def _influence(workspace: Workspace, item: str) -> Record:
+    table = artifacts.read_table(workspace.influence)
+    found = artifacts.read_json(workspace.influence.with_name("metrics.json"))
+    found |= {"min": table["influence"].min(), "max": table["influence"].max()}
+    found |= progress.took(workspace, "influence")
+    return Record(
+        metrics={f"influence_{name}": v for name, v in found.items() if v is not None},
+        files={"influence": [workspace.influence]},
+    )
+
+
+def _unlearn(workspace: Workspace, item: str) -> Record:
+    from tasks import unlearn
+
+    entry = unlearn.configured(workspace, item)
+    out, failure = workspace.runs / "unlearn" / item, unlearn.why_failed(workspace, item)
+    curves = curve(artifacts.read_table(out / "curve.csv"))
+    times = progress.took(workspace, f"unlearn/{item}")
+    if times:
+        curves |= {"seconds": curve(progress.read(workspace, f"unlearn/{item}"))["seconds"]}
+    return Record(
+        params={
+            "seed": workspace.seed,
+            "unlearn": {"method": entry.method, "sees": entry.sees, **asdict(entry.config)},
+            **({"failure": failure} if failure else {}),
+        },
+        metrics=artifacts.read_json(out / "metrics.json") | times,
+        curves={f"forget_{name}": points for name, points in curves.items()},
+        files={"curves": [out / "curve.csv"]},
+        model=None if failure else workspace.model(f"unlearn/{item}"),
+        manifests={"forget": workspace.manifest("forget")},
+    )
+
+
+def _evaluate(workspace: Workspace, item: str) -> Record:
+    out = workspace.evaluation(item)
+    metrics = artifacts.read_json(out / "metrics.json")
+    curves, tables, failure = {}, {}, ""
+    files = [out / "predictions.parquet"]
+    if item.startswith("unlearn/"):
+        files.append(out / "trajectory.csv")
+        steps = curve(artifacts.read_table(out / "trajectory.csv"))
+        curves = {f"{name}_accuracy": points for name, points in steps.items()}
+        failure = artifacts.read_json(workspace.failure(item))
+        metrics |= _rte_time(workspace, item)
+        if not failure:
+            tables = _tables(workspace, artifacts.read_table(files[0], id="str"))
+    return Record(
+        params={"reference": "retrain/reference" if workspace.original.retrain else NOT_RETRAINED},
+        metrics=metrics,
+        curves=curves,
+        files={"evaluation": files},
+        tables=tables,
+    )
+
+
+def _rte_time(workspace: Workspace, producer: str) -> dict[str, float]:
+    """Seconds of retraining over those of the method, influence included.
+
+    Absent where nothing was updated, no model was left, or a time is not of this machine.
+    """
+    from tasks import unlearn
+
+    made = artifacts.read_json(workspace.runs / producer / "metrics.json")
+    if made["steps"] == 0 or made["failed"]:
+        return {}
+    needed = ["retrain/reference", producer]
+    if unlearn.needs_influence(workspace, producer.removeprefix("unlearn/")):
+        needed.append("influence")
+    seconds = [progress.took(workspace, name).get("seconds") for name in needed]
+    if None in seconds:
+        return {}
+    retraining, *spent = [value for value in seconds if value is not None]
+    return {"RTE_time": rte(retraining, sum(spent))}
+
+
+def _tables(workspace: Workspace, found: "pd.DataFrame") -> dict[str, "pd.DataFrame"]:
+    """The slices: by class, and the samples that stand out, with their images."""
+    import numpy as np
+
+    from tasks.pages import slices
+
+    data = workspace.dataset()
+    tables = {"slices/by_class.json": slices.by_class(found)}
+    for kind, name, table in (
+        ("least_forgotten", "forget", slices.least_forgotten(found, workspace.read_influence())),
+        ("got_worse", "retain", slices.got_worse(found)),
+    ):
+        manifest = workspace.read_manifest(name).set_index("id")["index"]
+        table = table.head(LISTED)
+        images = data.images[manifest[table["id"]]].transpose(0, 2, 3, 1)  # (n, h, w, channels)
+        pixels = np.round(images * (255 / data.scale)).astype(np.uint8)
+        table.insert(0, "image", [p[:, :, 0] if p.shape[2] == 1 else p for p in pixels])
+        tables[f"slices/{kind}.json"] = table
+    return tables
+
+
+def _ensemble(workspace: Workspace, item: str) -> Record:
+    found = artifacts.read_json(workspace.runs / "ensemble" / item / "metrics.json")
+    return Record(metrics={f"ensemble_{item}_{name}": value for name, value in found.items()})
+
+
+def _per_sample(workspace: Workspace, item: str) -> Record:
+    out = workspace.per_sample(item)
+    found = artifacts.read_json(out / "metrics.json")
+    if not item.startswith("unlearn/"):
+        found = {f"{item.replace('/', '_')}_{name}": value for name, value in found.items()}
+    return Record(
+        params={"ensemble": params.section(workspace.root, "ensemble")},
+        metrics=found,
+        files={"per_sample": [out / "samples.parquet"]},
+    )
+
+
+def _report(workspace: Workspace, item: str) -> Record:
+    out = workspace.runs / "report"
+    return Record(
+        params=params.read(workspace.root),
+        files={
+            "": [
+                workspace.root / params.FILE,
+                *(out / f for f in ("report.html", "table.csv", "verdicts.json")),
+            ],
+            "figures": sorted((out / "figures").glob("*.png")),
+        },
+    )
+
+
+_RECORDS: dict[str, Callable[[Workspace, str], Record]] = {
+    "split": _split,
+    "train": _train,
+    "retrain": _retrain,
+    "influence": _influence,
+    "unlearn": _unlearn,
+    "evaluate": _evaluate,
+    "ensemble": _ensemble,
+    "per_sample": _per_sample,
+    "report": _report,
+}

@@ -1,11 +1,11 @@
 """A warm start for stages: one process imports the heavy libraries once and forks per stage.
 
 Importing torch, MLflow and scikit-learn takes 4–10 s of CPU, most of the time of a small stage.
-``python -m tasks.warm DESCRIPTOR`` imports them, then forks a child for every ``python -m tasks``
-that calls the socket named in IMU_WARM. The child takes over the caller's arguments, environment,
-folder and standard streams, imports this project's code fresh, and its exit status is handed
-back. Only third-party libraries are preloaded, so an edited stage is never stale; nothing else
-differs from a cold start. DVC is unaware of it.
+``python -m tasks.starting.warm DESCRIPTOR`` imports them, then forks a child for every
+``python -m tasks`` (or ``tasks.graph``) in a folder whose ``.dvc/tmp/warm`` leads to its socket.
+The child takes over the caller's arguments, environment, folder and standard streams, imports this
+project's code fresh, and its exit status is handed back. Only third-party libraries are preloaded,
+so an edited stage is never stale; nothing else differs from a cold start. DVC is unaware of it.
 
 Ends of life: a signal to the caller reaches the child; when the caller dies the child gets
 SIGTERM; when the server dies so do its children, and the server dies with the flow.
@@ -20,8 +20,11 @@ import signal
 import socket
 import sys
 import threading
+from pathlib import Path
 
-CALLER = "IMU_CALLER"  # process that a forked child works for: its place among the processes
+from tasks.starting.ending import FAILED, KILLED, end_with_parent
+
+LINK = Path(".dvc", "tmp", "warm")  # in a workspace: leads to the socket of a server, if one runs
 PRELOADED = (
     "torch",
     "torch.optim.sgd",
@@ -36,6 +39,7 @@ PRELOADED = (
     "mlflow",
     "mlflow.models",
     "mlflow.store.tracking.sqlalchemy_store",
+    "dvc.cli",
     "dvc.repo",
     "dvc.stage",
     "scmrepo.git",
@@ -48,18 +52,36 @@ PRELOADED = (
 )
 
 
-def call(arguments: list[str], address: str) -> int | None:
-    """Have the server run ``python -m tasks`` with ``arguments``; returns its exit status.
+def start(module: str, arguments: list[str]) -> int:
+    """Run ``main`` of a module with ``arguments``, warm where a server listens, else in here.
 
-    None when no server listens at ``address``.
+    Returns its exit status.
     """
+    end_with_parent()
+    status = _call(module, arguments)
+    if status is not None and status > 128:
+        name = signal.Signals(status - 128).name
+        print(f"{' '.join(arguments)}{FAILED}{KILLED} {name}", file=sys.stderr, flush=True)
+    return _main(module, arguments) if status is None else status
+
+
+def _main(module: str, arguments: list[str]) -> int:
+    return int(importlib.import_module(module).main(arguments))
+
+
+def _call(module: str, arguments: list[str]) -> int | None:
+    """The exit status of a child of the server; None when no server listens at ``LINK``."""
     with socket.socket(socket.AF_UNIX) as connection:
         try:
-            connection.connect(address)
+            connection.connect(str(LINK))
         except (FileNotFoundError, ConnectionRefusedError):
             return None
-        environment = {**os.environ, CALLER: str(os.getpid())}
-        request = {"arguments": arguments, "cwd": os.getcwd(), "environment": environment}
+        request = {
+            "module": module,
+            "arguments": arguments,
+            "cwd": os.getcwd(),
+            "environment": dict(os.environ),
+        }
         content = json.dumps(request).encode()
         socket.send_fds(connection, [len(content).to_bytes(8, "big")], [0, 1, 2])
         connection.sendall(content)
@@ -150,8 +172,9 @@ def _run(request: dict[str, object]) -> int:
     for name in [name for name in sys.modules if name.split(".")[0] in ("imu", "tasks")]:
         del sys.modules[name]
     arguments = [str(part) for part in request["arguments"]]  # type: ignore[attr-defined]
-    sys.argv = ["tasks", *arguments]
-    return int(importlib.import_module("tasks.__main__").main(arguments, forked=True))
+    module = str(request["module"])
+    sys.argv = [module.removesuffix(".__main__"), *arguments]
+    return _main(module, arguments)
 
 
 def _reply(connection: socket.socket, status: int) -> None:
@@ -163,8 +186,6 @@ def _reply(connection: socket.socket, status: int) -> None:
 
 
 if __name__ == "__main__":
-    from tasks.__main__ import end_with_parent
-
     end_with_parent()
     # Libraries that count their objects at exit would list what gc.freeze keeps.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))

@@ -1,0 +1,90 @@
+"""A server of Prefect for as long as a command runs, where none is configured.
+
+It leads a session of its own, so that Ctrl-C reaches the flow and not the server that the flow
+still has to tell; and it ends with the process that started it, however that ends.
+"""
+
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import monotonic, sleep
+
+import httpx
+from prefect import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState
+from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
+from prefect.states import Crashed
+
+from flows.running.children import ChildError, end
+
+PATIENCE = 120.0  # seconds for a start on a busy machine
+
+
+@contextmanager
+def serving() -> Iterator[Callable[[], None]]:
+    """Flows in this block report to a server; to be called before the first of them.
+
+    What earlier commands left running in its database, killed as they were, is marked as crashed.
+    Raises ChildError, with what the server said last, where it does not start.
+    """
+    if get_current_settings().api.url:
+        yield lambda: None
+        return
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/api"
+    server = subprocess.Popen(
+        [sys.executable, "-m", "flows.running.server", str(port)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        with temporary_settings({PREFECT_API_URL: url}):
+            yield lambda: _wait(server, url)
+    finally:
+        end([server])
+
+
+def _wait(server: "subprocess.Popen[str]", url: str) -> None:
+    deadline = monotonic() + PATIENCE
+    while True:
+        try:
+            httpx.get(f"{url}/health").raise_for_status()
+            break
+        except httpx.HTTPError:
+            ended = server.poll() is not None
+            if ended or monotonic() > deadline:
+                end([server])
+                assert server.stdout is not None
+                said = "\n".join(server.stdout.read().splitlines()[-5:])
+                home = get_current_settings().home
+                raise ChildError(
+                    f"Prefect's server did not start; its database lies in {home}: where it is "
+                    f"damaged, move prefect.db away. It said: {said}"
+                ) from None
+            sleep(0.1)
+    left = FlowRunFilter(state=FlowRunFilterState.model_validate({"type": {"any_": ["RUNNING"]}}))
+    with get_client(sync_client=True) as client:
+        for run in client.read_flow_runs(flow_run_filter=left):
+            client.set_flow_run_state(run.id, Crashed(message="its process was ended"), force=True)
+
+
+def main(port: str) -> None:
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    from tasks.starting.ending import end_with_parent
+
+    end_with_parent()
+    app = create_app(webserver_only=True)
+    uvicorn.run(app, host="127.0.0.1", port=int(port), log_level="error")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,215 @@
+"""MLflow's store: how runs are found, made and filled. The only importer of mlflow."""
+
+import hashlib
+import json
+import logging
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.files import artifacts
+from tasks.files.params import flattened, section
+from tasks.files.workspace import Workspace
+from tasks.tracking.record import Record
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow.entities import Run
+
+# An unreachable server is reported within a minute or so, not after MLflow's seven long retries.
+SETTINGS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+SERVING = "tasks.tracking.serving"
+
+
+class TrackingError(RuntimeError):
+    """MLflow did not take what was to be logged."""
+
+
+def address(root: Path) -> str:
+    """Where runs go: MLFLOW_TRACKING_URI, else an SQLite file inside the workspace."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root}/mlflow/mlflow.db"
+
+
+class Store:
+    """The experiment of a workspace's data set. Raises TrackingError when MLflow is not there."""
+
+    def __init__(self, workspace: Workspace, uri: str = ""):
+        """uri: where; "" for ``address``."""
+        self.workspace, self.uri = workspace, uri or address(workspace.root)
+        self._here = {"imu.workspace": str(workspace.root), "imu.host": socket.gethostname()}
+        for name, value in SETTINGS.items():
+            os.environ.setdefault(name, value)
+        # Alembic and MLflow tell every table that they create.
+        for name in ("alembic", "mlflow.store.db.utils"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        with self.reaching():
+            from mlflow import MlflowClient
+
+            local = self.uri.startswith("sqlite:///")
+            folder = Path(self.uri.removeprefix("sqlite:///")).parent
+            if local:
+                folder.mkdir(parents=True, exist_ok=True)
+            self.client = MlflowClient(tracking_uri=self.uri)
+            name = str(section(workspace.root, "split.dataset"))
+            found = self.client.get_experiment_by_name(name)
+            place = (folder / "artifacts").as_uri() if local else None
+            self.experiment = (
+                found.experiment_id
+                if found
+                else self.client.create_experiment(name, artifact_location=place)
+            )
+
+    @contextmanager
+    def reaching(self) -> Iterator[None]:
+        """Turn any failure to reach or write the store into a TrackingError."""
+        try:
+            yield
+        except TrackingError:
+            raise
+        except Exception as error:
+            cause = str(error).strip().splitlines()
+            raise TrackingError(
+                f"MLflow at {self.uri} failed: {type(error).__name__}: {cause[0] if cause else ''}"
+            ) from error
+
+    def search(self, query: str) -> list["Run"]:
+        """Runs of the experiment, the newest first."""
+        with self.reaching():
+            return list(
+                self.client.search_runs(
+                    [self.experiment],
+                    query,
+                    max_results=1000,
+                    order_by=["attributes.start_time DESC"],
+                )
+            )
+
+    def create(self, name: str, tags: Mapping[str, str], below: str = "") -> str:
+        """Id of a new run, running. below: the run that it is nested in."""
+        nested = {"mlflow.parentRunId": below} if below else {}
+        every = {**tags, **nested, **self._here, "mlflow.source.type": "PROJECT"}
+        with self.reaching():
+            return self.client.create_run(self.experiment, run_name=name, tags=every).info.run_id
+
+    def log(self, run: str, record: Record) -> None:
+        """All of a record."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        with self.reaching():
+            model = self._model(run, record.model) if record.model else None
+            self.values(run, record.params, record.metrics, record.curves, model)
+            if record.manifests:
+                self.client.log_inputs(
+                    run,
+                    [
+                        DatasetInput(
+                            Dataset(
+                                name=role,
+                                digest=hashlib.sha256(path.read_bytes()).hexdigest()[:32],
+                                source_type="dvc",
+                                source=json.dumps({"manifest": path.name, "data": "data.dvc"}),
+                            ),
+                            [InputTag("mlflow.data.context", role)],
+                        )
+                        for role, path in record.manifests.items()
+                    ],
+                )
+            for folder, paths in record.files.items():
+                for path in paths:
+                    self.client.log_artifact(run, str(path), folder or None)
+            self._tables(run, record.tables)
+
+    def values(
+        self,
+        run: str,
+        params: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, float] | None = None,
+        curves: Mapping[str, list[tuple[int, float]]] | None = None,
+        model: str | None = None,
+    ) -> None:
+        """params: nested. metrics: final values, of ``model`` as well. curves: "curve/<name>"."""
+        from mlflow.entities import Metric, Param
+
+        now = int(time.time() * 1000)
+        values = [Metric(k, float(v), now, 0, model_id=model) for k, v in (metrics or {}).items()]
+        for name, points in (curves or {}).items():
+            values += [Metric(f"curve/{name}", float(v), now, int(step)) for step, v in points]
+        flat = [Param(name, str(value)) for name, value in flattened(params or {}).items()]
+        with self.reaching():
+            for start in range(0, len(flat), 100):
+                self.client.log_batch(run, params=flat[start : start + 100])
+            for start in range(0, len(values), 1000):
+                self.client.log_batch(run, metrics=values[start : start + 1000])
+
+    def tag(self, run: str, tags: Mapping[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        with self.reaching():
+            self.client.log_batch(run, tags=[RunTag(k, v[:5000]) for k, v in tags.items()])
+
+    def end(self, run: str, status: str, reason: str = "") -> None:
+        """Close a run as FINISHED, FAILED or KILLED."""
+        with self.reaching():
+            if reason:
+                self.tag(run, {"reason": reason})
+            self.client.set_terminated(run, status)
+
+    def close_left(self) -> None:
+        """Close runs of this workspace that a kill left running."""
+        for run in self.search("attributes.status = 'RUNNING'"):
+            if self._here.items() <= run.data.tags.items():
+                self.end(run.info.run_id, "KILLED", "its process was ended")
+
+    def link(self, run: str) -> str:
+        """Path of a run's page in the MLflow UI, behind the server's address."""
+        return f"/#/experiments/{self.experiment}/runs/{run}?workflowType=machine_learning"
+
+    def _tables(self, run: str, tables: Mapping[str, "pd.DataFrame"]) -> None:
+        import numpy as np
+        from mlflow import Image
+
+        for path, table in tables.items():
+            drawn = table.map(lambda cell: Image(cell) if isinstance(cell, np.ndarray) else cell)
+            self.client.log_table(run, drawn, path)
+
+    def _model(self, run: str, path: Path) -> str:
+        """Log safetensors, description and signature as an MLflow model; returns its id."""
+        import numpy as np
+        from mlflow.entities import LoggedModelOutput
+        from mlflow.models import Model, ModelSignature
+        from mlflow.types import Schema, TensorSpec
+
+        about = artifacts.read_tensors(path)[1]
+        model = self.client.create_logged_model(
+            self.experiment,
+            name=self.client.get_run(run).data.tags["model"],
+            source_run_id=run,
+            model_type="classifier",
+        )
+        description = Model(
+            artifact_path=model.artifact_location,
+            run_id=run,
+            model_id=model.model_id,
+            signature=ModelSignature(
+                Schema([TensorSpec(np.dtype("uint8"), (-1, *about["image"]))]),
+                Schema([TensorSpec(np.dtype("float32"), (-1, len(about["classes"])))]),
+            ),
+            flavors={"python_function": {"loader_module": SERVING, "data": path.name}},
+        )
+        self.client.log_model_artifact(model.model_id, str(path))
+        with tempfile.TemporaryDirectory() as folder:
+            description.save(f"{folder}/MLmodel")
+            artifacts.write_json(Path(folder, "model.json"), about)
+            self.client.log_model_artifacts(model.model_id, folder)
+        self.client.finalize_logged_model(model.model_id, "READY")
+        self.client.log_outputs(run, [LoggedModelOutput(model.model_id, 0)])
+        return model.model_id

@@ -19,9 +19,9 @@ unexport PYTHONDONTWRITEBYTECODE PYTHONPATH VIRTUAL_ENV
 help:
 	@sed -n 's/^## //p' Makefile
 
-## make run       set up, then run the pipeline on the handwritten digits
+## make run       set up, then run the pipeline on the handwritten digits; WITH=FILE: other settings
 run: setup
-	@python -m flows.pipeline
+	@python -m flows.pipeline $(if $(WITH),--with "$(WITH)")
 
 ## make test      set up, then run linters, type checks, the import law and all tests
 test: setup

@@ -31,7 +31,6 @@ PREFECT = str(Path(sys.executable).with_name("prefect"))
 SMALL = {
     "train.epochs": 2,
     "network.width": 4,
-    "ensemble.members": 0,
     "snapshots": 2,
     "retrain": {"reference": {"seed_offset": 0}, "floor": {"seed_offset": 1000}},
 }

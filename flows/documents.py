@@ -26,7 +26,7 @@ from flows.running.holding import only_run
 from flows.running.server import serving
 from flows.searching.tuning import PREPARED, in_every_cell, tuning_cells
 from flows.sweep import swept
-from tasks import unlearn
+from tasks import ensemble, unlearn
 from tasks.files import artifacts, params
 from tasks.pages import results, results_page, tables
 
@@ -59,6 +59,8 @@ def reported_cells(
                 "seed": seed,
                 "split.scenario": scenario,
                 "ensemble.members": MEMBERS,
+                "ensemble.families": ensemble.every_family(),
+                "ensemble.judged": {name: {"method": entries[name]["method"]} for name in entries},
                 "unlearn": entries,
             }
             | settings,

@@ -4,7 +4,7 @@ A task runs ``dvc repro --single-item STAGE`` in a child process. DVC decides wh
 run, and records it in ``dvc.lock``; Prefect decides when and where. So ``dvc repro`` and these
 flows are one path. Independent stages run side by side.
 
-    python -m flows.pipeline [--jobs N] [--force]
+    python -m flows.pipeline [--with FILE] [--jobs N] [--force]
 """
 
 import argparse
@@ -314,14 +314,22 @@ def run_tags() -> dict[str, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m flows.pipeline", description=__doc__)
     parser.add_argument("--jobs", type=int, default=JOBS, help="stages at the same time")
+    parser.add_argument(
+        "--with",
+        type=Path,
+        dest="settings",
+        help="a YAML file of dotted path: value, what differs from params.yaml; it runs in a "
+        "workspace of its own",
+    )
     parser.add_argument("--force", action="store_true", help="compute every stage again")
     arguments = parser.parse_args()
-    begin = monotonic()
+    begin, file = monotonic(), arguments.settings
     # The server, the libraries of stages, and those of this process are started side by side.
     try:
+        asked = Request(settings=params.read_file(file, str(file), "paths")) if file else AS_IT_IS
         with only_run(Path.cwd()), warm(Path.cwd()), serving() as ready:
             ready()
-            outcomes = pipeline(jobs=arguments.jobs, force=arguments.force)
+            outcomes = pipeline(asked, jobs=arguments.jobs, force=arguments.force)
     except EXPLAINED as error:
         sys.exit(f"pipeline failed: {error}")
     except KeyboardInterrupt:

@@ -24,7 +24,6 @@ from tasks.pages import results
 IDEAS = "docs/research.yaml"
 # What the page does not show is not computed.
 SMALL = {
-    "ensemble.members": 0,
     "snapshots": 2,
     "retrain": {"reference": {"seed_offset": 0}, "floor": {"seed_offset": 1000}},
 }

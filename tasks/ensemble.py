@@ -4,34 +4,25 @@ original: on the training set; each method unlearns every one of them. oracle: o
 so that they never saw the forget set. floor: as oracle, with other seeds.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from imu import ensemble, metrics, training
+from imu import ensemble, training
 from imu.objectives import predictions
 from tasks.files import artifacts, params
 from tasks.files.samples import load_samples
-from tasks.files.workspace import NOT_RETRAINED, Stopwatch, Workspace, built
+from tasks.files.workspace import Stopwatch, Workspace, built
 
 SETS = ("forget", "retain", "validation")
 MOST = 1000  # networks in a family
 
 
-@dataclass(frozen=True, kw_only=True)
-class Config:
-    members: int = 16  # networks in each family; 0: none, and the tests that need them are absent
-
-    def __post_init__(self) -> None:
-        if self.members and not 3 <= self.members <= MOST:
-            raise ValueError(f"members must be 0 or in [3, {MOST}], got {self.members}")
-
-
 class Family(NamedTuple):
-    manifest: str  # what its networks are trained on
+    manifest: Literal["train", "retain"]  # what its networks are trained on
     number: int  # sets its seeds apart from those of the other families
 
 
@@ -40,6 +31,39 @@ FAMILIES = {
     "oracle": Family("retain", 2),
     "floor": Family("retain", 3),
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    manifest: Literal["train", "retain"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    method: str  # that of the entry: its file is what the stage depends on
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    members: int = 16  # networks in each family
+    families: dict[str, Manifest] = field(default_factory=dict)  # none, or all of ``FAMILIES``
+    judged: dict[str, Method] = field(
+        default_factory=dict
+    )  # entries of `unlearn`, by many networks
+
+    def __post_init__(self) -> None:
+        if not 3 <= self.members <= MOST:
+            raise ValueError(f"members must be in [3, {MOST}], got {self.members}")
+        every = {name: Manifest(manifest=family.manifest) for name, family in FAMILIES.items()}
+        if self.families not in ({}, every):
+            raise ValueError(f"families must be none or {every}, got {self.families}")
+        if self.judged and not self.families:
+            raise ValueError(f"judged needs families, got {', '.join(self.judged)} and none")
+
+
+def every_family() -> dict[str, dict[str, str]]:
+    """The section ``ensemble.families`` with all of them."""
+    return {name: {"manifest": family.manifest} for name, family in FAMILIES.items()}
 
 
 def seeds_of(item: str, seed: int, members: int) -> list[int]:
@@ -51,20 +75,11 @@ def seeds_of(item: str, seed: int, members: int) -> list[int]:
     return list(range(first, first + members))
 
 
-def absent(workspace: Workspace) -> str | None:
-    """Why there are no families, if there are none: without oracles they would tell nothing."""
-    if not workspace.original.retrain:
-        return NOT_RETRAINED
-    return None if _config(workspace).members else "absent: ensemble.members is 0"
-
-
-def run(workspace: Workspace, item: str) -> float | None:
-    if why := absent(workspace):
-        for name in ("margins", "models"):
-            artifacts.write_tensors(_out(workspace, item) / f"{name}.safetensors", {}, {"why": why})
-        artifacts.write_json(_out(workspace, item) / "metrics.json", {})
-        print(why)
-        return None
+def run(workspace: Workspace, item: str) -> float:
+    if not workspace.original.retrain:  # without oracles they would tell nothing
+        raise params.ParameterError(
+            f"{params.FILE}: ensemble.families must be none where original.retrain is false"
+        )
     device, data = workspace.device(), workspace.dataset()
     config = _config(workspace)
     recipe = params.load(workspace.root, "train", training.Config)
@@ -88,19 +103,13 @@ def run(workspace: Workspace, item: str) -> float | None:
         found = [predictions(n, objective, samples.inputs).argmax(1) for n in networks]
         right[name] = (torch.stack(found) == samples.targets).double().mean().item()
     out = _out(workspace, item)
-    artifacts.write_tensors(out / "margins.safetensors", margins, {})
+    artifacts.write_tensors(workspace.margins(item), margins, {})
     artifacts.write_tensors(out / "models.safetensors", _stored(networks), about)
     artifacts.write_json(
         out / "metrics.json",
         {f"{name}_accuracy": 100 * share for name, share in right.items()},
     )
     return watch.seconds
-
-
-def read_margins(workspace: Workspace, item: str) -> metrics.Family:
-    """What a family says of each sample."""
-    tensors, _ = artifacts.read_tensors(_out(workspace, item) / "margins.safetensors")
-    return metrics.Family(margins={name: tensors[name].numpy() for name in SETS})
 
 
 def read_networks(workspace: Workspace, item: str) -> list[nn.Module]:

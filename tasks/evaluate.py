@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from imu import metrics
-from imu.cost import rte
+from imu.efficiency import rte
 from imu.metrics import accuracy
 from imu.objectives import Objective, Samples, predictions
 from tasks import unlearn

@@ -12,7 +12,7 @@ from imu import ensemble, influence, metrics
 from imu import unlearn as methods
 from imu.objectives import predictions
 from tasks import unlearn
-from tasks.ensemble import SETS, absent, read_margins, read_networks
+from tasks.ensemble import SETS, read_networks
 from tasks.files import artifacts, params
 from tasks.files.samples import load_samples
 from tasks.files.workspace import Stopwatch, Workspace
@@ -21,19 +21,11 @@ from tasks.influence import scored
 ORACLES = "oracle"
 
 
-def run(workspace: Workspace, item: str) -> float | None:
-    """``item`` says what is judged: "unlearn/<entry>", or "ensemble/floor", the noise floor."""
+def run(workspace: Workspace, item: str) -> float:
+    """``item`` is an entry of ``unlearn``."""
     out, watch = workspace.per_sample(item), Stopwatch()
-    if why := absent(workspace):
-        artifacts.write_table(out / "samples.parquet", pd.DataFrame())
-        artifacts.write_json(out / "metrics.json", {})
-        print(why)
-        return None
-    if item.startswith("unlearn/"):
-        judged = _unlearned(workspace, item.removeprefix("unlearn/"), watch)
-    else:
-        judged = read_margins(workspace, item.removeprefix("ensemble/"))
-    oracles = read_margins(workspace, ORACLES)
+    judged = _unlearned(workspace, item, watch)
+    oracles = workspace.read_margins(ORACLES)
     values = metrics.over_models(judged, oracles)
     artifacts.write_table(out / "samples.parquet", _samples(workspace, judged, oracles))
     artifacts.write_json(out / "metrics.json", values)

@@ -9,9 +9,10 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from imu import training
-from imu.cost import FlopCounter, rte
+from imu.cost import FlopCounter
 from imu.datasets import LabelledImages
 from imu.datasets.common.tensors import pixels
+from imu.efficiency import rte
 from imu.models import head, head_name, only_trains, resnet_small, trainable
 from imu.objectives import Classification, features_and_logits, predictions
 from tasks.train import operations

@@ -62,7 +62,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    _require(path)
+    require(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -85,7 +85,7 @@ def read_table(path: Path, **types: str) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    _require(path)
+    require(path)
     try:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
@@ -116,7 +116,7 @@ def read_tensors(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
     """Tensors and ``about`` of a file from ``write_tensors``; nothing is unpickled."""
     from safetensors import SafetensorError, safe_open
 
-    _require(path)
+    require(path)
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {})["about"])
@@ -125,7 +125,8 @@ def read_tensors(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
         raise ArtifactError(_damaged(path, error)) from error
 
 
-def _require(path: Path) -> None:
+def require(path: Path) -> None:
+    """Raises ArtifactError when there is no such file."""
     if not path.is_file():
         raise ArtifactError(f"{path} is missing: restore it with `dvc checkout` or `dvc repro`")
 

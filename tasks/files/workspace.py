@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from imu import metrics
     from imu.datasets import LabelledImages
 
 
@@ -93,9 +94,22 @@ class Workspace:
         """A text in JSON: why a method left no model to evaluate; "" where it left one."""
         return self.evaluation(producer) / "failure.json"
 
-    def per_sample(self, judged: str) -> Path:
-        """Folder of what many networks say; ``judged`` is "unlearn/<item>" or "ensemble/floor"."""
-        return self.runs / "per_sample" / judged
+    def per_sample(self, item: str) -> Path:
+        """Folder of what many networks say of the entry ``item``."""
+        return self.runs / "evaluate" / "per_sample" / item
+
+    def margins(self, family: str) -> Path:
+        """What each network of a family says of each sample."""
+        return self.runs / "evaluate" / "ensemble" / family / "margins.safetensors"
+
+    def read_margins(self, family: str) -> "metrics.Family":
+        from safetensors.numpy import load_file  # a report need not import torch
+
+        from imu import metrics
+
+        path = self.margins(family)
+        artifacts.require(path)
+        return metrics.Family(margins=load_file(path))
 
     @property
     def seed(self) -> int:

@@ -33,11 +33,6 @@ class Row(NamedTuple):
         of_method = self.producer.startswith("unlearn/")
         return f"{'evaluate' if of_method else 'evaluate_retrain'}@{self.model}"
 
-    @property
-    def judged(self) -> str | None:
-        """What many networks are asked about: the method, the floor (all its models alike)."""
-        return {"reference": None, "floor": "ensemble/floor"}.get(self.kind, self.producer)
-
 
 def rows(workspace: Workspace) -> list[Row]:
     """Every row in the table's order: reference, floor, baselines, methods.
@@ -121,8 +116,11 @@ def failure(workspace: Workspace, row: Row) -> str:
 
 def prune(workspace: Workspace) -> None:
     """Remove evaluations of entries that ``params.yaml`` no longer has."""
+    many = params.section(workspace.root, "ensemble")
     known = {row.producer for row in rows(workspace)}
     known |= {f"retrain/{name}" for name in params.section(workspace.root, "retrain")}
+    known |= {f"per_sample/{name}" for name in many["judged"]}
+    known |= {f"ensemble/{name}" for name in many["families"]}
     for folder in sorted(workspace.evaluation("").glob("*/*/")):
         producer = f"{folder.parent.name}/{folder.name}"
         if producer not in known:
@@ -131,9 +129,12 @@ def prune(workspace: Workspace) -> None:
 
 
 def _per_sample(workspace: Workspace, row: Row) -> dict[str, float]:
-    """What many networks say: of a method, and of the floor, which all its models share."""
-    if row.judged is None:
+    """What many networks say: of a method, and of retraining, which all its models share."""
+    many = params.section(workspace.root, "ensemble")
+    if row.kind == "floor" and many["families"]:
+        families = (workspace.read_margins(family) for family in ("floor", "oracle"))
+        return metrics.over_models(*families)
+    if row.model not in many["judged"] or row.kind in ("reference", "floor"):
         return {}
-    path = workspace.per_sample(row.judged) / "metrics.json"
-    found: dict[str, float] = artifacts.read_json(path)
+    found: dict[str, float] = artifacts.read_json(workspace.per_sample(row.model) / "metrics.json")
     return found

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imu.cost import rte
+from imu.efficiency import rte
 from tasks.files import artifacts, params, progress
 from tasks.files.workspace import NOT_RETRAINED, Workspace
 from tasks.graph import lock
@@ -54,6 +54,8 @@ def model_of(stage: str, item: str | None) -> str:
         return "train"
     if stage in ("retrain", "unlearn"):
         return f"{stage}/{item}"
+    if stage == "per_sample":
+        return f"unlearn/{item}"
     judged = item or ""
     return judged if judged.startswith(("retrain/", "unlearn/")) else ""
 
@@ -213,12 +215,10 @@ def _ensemble(workspace: Workspace, item: str) -> Record:
 
 def _per_sample(workspace: Workspace, item: str) -> Record:
     out = workspace.per_sample(item)
-    found = artifacts.read_json(out / "metrics.json")
-    if not item.startswith("unlearn/"):
-        found = {f"{item.replace('/', '_')}_{name}": value for name, value in found.items()}
+    many = params.section(workspace.root, "ensemble")
     return Record(
-        params={"ensemble": params.section(workspace.root, "ensemble")},
-        metrics=found,
+        params={"ensemble": {name: many[name] for name in ("members", "network")}},
+        metrics=artifacts.read_json(out / "metrics.json"),
         files={"per_sample": [out / "samples.parquet"]},
     )
 

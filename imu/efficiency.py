@@ -1,0 +1,13 @@
+"""What unlearning costs, held against retraining."""
+
+
+def rte(retraining: float, unlearning: float) -> float:
+    """Run-time efficiency: cost of retraining / cost of unlearning, influence included.
+
+    Both in the same unit, seconds or operations. Source: arXiv 2508.01620, section 4. Raises
+    ValueError when a cost is not positive.
+    """
+    for name, value in (("retraining", retraining), ("unlearning", unlearning)):
+        if not value > 0:
+            raise ValueError(f"the cost of {name} must be > 0, got {value}")
+    return retraining / unlearning

@@ -14,6 +14,7 @@ from imu.objectives import predictions
 from tasks import unlearn
 from tasks.ensemble import SETS, read_networks
 from tasks.files import artifacts, params
+from tasks.files.margins import read_margins
 from tasks.files.samples import load_samples
 from tasks.files.workspace import Stopwatch, Workspace
 from tasks.influence import scored
@@ -25,7 +26,7 @@ def run(workspace: Workspace, item: str) -> float:
     """``item`` is an entry of ``unlearn``."""
     out, watch = workspace.per_sample(item), Stopwatch()
     judged = _unlearned(workspace, item, watch)
-    oracles = workspace.read_margins(ORACLES)
+    oracles = read_margins(workspace, ORACLES)
     values = metrics.over_models(judged, oracles)
     artifacts.write_table(out / "samples.parquet", _samples(workspace, judged, oracles))
     artifacts.write_json(out / "metrics.json", values)

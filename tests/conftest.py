@@ -19,7 +19,8 @@ from filelock import FileLock
 from ruamel.yaml import YAML
 
 from benchmarks.orchestration import server
-from flows.running.children import warm
+from flows.running.children import lead, starting
+from tasks.starting.warm import LINK
 
 REPOSITORY = Path(__file__).parent.parent
 SMALL = {
@@ -27,13 +28,20 @@ SMALL = {
     "network": {"width": 4},
     "train": {"epochs": 3, "batch_size": 32},
     "ensemble": {"members": 3, "network": {"width": 2}},
-    "snapshots": 3,
 }
 
 # Of what params.yaml runs: one of each kind, and a floor of two.
 MODELS = {
     "retrain": ("reference", "floor", "floor_2"),
-    "unlearn": ("nothing", "logit_mask", "fine_tune", "imu"),
+    "unlearn": ("nothing", "logit_mask", "imu"),
+}
+MANY = {  # what `ensemble` needs for tests by many networks
+    "families": {
+        "original": {"manifest": "train"},
+        "oracle": {"manifest": "retain"},
+        "floor": {"manifest": "retain"},
+    },
+    "judged": {"imu": {"method": "imu"}},
 }
 
 torch.set_num_threads(1)
@@ -41,14 +49,20 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="session", autouse=True)
 def _settings() -> Iterator[None]:
-    """Stages start warm, and no settings of whoever runs the tests reach them."""
+    """No settings of whoever runs the tests reach them."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "IMU_PARENT", "IMU_WARM", "SHELL"):
+        for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "SHELL"):
             patch.delenv(name, raising=False)
         patch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-        with warm(REPOSITORY) as environment:
-            patch.setenv("IMU_WARM", environment["IMU_WARM"])
-            yield
+        yield
+
+
+@cache
+def warm_address() -> Path:
+    """Of a process that starts the stages of all workspaces warm, as long as the tests run."""
+    process = starting(REPOSITORY)
+    atexit.register(process.__exit__, None, None, None)
+    return process.__enter__()
 
 
 @pytest.fixture(scope="session")
@@ -115,7 +129,13 @@ def make_workspace(root: Path, changes: dict[str, Any] | None = None) -> Path:
     if changes:
         change(root, changes)
         commit(root)
+    lead(root, warm_address())
     return root
+
+
+def start_cold(root: Path) -> None:
+    """Stages of the workspace start cold from now on."""
+    (root / LINK).unlink()
 
 
 @cache

@@ -249,9 +249,9 @@ class _Module(backend_registration._DummyBackendModule):
 
 
 def main(arguments: list[str]) -> None:
+    from imu import discovery
     from tasks.files.workspace import Workspace
-    from tasks.graph import lineage
-    from tasks.tracking.stages import module_of
+    from tasks.graph.stages import stages as every_stage
 
     register()
     stages = [name for name in arguments if name != "--near"]
@@ -264,11 +264,10 @@ def main(arguments: list[str]) -> None:
 
         Workspace.device = device  # type: ignore[method-assign]
     workspace = Workspace(Path.cwd())
-    calls = lineage.commands(workspace.root)
+    known = every_stage(workspace.root)
     for name in stages:
-        stage, item = calls[name]
         before = USED
-        module_of(stage).run(workspace, item)
+        discovery.load("tasks", known[name].stage).run(workspace, known[name].item)
         print(f"{name}: {USED - before} operations away")
         if LATER:
             raise RuntimeError(f"{name}: {LATER[0]}")

@@ -76,7 +76,7 @@ class Site(NamedTuple):
 def site(tmp_path_factory: pytest.TempPathFactory, prefect_database: Path) -> Iterator[Site]:
     top = tmp_path_factory.mktemp("agents")
     here, elsewhere, remote = top / "here", top / "elsewhere", top / "remote"
-    make_workspace(here, {"ensemble": {"members": 0}})
+    make_workspace(here)
     keep(here, {"retrain": ("reference",), "unlearn": ("nothing", "imu")})
     run("dvc", "remote", "add", "-q", "-d", "storage", str(remote), cwd=here)
     commit(here)

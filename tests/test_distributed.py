@@ -20,7 +20,7 @@ from imu import ensemble, training
 from imu.models import resnet_small
 from imu.training import distributed
 from tasks.files.workspace import Runtime
-from tests.conftest import REPOSITORY, make_workspace, processes_in, run, started
+from tests.conftest import REPOSITORY, make_workspace, processes_in, run, start_cold, started
 from tests.test_ensemble import CONFIG, CPU, ROWS, Double, farness, noise
 
 BASE = replace(CONFIG, shift=1, flip=True, label_smoothing=0.1)
@@ -165,10 +165,9 @@ def test_no_process_outlives_the_stage(
     number: signal.Signals,
     status: int,
     start: str,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if start == "cold":
-        monkeypatch.delenv("IMU_WARM")
+        start_cold(split)
     stage = started(split, sys.executable, "-m", "tasks", "train", until="epoch 2/2000")
     together = processes_in(split, "tasks")
     training = [process for process in together if "tasks.train" in process.cmdline()]

@@ -10,16 +10,15 @@ from imu.unlearn import UnlearningError, fine_tune
 from tasks import report, unlearn
 from tasks.files import artifacts
 from tasks.files.workspace import Workspace
-from tasks.tracking.runs import Tracker
+from tasks.tracking.record import record
+from tasks.tracking.store import Store
 from tests.conftest import keep, make_workspace, run
 
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """After ``dvc repro`` with a learning rate at which fine-tuning diverges."""
-    root = make_workspace(
-        tmp_path_factory.mktemp("failed") / "workspace", {"ensemble": {"members": 0}}
-    )
+    root = make_workspace(tmp_path_factory.mktemp("failed") / "workspace")
     keep(root, {"retrain": ("reference", "floor"), "unlearn": ("nothing", "imu")})
     content = (root / "params.yaml").read_text()
     diverging = (
@@ -54,11 +53,10 @@ def test_it_is_not_judged_and_the_others_are(ran: Path) -> None:
 
 
 def test_mlflow_has_the_reason(ran: Path) -> None:
-    client = Tracker(Workspace(ran)).client
-    (experiment,) = client.search_experiments(filter_string="name = 'imu'")
-    found = client.search_runs(experiment.experiment_id, "tags.`dvc.stage` = 'evaluate@diverging'")
-    assert found[0].data.params["failure"].startswith("fine_tune: ")
-    assert found[0].data.tags["verdict"] == "failed: it left no model"
+    (found,) = Store(Workspace(ran)).search("tags.model = 'diverging'")
+    assert found.data.params["failure"].startswith("fine_tune: ")
+    assert found.data.tags["verdict"] == "failed"
+    assert found.data.tags["verdict.words"] == "failed: it left no model"
 
 
 def test_a_method_that_gives_up_before_its_first_step_leaves_no_model(
@@ -72,7 +70,7 @@ def test_a_method_that_gives_up_before_its_first_step_leaves_no_model(
     workspace = Workspace(ran)
     unlearn.run(workspace, "diverging")
     assert unlearn.why_failed(workspace, "diverging") == "nothing near"
-    record = unlearn.record(workspace, "diverging")
-    assert record.model is None
-    assert record.metrics["steps"] == 0
-    assert record.curves == {"forget_loss": [], "forget_accuracy": []}
+    found = record(workspace, "unlearn", "diverging")
+    assert found.model is None
+    assert found.metrics["steps"] == 0
+    assert found.curves == {"forget_loss": [], "forget_accuracy": []}

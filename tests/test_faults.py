@@ -1,5 +1,6 @@
 """Stages that are killed, stopped, or cannot reach MLflow: nothing is lost or half done."""
 
+import logging
 import signal
 import sys
 from pathlib import Path
@@ -7,10 +8,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.running.children import warm
 from tasks.files.workspace import Workspace
-from tasks.tracking.runs import Tracker
-from tests.conftest import change, make_workspace, processes_in, run, started
+from tasks.starting.warm import LINK
+from tasks.tracking.store import Store
+from tests.conftest import change, make_workspace, processes_in, run, start_cold, started
 
 pytestmark = pytest.mark.slow
 
@@ -34,21 +35,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def runs(root: Path, name: str) -> list:
-    return Tracker(Workspace(root))._search(f"tags.`dvc.stage` = '{name}'")
-
-
 @pytest.mark.parametrize(("victim", "start"), [("stage", "warm"), ("dvc", "warm"), ("dvc", "cold")])
-def test_kill_during_training(
-    workspace: Path, trained: Path, victim: str, start: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_kill_during_training(workspace: Path, trained: Path, victim: str, start: str) -> None:
     run("dvc", "repro", "split", cwd=workspace)
     before = (workspace / "params.yaml").read_bytes()
     change(workspace, {"train": {"epochs": 2000}})
-    with monkeypatch.context() as patch:
-        if start == "cold":
-            patch.delenv("IMU_WARM")
-        process = started(workspace, "dvc", "repro", "train", until="epoch 2/2000")
+    if start == "cold":
+        start_cold(workspace)
+    process = started(workspace, "dvc", "repro", "train", until="epoch 2/2000")
     stages = processes_in(workspace, "tasks")
     assert stages
     if victim == "stage":
@@ -65,14 +59,11 @@ def test_kill_during_training(
     assert (workspace / "dvc.lock").read_bytes() == (trained / "dvc.lock").read_bytes()
 
 
-def test_kill_during_a_write(
-    workspace: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_kill_during_a_write(workspace: Path, trained: Path, tmp_path: Path) -> None:
     run("dvc", "repro", "split", cwd=workspace)
     (tmp_path / "sitecustomize.py").write_text(DIE_WRITING)
-    with monkeypatch.context() as patch:
-        patch.delenv("IMU_WARM")  # a warm start has read what Python reads at its start
-        done = run("dvc", "repro", "train", cwd=workspace, check=False, PYTHONPATH=str(tmp_path))
+    start_cold(workspace)  # a warm start has read what Python reads at its start
+    done = run("dvc", "repro", "train", cwd=workspace, check=False, PYTHONPATH=str(tmp_path))
     assert done.returncode != 0
     folder = workspace / "runs" / "train"
     assert not (folder / "model.safetensors").exists()
@@ -82,66 +73,68 @@ def test_kill_during_a_write(
     assert not list(folder.glob(".model.safetensors.*"))
 
 
-def test_a_stopped_stage_is_closed_in_mlflow(workspace: Path) -> None:
+def test_a_stopped_stage_ends_at_once(workspace: Path) -> None:
     change(workspace, {"train": {"epochs": 2000}})
     run("dvc", "repro", "split", cwd=workspace)
     process = started(workspace, sys.executable, "-m", "tasks", "train", until="epoch 2/2000")
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=20) == 128 + signal.SIGTERM
-    (stopped,) = runs(workspace, "train")
-    assert stopped.info.status == "KILLED"
+    assert (
+        "train failed: ended by signal SIGTERM"
+        in (workspace.parent / f"{workspace.name}.log").read_text()
+    )
 
 
-def test_a_failed_stage_is_closed_with_its_reason(workspace: Path) -> None:
+def test_a_failed_run_is_closed_with_its_reason(workspace: Path, served: None) -> None:
     change(workspace, {"train": {"learning_rate": 1e30}})
-    run("dvc", "repro", "train", cwd=workspace, check=False)
-    (failed,) = runs(workspace, "train")
+    done = run(sys.executable, "-m", "flows.pipeline", cwd=workspace, check=False)
+    assert done.returncode == 1
+    (failed,) = Store(Workspace(workspace)).search("tags.`imu.kind` = 'pipeline'")
     assert failed.info.status == "FAILED"
     assert "training loss is nan in epoch 1, step" in failed.data.tags["reason"]
     assert not (workspace / "runs" / "train" / "model.safetensors").exists()
 
 
-def test_results_stay_when_mlflow_is_unreachable_and_are_logged_later(
-    workspace: Path, trained: Path
-) -> None:
-    run("dvc", "repro", "split", cwd=workspace)
-    away = {
-        "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    }
-    done = run("dvc", "repro", "train", cwd=workspace, check=False, **away)
+AWAY = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+
+
+def test_results_stay_when_mlflow_is_unreachable_and_are_logged_later(trained: Path) -> None:
+    run("dvc", "repro", "report", cwd=trained)
+    done = run("dvc", "repro", cwd=trained, check=False, **AWAY)
     assert done.returncode != 0
-    assert "MLflow at http://127.0.0.1:9 failed" in done.stdout
-    assert "The results of train are complete in" in done.stdout
-    remedy = "python -m tasks log train && dvc commit -f train"
-    assert remedy in done.stdout
-    assert (workspace / "runs" / "train" / "model.safetensors").exists()
-    run("bash", "-c", remedy, cwd=workspace)
-    assert (workspace / "dvc.lock").read_bytes() == (trained / "dvc.lock").read_bytes()
-    assert "didn't change" in run("dvc", "repro", "train", cwd=workspace).stdout
-    (logged,) = runs(workspace, "train")
+    assert "track failed: MLflow at http://127.0.0.1:9 failed" in done.stdout
+    run("dvc", "repro", cwd=trained)
+    (logged,) = Store(Workspace(trained)).search("tags.`imu.kind` = 'pipeline'")
     assert logged.info.status == "FINISHED"
-    assert logged.data.metrics["test_accuracy"] > 0
+    assert "didn't change" in run("dvc", "repro", cwd=trained).stdout
 
 
-def test_outputs_of_other_parameters_are_not_logged_later(trained: Path) -> None:
-    before = (trained / "params.yaml").read_bytes()
-    try:
-        change(trained, {"train": {"epochs": 4}})
-        done = run("python", "-m", "tasks", "log", "train", cwd=trained, check=False)
-        assert done.returncode == 1
-        assert "computed from other code, data or parameters" in done.stdout
-    finally:
-        (trained / "params.yaml").write_bytes(before)
+def test_a_flow_that_loses_mlflow_goes_on_and_says_how_to_log_later(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.running import tracking
+    from tasks.graph.stages import Stage
+    from tasks.tracking.store import TrackingError
+    from tasks.tracking.tracker import Context, Tracker
+
+    monkeypatch.setattr(tracking, "get_run_logger", lambda: logging.getLogger())
+    filled = tracking.Tracking(Workspace(workspace), Context())
+
+    def lost(*_: object) -> None:
+        raise TrackingError("MLflow at x failed: it is away")
+
+    monkeypatch.setattr(Tracker, "ended", lost)
+    filled.ended(Stage("split", None, frozenset(), ""))
+    monkeypatch.undo()
+    with pytest.raises(TrackingError, match=r"it is away(.|\n)*log them with `dvc repro track`"):
+        filled.finish({"split"})
 
 
-def test_the_flow_stops_at_once_when_mlflow_is_unreachable(workspace: Path) -> None:
-    done = run(
-        "python", "-m", "tasks", "open", cwd=workspace, check=False,
-        MLFLOW_TRACKING_URI="http://127.0.0.1:9", MLFLOW_HTTP_REQUEST_MAX_RETRIES="0",
-    )  # fmt: skip
-    assert done.returncode == 1
-    assert "open failed: MLflow at http://127.0.0.1:9 failed" in done.stdout
+def test_a_flow_stops_at_once_when_mlflow_is_unreachable(workspace: Path) -> None:
+    from tasks.tracking.store import Store, TrackingError
+
+    with pytest.raises(TrackingError, match=r"MLflow at http://127\.0\.0\.1:9 failed"):
+        Store(Workspace(workspace), AWAY["MLFLOW_TRACKING_URI"])
 
 
 def test_two_dvc_runs_at_once(workspace: Path) -> None:
@@ -160,18 +153,20 @@ def test_two_dvc_runs_at_once(workspace: Path) -> None:
 
 
 def test_stages_end_with_the_process_that_starts_them_warm(workspace: Path) -> None:
+    from flows.running.children import warm
+
     change(workspace, {"train": {"epochs": 2000}})
     run("dvc", "repro", "split", cwd=workspace)
-    with warm(workspace) as environment:
-        process = started(
-            workspace, sys.executable, "-m", "tasks", "train", until="epoch 2/2000", **environment
-        )
+    with warm(workspace):
+        process = started(workspace, sys.executable, "-m", "tasks", "train", until="epoch 2/2000")
         stages = processes_in(workspace, "tasks")
     assert process.wait(timeout=20) == 1
     _, alive = psutil.wait_procs(stages, timeout=20)
     assert not alive
 
 
-def test_without_a_warm_start_stages_start_cold(workspace: Path) -> None:
-    done = run("python", "-m", "tasks", "key", cwd=workspace, IMU_WARM="/nowhere/warm")
-    assert "no warm start at /nowhere/warm: starting cold" in done.stdout
+def test_where_nothing_starts_stages_warm_they_start_cold(workspace: Path) -> None:
+    run("dvc", "repro", "split", cwd=workspace)
+    (workspace / LINK).unlink()
+    (workspace / LINK).symlink_to("/nowhere/warm")
+    assert len(run("python", "-m", "tasks", "key", cwd=workspace).stdout.strip()) == 64

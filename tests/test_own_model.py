@@ -214,19 +214,18 @@ def test_what_cannot_run_is_told_before_anything_runs(
 
 # In a process of its own: MLflow keeps the address of its store in the environment.
 SERVED = """
-import json
 from pathlib import Path
 
 import mlflow
 import numpy as np
 
-from tasks.tracking.runs import Tracker
+from tasks.tracking.store import Store
 from tasks.files.workspace import Workspace
 
-tracker = Tracker(Workspace(Path.cwd()))
-key = json.loads(Path("runs/.times/unlearn@imu.json").read_text())["key"]
-(logged,) = tracker.computed(key).outputs.model_outputs
-mlflow.set_tracking_uri(tracker.uri)
+store = Store(Workspace(Path.cwd()))
+(run,) = store.search("tags.model = 'imu'")
+(logged,) = run.outputs.model_outputs
+mlflow.set_tracking_uri(store.uri)
 served = mlflow.pyfunc.load_model(f"models:/{logged.model_id}")
 print("served", served.predict(np.zeros((2, 3, 8, 8), dtype=np.uint8)).round(6).tolist())
 """
@@ -247,10 +246,10 @@ def test_the_model_can_be_served(ran: Path) -> None:
 
 
 def test_mlflow_does_not_say_that_given_weights_were_trained(ran: Path) -> None:
-    from tasks import train
     from tasks.files.workspace import Workspace
+    from tasks.tracking.record import record
 
-    logged = train.record(Workspace(ran), None).params
+    logged = record(Workspace(ran), "train", None).params
     assert logged["original"] == {"checkpoint": "own/mine.pt", "retrain": False}
     assert "train" not in logged
 

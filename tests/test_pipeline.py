@@ -13,11 +13,19 @@ from ruamel.yaml import YAML
 
 from tasks import report
 from tasks.files.workspace import Workspace
-from tasks.graph import lineage
-from tasks.tracking.runs import Tracker
-from tests.conftest import change, make_workspace, processes_in, run, started
+from tasks.tracking.store import Store
+from tests.conftest import (
+    MANY,
+    change,
+    make_workspace,
+    processes_in,
+    run,
+    start_cold,
+    started,
+)
 
 pytestmark = pytest.mark.slow
+MODELS = {"original", "reference", "floor", "floor_2", "nothing", "logit_mask", "imu"}
 
 
 def flow(root: Path) -> str:
@@ -30,33 +38,33 @@ def ran(tmp_path_factory: pytest.TempPathFactory, served: None) -> Path:
 
     What DVC writes in place is as a kill in that moment leaves it.
     """
-    root = make_workspace(tmp_path_factory.mktemp("pipeline") / "workspace")
+    root = make_workspace(tmp_path_factory.mktemp("pipeline") / "workspace", {"ensemble": MANY})
     killed = started(root, sys.executable, "-m", "flows.pipeline", until="epoch 1/3")
     killed.kill()
     killed.wait()
     left = psutil.wait_procs(processes_in(root, "tasks"), timeout=20)[1]
     assert not left, f"left behind: {left}"
-    lock = (root / "dvc.lock").read_text()
-    (root / "dvc.lock").write_text(lock[: lock.rindex("md5: ")])
+    torn = (root / "dvc.lock").read_text()
+    (root / "dvc.lock").write_text(torn[: torn.rindex("md5: ")])
     output = flow(root)
+    assert "put back dvc.lock, of which DVC could write a part only" in output
     assert "report   " in output
     assert not processes_in(root)
     return root
 
 
 def parents(root: Path) -> list:
-    tracker = Tracker(Workspace(root))
-    return tracker._search("tags.`imu.kind` = 'pipeline'")
+    return Store(Workspace(root)).search("tags.`imu.kind` = 'pipeline'")
+
+
+def models(root: Path, parent: str) -> dict:
+    """Runs of the models of a pipeline run, by name."""
+    found = Store(Workspace(root)).search(f"tags.`pipeline.{parent}` = 'true'")
+    return {run.data.tags["model"]: run for run in found}
 
 
 def stages_of(root: Path) -> dict:
     return YAML(typ="safe").load((root / "dvc.lock").read_text())["stages"]
-
-
-def nested(root: Path, parent: str) -> dict:
-    tracker = Tracker(Workspace(root))
-    runs = tracker._search(f"tags.`mlflow.parentRunId` = '{parent}'")
-    return {run.data.tags["dvc.stage"]: run for run in runs}
 
 
 def test_a_killed_run_is_closed_and_the_next_one_completes(ran: Path) -> None:
@@ -64,40 +72,46 @@ def test_a_killed_run_is_closed_and_the_next_one_completes(ran: Path) -> None:
     assert killed.info.status == "KILLED"
     assert complete.info.status == "FINISHED"
     assert run("dvc", "status", "-q", cwd=ran).returncode == 0
+    assert not Store(Workspace(ran)).search("attributes.status = 'RUNNING'")
 
 
-def test_mlflow_shows_every_stage_below_the_pipeline_run(ran: Path) -> None:
+def test_mlflow_shows_every_model_once_below_the_pipeline_run(ran: Path) -> None:
     parent = parents(ran)[-2]
-    stages = nested(ran, parent.info.run_id)
-    keys = lineage.locked_keys(ran)
-    assert stages.keys() == keys.keys()
-    for name, stage in stages.items():
-        assert stage.info.status == "FINISHED"
-        assert stage.data.tags["dvc.key"] == keys[name]
-        assert (
-            stage.data.tags["git.commit"] == run("git", "rev-parse", "HEAD", cwd=ran).stdout.strip()
-        )
-        assert stage.data.tags["prefect.flow_run_id"] in stage.data.tags["imu.parent"]
-        assert stage.inputs.dataset_inputs
-    assert parent.data.tags["dvc.pipeline_key"] == lineage.pipeline_key(keys)
+    found = models(ran, parent.info.run_id)
+    assert found.keys() == MODELS
+    for made in found.values():
+        assert made.info.status == "FINISHED"
+        assert made.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        commit = run("git", "rev-parse", "HEAD", cwd=ran).stdout.strip()
+        assert made.data.tags["git.commit"] == commit
+        assert made.inputs.dataset_inputs
+    assert "prefect.flow_run_id" in parent.data.tags
     printed = run("python", "-m", "tasks", "key", cwd=ran).stdout.strip()
-    assert parent.data.tags["dvc.pipeline_key"] == printed
+    assert parent.data.tags["imu.key"] == printed
 
 
 def test_mlflow_and_the_disk_tell_the_same_numbers(ran: Path) -> None:
     parent = parents(ran)[-2]
-    stages = nested(ran, parent.info.run_id)
+    found = models(ran, parent.info.run_id)
     for item in ("imu", "nothing", "floor"):
-        group = "evaluate_retrain" if item == "floor" else "evaluate"
         producer = f"{'retrain' if item == 'floor' else 'unlearn'}/{item}"
         path = Workspace(ran).evaluation(producer) / "metrics.json"
-        logged, values = stages[f"{group}@{item}"].data.metrics, json.loads(path.read_text())
-        for name, value in values.items():
-            assert logged[name] == pytest.approx(value, rel=1e-12)
-            assert parent.data.metrics[f"{item}/{name}"] == pytest.approx(value, rel=1e-12)
-    assert stages["evaluate@imu"].data.metrics["RTE_time"] > 0
-    assert stages["train"].data.params["train.epochs"] == "3"
+        for name, value in json.loads(path.read_text()).items():
+            assert found[item].data.metrics[name] == pytest.approx(value, rel=1e-12)
+    judged = json.loads((Workspace(ran).per_sample("imu") / "metrics.json").read_text())
+    assert {"U_LiRA", "KLoM_forget", "diverged"} <= judged.keys()
+    assert judged.items() <= found["imu"].data.metrics.items()
+    assert found["imu"].data.metrics["RTE_time"] > 0
+    assert found["imu"].data.params["unlearn.method"] == "imu"
+    assert found["original"].data.params["train.epochs"] == "3"
     assert parent.data.params["unlearn.imu.method"] == "imu"
+
+
+def test_the_curve_of_a_stage_is_logged_once(ran: Path) -> None:
+    client = Store(Workspace(ran)).client
+    trained = models(ran, parents(ran)[-2].info.run_id)["original"]
+    points = client.get_metric_history(trained.info.run_id, "curve/loss")
+    assert [point.step for point in points] == [1, 2, 3]
 
 
 def test_a_course_begins_at_the_original_and_ends_at_the_judged_model(ran: Path) -> None:
@@ -115,34 +129,25 @@ def test_a_course_begins_at_the_original_and_ends_at_the_judged_model(ran: Path)
 
 def test_mlflow_holds_the_verdicts_and_the_slices(ran: Path, tmp_path: Path) -> None:
     parent = parents(ran)[-2]
-    stages = nested(ran, parent.info.run_id)
+    found = models(ran, parent.info.run_id)
     said = report.read_verdicts(Workspace(ran))
-    assert said.keys() == {"imu", "fine_tune", "nothing", "logit_mask", "floor", "floor_2"}
+    assert said.keys() == MODELS - {"original", "reference"}
     for item, verdict in said.items():
-        group = "evaluate_retrain" if item.startswith("floor") else "evaluate"
-        tags = stages[f"{group}@{item}"].data.tags
-        assert tags["verdict"] == verdict["words"] == parent.data.tags[f"verdict.{item}"]
+        tags = found[item].data.tags
+        assert tags["verdict"] == verdict["outcome"] == parent.data.tags[f"verdict.{item}"]
+        assert tags["verdict.words"] == verdict["words"]
         assert tags["verdict.decided"] == "; ".join(verdict["decided"])
-    tracker = Tracker(Workspace(ran))
-    run_id = stages["evaluate@imu"].info.run_id
-    assert stages["evaluate@imu"].info.run_name == f"evaluate@imu · {said['imu']['outcome']}"
-    listed = {file.path for file in tracker.client.list_artifacts(run_id, "slices")}
+    store = Store(Workspace(ran))
+    run_id = found["imu"].info.run_id
+    assert found["imu"].info.run_name == f"imu — {said['imu']['outcome']}"
+    listed = {file.path for file in store.client.list_artifacts(run_id, "slices")}
     tables = {f"slices/{name}.json" for name in ("by_class", "least_forgotten", "got_worse")}
     assert listed == tables
-    path = tracker.client.download_artifacts(run_id, "slices/least_forgotten.json", str(tmp_path))
+    path = store.client.download_artifacts(run_id, "slices/least_forgotten.json", str(tmp_path))
     content = json.loads(Path(path).read_text())
     shown = pd.DataFrame(content["data"], columns=content["columns"])
     assert shown["remembered"].is_monotonic_decreasing
     assert len({cell["filepath"] for cell in shown["image"]}) == len(shown) == 16
-
-
-def test_mlflow_shows_what_many_networks_say(ran: Path) -> None:
-    stages = nested(ran, parents(ran)[-2].info.run_id)
-    for name, judged in (("per_sample@imu", "unlearn/imu"), ("per_sample_floor", "ensemble/floor")):
-        values = json.loads((Workspace(ran).per_sample(judged) / "metrics.json").read_text())
-        logged = stages[name].data.metrics
-        assert {metric: logged[metric] for metric in values} == pytest.approx(values, rel=1e-12)
-        assert {"U_LiRA", "KLoM_forget", "diverged"} <= values.keys()
 
 
 def test_a_logged_model_serves_the_probabilities_of_the_stored_one(ran: Path) -> None:
@@ -151,10 +156,8 @@ def test_a_logged_model_serves_the_probabilities_of_the_stored_one(ran: Path) ->
 
     from tasks.files.workspace import load_model
 
-    tracker = Tracker(Workspace(ran))
-    stage = nested(ran, parents(ran)[-2].info.run_id)["unlearn@imu"]
-    (logged,) = stage.outputs.model_outputs
-    mlflow.set_tracking_uri(tracker.uri)
+    (logged,) = models(ran, parents(ran)[-2].info.run_id)["imu"].outputs.model_outputs
+    mlflow.set_tracking_uri(Store(Workspace(ran)).uri)
     served = mlflow.pyfunc.load_model(f"models:/{logged.model_id}")
     data = Workspace(ran).dataset()
     model, _ = load_model(ran / "runs" / "unlearn" / "imu" / "model.safetensors")
@@ -167,81 +170,81 @@ def test_a_logged_model_serves_the_probabilities_of_the_stored_one(ran: Path) ->
     assert str(served.metadata.signature.inputs.inputs[0].type) == "uint8"
 
 
-def test_a_run_without_changes_computes_nothing_and_is_shown_whole(ran: Path) -> None:
+def test_a_run_without_changes_computes_nothing_and_adds_one_row(ran: Path) -> None:
     before = (ran / "dvc.lock").read_bytes()
     assert "didn't change" in run("dvc", "repro", cwd=ran).stdout
-    count = len(parents(ran))
+    rows = len(Store(Workspace(ran)).search(""))
     output = flow(ran)
-    assert f"{{'unchanged': {len(lineage.locked_keys(ran))}}}" in output
+    assert f"{{'unchanged': {len(stages_of(ran)) - 1}}}" in output  # but `track`, which logs
     assert (ran / "dvc.lock").read_bytes() == before
+    assert len(Store(Workspace(ran)).search("")) == rows + 1
     newest, original, *_ = parents(ran)
-    assert len(parents(ran)) == count + 1
-    stages = nested(ran, newest.info.run_id)
-    made = nested(ran, original.info.run_id)
-    assert stages.keys() == made.keys()
-    for name, stage in stages.items():
-        assert stage.data.tags["restored"] == "true"
-        # A stage that the killed run had finished was restored by its successor already.
-        computed = made[name].data.tags.get("restored.from", made[name].info.run_id)
-        assert stage.data.tags["restored.from"] == computed
-        assert {k: v for k, v in stage.data.metrics.items() if "seconds" not in k} == {
-            k: v for k, v in made[name].data.metrics.items() if "seconds" not in k
-        }
-    assert newest.data.metrics == original.data.metrics
+    made = models(ran, original.info.run_id)
+    shown = models(ran, newest.info.run_id)
+    assert {name: run.info.run_id for name, run in shown.items()} == {
+        name: run.info.run_id for name, run in made.items()
+    }
+    assert newest.data.tags["imu.key"] == original.data.tags["imu.key"]
 
 
 def test_a_stage_that_comes_out_otherwise_than_the_lock_has_it_is_named(ran: Path) -> None:
-    lock = ran / "dvc.lock"
-    before = lock.read_bytes()
+    file = ran / "dvc.lock"
+    before = file.read_bytes()
     (curve,) = [
         out["md5"]
         for out in stages_of(ran)["unlearn@nothing"]["outs"]
         if out["path"].endswith("curve.csv")
     ]
     try:
-        lock.write_bytes(before.replace(curve.encode(), b"f" * 32))
+        file.write_bytes(before.replace(curve.encode(), b"f" * 32))
         output = flow(ran)
         assert "unlearn@nothing came out otherwise than dvc.lock had it, from the same" in output
         assert output.count("came out otherwise") == 1
         assert ", other results': 1" in output
         assert stages_of(ran) == YAML(typ="safe").load(before)["stages"]
     finally:
-        lock.write_bytes(before)
+        file.write_bytes(before)
 
 
 def test_one_parameter_reruns_only_what_depends_on_it(ran: Path) -> None:
     before, params = (ran / "dvc.lock").read_bytes(), (ran / "params.yaml").read_bytes()
+    earlier = models(ran, parents(ran)[0].info.run_id)
     try:
         change(ran, {"unlearn": {"imu": {"step": 0.4}}})
         output = run("dvc", "repro", cwd=ran).stdout
         ran_stages = {line.split("'")[1] for line in output.splitlines() if "Running" in line}
-        assert ran_stages == {"unlearn@imu", "evaluate@imu", "per_sample@imu", "report"}
+        assert ran_stages == {"unlearn@imu", "evaluate@imu", "per_sample@imu", "report", "track"}
         newest = parents(ran)[0]
         assert newest.info.status == "FINISHED"
-        assert newest.data.tags["imu.parent"].startswith("dvc-")
-        stages = nested(ran, newest.info.run_id)
-        assert stages.keys() == lineage.locked_keys(ran).keys()
-        assert {n for n, s in stages.items() if "restored" not in s.data.tags} == ran_stages
-        assert stages["unlearn@imu"].data.metrics["seconds"] > 0
-        assert newest.data.tags["dvc.pipeline_key"] == lineage.pipeline_key(
-            lineage.locked_keys(ran)
-        )
+        now = models(ran, newest.info.run_id)
+        assert now.keys() == MODELS
+        others = [name for name in MODELS if now[name].info.run_id != earlier[name].info.run_id]
+        assert others == ["imu"]
+        assert now["imu"].data.metrics["seconds"] > 0
+        assert now["imu"].data.params["unlearn.step"] == "0.4"
     finally:
         (ran / "params.yaml").write_bytes(params)
     # What was computed before comes back from DVC's cache.
     assert "is cached - skipping run" in run("dvc", "repro", cwd=ran).stdout
-    assert (ran / "dvc.lock").read_bytes() == before
+    assert stages_of(ran).keys() == YAML(typ="safe").load(before)["stages"].keys()
 
 
-def test_a_fresh_run_elsewhere_agrees_to_the_last_bit(
-    ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fresh = make_workspace(tmp_path / "other" / "place")
+def test_a_fresh_run_elsewhere_agrees_to_the_last_bit(ran: Path, tmp_path: Path) -> None:
+    fresh = make_workspace(tmp_path / "other" / "place", {"ensemble": MANY})
     run("dvc", "repro", cwd=fresh)
     # The order of the entries is that in which stages ended the first time.
     assert stages_of(fresh) == stages_of(ran)
+    # MLflow shows the same after either.
+    here, there = (models(root, parents(root)[0].info.run_id) for root in (ran, fresh))
+    assert here.keys() == there.keys()
+    for name, made in here.items():
+        assert {k: v for k, v in made.data.metrics.items() if "seconds" not in k}.keys() == {
+            k: v for k, v in there[name].data.metrics.items() if "seconds" not in k
+        }.keys()
+        assert made.data.params == there[name].data.params
+        assert made.data.tags["imu.key"] == there[name].data.tags["imu.key"]
     # A cold start computes what a warm one does, where outputs lie already.
-    monkeypatch.delenv("IMU_WARM")
+    start_cold(fresh)
     run("dvc", "repro", "--force", "--single-item", "train", cwd=fresh)
     run("dvc", "repro", "--force", "--single-item", "evaluate@imu", cwd=fresh)
     assert stages_of(fresh) == stages_of(ran)

@@ -9,7 +9,7 @@ import pytest
 
 from tasks import unlearn
 from tasks.files import params
-from tasks.graph import lineage
+from tasks.graph.stages import stages as every_stage
 from tests.conftest import REPOSITORY, make_workspace, run
 
 TRIED = """
@@ -81,9 +81,9 @@ def compared(workspace: Path, stages: list[str]) -> None:
             if path.is_file() and path.suffix in (".safetensors", ".parquet", ".json", ".csv")
         }
         outputs.append(
-            {path: content for path, content in written.items() if ".times" not in path.parts}
+            {path: content for path, content in written.items() if ".progress" not in path.parts}
         )
-        for stage in {path.parts[1] for path in written} - {"split", ".times"}:
+        for stage in {path.parts[1] for path in written} - {"split", ".progress"}:
             shutil.rmtree(workspace / "runs" / stage)
     away, near = outputs
     assert away.keys() == near.keys()
@@ -105,5 +105,5 @@ def test_stages_compute_on_a_gpu_what_they_compute_on_a_cpu(tmp_path: Path) -> N
 @pytest.mark.long
 def test_so_does_every_other_stage_with_every_method(tmp_path: Path) -> None:
     workspace = made(tmp_path / "workspace", unlearn.entries())
-    names = lineage.stage_graph(workspace)
+    names = every_stage(workspace)
     compared(workspace, [name for name in names if name not in ("split", "report")])

@@ -18,11 +18,11 @@ from flows.searching import tuning
 from flows.searching.space import Range
 from flows.searching.study import Study
 from flows.searching.tuning import Outcome
-from tasks.files import artifacts, params
+from tasks.files import params
 from tasks.files.workspace import Workspace
 from tasks.pages import search_page
-from tasks.tracking import summary
-from tasks.tracking.runs import Tracker
+from tasks.tracking.store import Store
+from tasks.tracking.sweeps import Group
 from tasks.unlearn import entries
 from tests.conftest import REPOSITORY, keep, make_workspace, run, started
 
@@ -303,30 +303,24 @@ def trial(number: int, step: float, gap: float | None) -> dict[str, Any]:
     }
 
 
-def test_each_trial_is_logged_once_and_a_failed_one_with_its_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("IMU_PARENT", "a flow")
-    workspace, file = Workspace(tmp_path), tmp_path / "trials.json"
-    run_id = summary.grouped(workspace, "x", "key")["run"]
-    artifacts.write_json(file, [trial(0, 0.25, 3.0)])
-    summary.tried(workspace, run_id, file)
-    summary.group_ended(workspace, run_id, "FAILED", [])
-    assert summary.grouped(workspace, "x", "key")["run"] == run_id
-    assert summary.grouped(workspace, "x", "other")["run"] != run_id
-    artifacts.write_json(file, [trial(0, 0.25, 3.0), trial(2, 1.0, None)])
-    summary.tried(workspace, run_id, file)
-    tracker = Tracker(workspace)
-    assert tracker.client.get_run(run_id).info.status == "RUNNING"
-    failed, done = tracker._search("tags.`imu.kind` = 'trial'")
+def test_each_trial_is_logged_once_and_a_failed_one_with_its_reason(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("split: {dataset: digits}")
+    workspace = Workspace(tmp_path)
+    group = Group(workspace, "x", {}, "key")
+    group.log_trials([trial(0, 0.25, 3.0)])
+    group.end("FAILED", [])
+    again = Group(workspace, "x", {}, "key")
+    assert again.run == group.run
+    assert Group(workspace, "x", {}, "other").run != group.run
+    again.log_trials([trial(0, 0.25, 3.0), trial(2, 1.0, None)])
+    assert again.store.client.get_run(group.run).info.status == "RUNNING"
+    failed, done = again.store.search("tags.`imu.kind` = 'trial'")
     assert (done.info.run_name, done.info.status) == ("trial 0", "FINISHED")
     assert done.data.params == {"step": "0.25"}
     assert done.data.metrics == {"gap": 3.0, "gap/class/100": 3.0, "gap/fraction/100": 3.0}
     assert (failed.info.run_name, failed.info.status) == ("trial 2", "FAILED")
     assert failed.data.tags["reason"] == "class/100: it diverged"
     assert failed.data.metrics == {}
-    # A pipeline run closes what a kill left open, and reads of it whom it belonged to.
-    assert done.data.tags["imu.parent"] == "a flow"
 
 
 def searched(present: dict[str, Any], *trials: dict[str, Any]) -> search_page.Searched:
@@ -397,7 +391,7 @@ def test_another_space_or_other_code_is_another_study(workspace: Path) -> None:
 def test_a_search_that_is_killed_goes_on_and_leaves_a_page_and_runs_in_mlflow(
     tmp_path: Path, served: None
 ) -> None:
-    root = make_workspace(tmp_path / "workspace", {"ensemble": {"members": 0}})
+    root = make_workspace(tmp_path / "workspace")
     keep(root, {"retrain": ("reference",)})
     call = ["python", "-m", "flows.search", "trial", "--method", "imu", "--at-once", "1"]
     call += ["--space", "step=0.05..1:log", "--scenarios", "class", "--classes", "1"]
@@ -409,29 +403,32 @@ def test_a_search_that_is_killed_goes_on_and_leaves_a_page_and_runs_in_mlflow(
     second = run(*call, "--trials", "5", cwd=root)
     assert f"{len(done)} trials are known already" in second.stdout
     assert "epoch " not in second.stdout
-    rows = artifacts.read_json(root / ".cells" / "trial-results" / "trials.json")
-    assert [row["candidate"] for row in rows][: len(done)] == done
-    assert rows[0]["candidate"] == {"step": 0.25}
+    tried = study_of(root)
+    assert tried[: len(done)] == done
+    assert tried[0] == {"step": 0.25}
     judged = second.stdout.count('- {"step": ')
-    assert len(rows) == len(done) + judged == 5
+    assert len(tried) == len(done) + judged == 5
     page = (root / ".cells" / "trial-results" / "search.md").read_text()
     assert "now, `step 0.25`: gap " in page
     assert len(pd.read_csv(root / ".cells" / "trial-results" / "search.csv")) == 5
-    tracker = Tracker(Workspace(root))
-    (search,) = tracker._search("tags.`imu.kind` = 'search'")
+    store = Store(Workspace(root))
+    (search,) = store.search("tags.`imu.kind` = 'search'")
     assert search.info.status == "FINISHED"
     logged = {
         run.info.run_name: run.data
-        for run in tracker._search(
+        for run in store.search(
             f"tags.`mlflow.parentRunId` = '{search.info.run_id}' AND tags.`imu.kind` = 'trial'"
         )
     }
-    assert logged.keys() == {f"trial {row['number']}" for row in rows}
-    for row in rows:
-        of_run = logged[f"trial {row['number']}"]
-        assert of_run.params == {"step": str(row["candidate"]["step"])}
-        assert of_run.metrics == {"gap": row["gap"], "gap/class/100": row["gaps"]["class/100"]}
+    assert [data.params["step"] for _, data in sorted(logged.items(), key=number)] == [
+        str(candidate["step"]) for candidate in tried
+    ]
+    assert all({"gap", "gap/class/100"} == data.metrics.keys() for data in logged.values())
     assert not (root / "runs").exists()
+
+
+def number(item: tuple[str, object]) -> int:
+    return int(item[0].removeprefix("trial "))
 
 
 def study_of(root: Path) -> list[dict[str, Any]]:

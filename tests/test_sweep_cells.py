@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from tasks.files.workspace import Workspace
-from tasks.tracking.runs import Tracker
+from tasks.tracking.store import Store
 from tests.conftest import keep, make_workspace, run
 
 # Two cells at a time, of which one cannot be: its class is none of the digits.
@@ -22,7 +22,7 @@ sweep(name="trial", requests=requests, methods=["imu"], seeds=[0], in_flight=2, 
 def test_a_cell_that_fails_is_told_at_the_end_and_the_others_are_not_repeated(
     tmp_path: Path, served: None
 ) -> None:
-    root = make_workspace(tmp_path / "workspace", {"ensemble": {"members": 0}})
+    root = make_workspace(tmp_path / "workspace")
     keep(root, {"retrain": ("reference", "floor")})
     first = run("python", "-c", ASKED, cwd=root, check=False)
     assert first.returncode == 1
@@ -38,8 +38,8 @@ def test_a_cell_that_fails_is_told_at_the_end_and_the_others_are_not_repeated(
     assert "epoch " not in again.stdout
     assert {path: path.stat().st_mtime_ns for path in models} == models
     assert (folder / "results.md").read_text() == page
-    group, *_ = Tracker(Workspace(root))._search("tags.`imu.kind` = 'sweep'")
-    nested = Tracker(Workspace(root))._search(
+    group, *_ = Store(Workspace(root)).search("tags.`imu.kind` = 'sweep'")
+    nested = Store(Workspace(root)).search(
         f"tags.`mlflow.parentRunId` = '{group.info.run_id}' AND tags.`imu.kind` = 'pipeline'"
     )
     assert "digits · class 8 · seed 0" in {run.info.run_name for run in nested}

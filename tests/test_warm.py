@@ -1,13 +1,16 @@
 """What a stage that starts warm does not have to import any more."""
 
 import sys
+from pathlib import Path
 
-from flows.running.children import warm
+import pytest
+
+from flows.running.children import lead, starting
 from tests.conftest import REPOSITORY, run
 
 STEP = """
 import importlib, sys
-from tasks import warm
+from tasks.starting import warm
 
 for name in warm.PRELOADED:
     importlib.import_module(name)
@@ -29,10 +32,9 @@ def test_the_first_step_of_an_optimizer_imports_no_other_library() -> None:
     assert run(sys.executable, "-c", STEP, cwd=REPOSITORY).stdout.strip() == "0"
 
 
-def test_the_server_ends_without_a_word(capfd, monkeypatch):
-    monkeypatch.delenv("IMU_WARM")
-    with warm(REPOSITORY) as environment:
-        asked = ("python", "-m", "tasks", "no", "such", "stage")
-        served = run(*asked, cwd=REPOSITORY, check=False, **environment)
-        assert "no warm start" not in served.stdout
+def test_the_server_ends_without_a_word(workspace: Path, capfd: pytest.CaptureFixture) -> None:
+    with starting(REPOSITORY) as address:
+        lead(workspace, address)
+        asked = run("python", "-m", "tasks", "no", "such", "stage", cwd=workspace, check=False)
+        assert asked.returncode == 2
     assert capfd.readouterr() == ("", "")

@@ -131,9 +131,20 @@ def _signal(child: subprocess.Popen[str], number: int) -> None:
 
 @contextmanager
 def warm(root: Path) -> Iterator[None]:
-    """A process that starts stages warm (``tasks.starting.warm``), for the workspace ``root``.
+    """Stages of the workspace ``root`` start warm in this block."""
+    with starting(root) as address:
+        lead(root, address)
+        try:
+            yield
+        finally:
+            (root / LINK).unlink(missing_ok=True)
 
-    Its socket lies in a private folder of its own. If it ever ends, stages start cold.
+
+@contextmanager
+def starting(root: Path) -> Iterator[Path]:
+    """A process that starts stages warm (``tasks.starting.warm``): where its socket lies.
+
+    That is a private folder of its own. If it ever ends, stages start cold.
     """
     with tempfile.TemporaryDirectory(prefix="imu-") as folder:
         address = Path(folder, "warm")
@@ -148,10 +159,8 @@ def warm(root: Path) -> Iterator[None]:
                 text=True,
             )
         try:
-            lead(root, address)
-            yield
+            yield address
         finally:
-            (root / LINK).unlink(missing_ok=True)
             end([process])
 
 

@@ -5,7 +5,6 @@ process. Around the one line that says what to do they are all that a reader see
 """
 
 import logging
-import os
 
 from flows.running.cells import CommitError
 from flows.running.children import ChildError
@@ -29,13 +28,17 @@ LOGGERS = ("prefect.flow_runs", "prefect.task_runs", "prefect.engine")
 
 
 def say_plainly() -> None:
-    """Have Prefect log such failures as their message alone; IMU_TRACEBACK=1 as it usually does."""
+    """Have Prefect log such failures as their message alone.
+
+    PREFECT_LOGGING_LEVEL=DEBUG has it log them as it usually does.
+    """
     for name in LOGGERS:
         logging.getLogger(name).addFilter(_plain)
 
 
 def _plain(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, EXPLAINED) and not os.environ.get("IMU_TRACEBACK"):
+    wanted = logging.getLogger(record.name).isEnabledFor(logging.DEBUG)
+    if isinstance(error, EXPLAINED) and not wanted:
         record.msg, record.args, record.exc_info = str(error), (), None
     return True

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from imu import metrics
     from imu.datasets import LabelledImages
 
 
@@ -101,15 +100,6 @@ class Workspace:
     def margins(self, family: str) -> Path:
         """What each network of a family says of each sample."""
         return self.runs / "evaluate" / "ensemble" / family / "margins.safetensors"
-
-    def read_margins(self, family: str) -> "metrics.Family":
-        from safetensors.numpy import load_file  # a report need not import torch
-
-        from imu import metrics
-
-        path = self.margins(family)
-        artifacts.require(path)
-        return metrics.Family(margins=load_file(path))
 
     @property
     def seed(self) -> int:

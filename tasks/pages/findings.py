@@ -154,9 +154,13 @@ class Compared(NamedTuple):
         return verdict.judge(own, reference, others, self.limits, class_wise=self.class_wise)
 
     def judges(self, model: str, name: str) -> bool:
-        """Whether the metric tells of the model: many networks are none of the floor's models."""
+        """Whether the metric tells of the model.
+
+        Many networks are none of the floor's models, and judge no method that was not given them.
+        """
         many = name in metrics.about() and metrics.about()[name].group == "samples"
-        return not (many and self.table.loc[model, "kind"] == "floor")
+        row = self.table.loc[model]
+        return not (many and (row["kind"] == "floor" or pd.isna(row[name])))
 
 
 def explained(names: list[str]) -> list[Explained]:

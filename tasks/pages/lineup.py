@@ -7,6 +7,7 @@ import pandas as pd
 
 from imu import metrics, verdict
 from tasks.files import artifacts, params
+from tasks.files.margins import read_margins
 from tasks.files.workspace import BASELINES, Workspace
 from tasks.pages import findings
 
@@ -132,7 +133,7 @@ def _per_sample(workspace: Workspace, row: Row) -> dict[str, float]:
     """What many networks say: of a method, and of retraining, which all its models share."""
     many = params.section(workspace.root, "ensemble")
     if row.kind == "floor" and many["families"]:
-        families = (workspace.read_margins(family) for family in ("floor", "oracle"))
+        families = (read_margins(workspace, family) for family in ("floor", "oracle"))
         return metrics.over_models(*families)
     if row.model not in many["judged"] or row.kind in ("reference", "floor"):
         return {}

@@ -59,7 +59,7 @@ def start(module: str, arguments: list[str]) -> int:
     """
     end_with_parent()
     status = _call(module, arguments)
-    if status is not None and status > 128:
+    if status is not None and status - 128 in {*signal.Signals}:
         name = signal.Signals(status - 128).name
         print(f"{' '.join(arguments)}{FAILED}{KILLED} {name}", file=sys.stderr, flush=True)
     return _main(module, arguments) if status is None else status

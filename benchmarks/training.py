@@ -208,7 +208,7 @@ def loop(
     """The plain program: one epoch per step of the iterator."""
     model.to(device)
     steps = config.epochs * len(loader)
-    optimizer, schedule = training.descent(model.parameters(), config, steps)
+    optimizer = training.descent(model.parameters(), config, steps)
     for _ in range(config.epochs):
         model.train()
         for inputs, labels in moved_to(loader, device):
@@ -216,7 +216,6 @@ def loop(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            schedule.step()
         yield
 
 

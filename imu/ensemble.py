@@ -130,7 +130,7 @@ def _fit_stack(
     outcomes = torch.vmap(outcome, in_dims=(0, 0, 1, 1))
     if config.compile:
         outcomes = torch.compile(outcomes)
-    optimizer, schedule = descent(parameters.values(), config, steps * config.epochs)
+    optimizer = descent(parameters.values(), config, steps * config.epochs)
     for epoch in range(1, config.epochs + 1):
         losses, correct = [], []
         drawn = map(_together, *(draws(len(rows), config, g) for g in generators))
@@ -144,7 +144,6 @@ def _fit_stack(
             # Members share no weight, so each gets the gradient of its own loss.
             found[0].sum().backward()
             optimizer.step()
-            schedule.step()
             losses.append(found[0].detach())
             correct.append(found[1])
         _copy(parameters | buffers, networks)
@@ -153,7 +152,7 @@ def _fit_stack(
             epoch,
             torch.stack(losses).mean().item(),
             100 * torch.stack(correct).mean().item(),
-            float(schedule.get_last_lr()[0]),
+            optimizer.rate,
         )
 
 

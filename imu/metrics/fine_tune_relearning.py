@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from imu.metrics import BATCH as PASS
 from imu.metrics import About, Subject
 from imu.models import head
+from imu.models.common import optimizers
 from imu.objectives import Samples, predictions
 
 # Chosen on digits: an untouched network regains the class in 10 steps, retrained ones in 21 to 29.
@@ -138,7 +139,7 @@ def _relearn(
     generator = torch.Generator().manual_seed(seed)
     model = deepcopy(subject.model).eval().requires_grad_(True)
     _start_afresh(head(model), subject.outputs.forget_classes)
-    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM)
+    optimizer = optimizers.sgd(model.parameters(), LEARNING_RATE, momentum=MOMENTUM)
     for _ in range(MAX_STEPS):
         batches = [_drawn(samples, generator) for samples in (forget, others)]
         loss = torch.stack([_loss(model, subject, batch) for batch in batches]).mean()

@@ -9,6 +9,7 @@ share every batch. On CPU, with a fixed number of threads and processes, a run i
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from math import cos, pi
 from typing import Literal, NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from imu.datasets import LabelledImages
+from imu.models.common import optimizers
 from imu.objectives import normalised
 from imu.training import augmentation, distributed, loading
 from imu.training.distributed import ALONE, World
@@ -96,7 +98,7 @@ def fit(
     steps = steps_per_epoch(rows, config)
     source = sourced(data, rows, config, device, world)
     generator = torch.Generator().manual_seed(seed)
-    optimizer, schedule = descent(model.parameters(), config, steps * config.epochs)
+    optimizer = descent(model.parameters(), config, steps * config.epochs)
     with prepared(model, config, device, world) as forward:
         for epoch in range(1, config.epochs + 1):
             model.train()
@@ -109,7 +111,6 @@ def fit(
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
-                schedule.step()
                 losses.append(loss.detach())
                 correct.append((logits.detach().argmax(1) == labels).float().mean())
             means = world.mean(torch.stack(losses))
@@ -121,7 +122,7 @@ def fit(
                 epoch,
                 means.mean().item(),
                 100 * world.mean(torch.stack(correct)).mean().item(),
-                float(schedule.get_last_lr()[0]),
+                optimizer.rate,
             )
 
 
@@ -135,26 +136,35 @@ def steps_per_epoch(rows: list[int], config: Config) -> int:
     return len(rows) // config.batch_size
 
 
-def descent(
-    parameters: Iterable[Tensor], config: Config, steps: int
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """The optimiser and the schedule of its learning rate over all ``steps``."""
-    optimizer = torch.optim.SGD(
+def descent(parameters: Iterable[Tensor], config: Config, steps: int) -> optimizers.Optimizer:
+    """The optimiser, with the course of its learning rate over all ``steps``."""
+    return optimizers.sgd(
         parameters,
-        lr=config.learning_rate,
+        one_cycle(config.learning_rate, config.warmup, steps),
         momentum=config.momentum,
         weight_decay=config.weight_decay,
         nesterov=config.momentum > 0,
     )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        config.learning_rate,
-        total_steps=steps,
-        # A warm-up of one step has no slope: OneCycleLR divides by zero there.
-        pct_start=0.0 if config.warmup * steps == 1 else float(config.warmup),
-        cycle_momentum=False,
-    )
-    return optimizer, schedule
+
+
+def one_cycle(peak: float, warmup: float, steps: int) -> optimizers.Rate:
+    """Half a cosine up from peak / 25, half a cosine down to peak / 250,000.
+
+    warmup: share of ``steps`` in which the rate rises. As torch's ``OneCycleLR``, to the last bit.
+    """
+    # A warm-up of one step has no slope.
+    top = (0.0 if warmup * steps == 1 else warmup * steps) - 1
+    low = peak / 25
+
+    def rate(step: int) -> float:
+        begin, end, passed = (
+            (low, peak, step / top)
+            if step <= top
+            else (peak, low / 1e4, (step - top) / (steps - 1 - top))
+        )
+        return end + (begin - end) / 2.0 * (cos(pi * passed) + 1)
+
+    return rate
 
 
 def sourced(

@@ -53,6 +53,7 @@ from torch.nn import functional as F
 
 from imu import influence as influences
 from imu.models import evaluating, head, head_name, only_trains
+from imu.models.common.optimizers import adam
 from imu.objectives import IGNORED, Objective, Samples, cross_entropies, predictions
 from imu.unlearn import ForgetSet, Step, UnlearningError, measured
 from imu.unlearn.common.adversarial import norms
@@ -142,10 +143,10 @@ def unlearn(
         if config.neighbours:
             kept = _neighbours(block, entering.outputs, samples, forget.classes, config, generator)
     goal = Aims(samples, entering.outputs, towards, aim.log_softmax(-1))
-    optimizer = torch.optim.Adam(block.trained, lr=config.learning_rate)
     batches = -(-len(samples) // config.batch_size)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: (1 + cos(pi * step / (batches * config.epochs))) / 2
+    optimizer = adam(
+        block.trained,
+        lambda step: config.learning_rate * ((1 + cos(pi * step / (batches * config.epochs))) / 2),
     )
 
     def loss(rows: Tensor, kept_rows: Tensor) -> Tensor:
@@ -162,7 +163,6 @@ def unlearn(
         for batch, near in zip(rows, others.tensor_split(batches), strict=True):
             of_batch = lambda batch=batch, near=near: loss(batch, near)  # noqa: E731
             update(model, optimizer, block.trained, of_batch, updates + 1)
-            schedule.step()
             updates += 1
         yield watch(updates)
     if forget.classes:

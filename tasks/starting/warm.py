@@ -27,9 +27,6 @@ from tasks.starting.ending import FAILED, KILLED, end_with_parent
 LINK = Path(".dvc", "tmp", "warm")  # in a workspace: leads to the socket of a server, if one runs
 PRELOADED = (
     "torch",
-    "torch.optim.sgd",
-    "torch.optim.lr_scheduler",
-    "torch._dynamo",  # every optimizer imports it with its first step
     "numpy",
     "pandas",
     "pyarrow.parquet",

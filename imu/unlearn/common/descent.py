@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from imu.models import evaluating, head, only_trains, trainable
+from imu.models.common import optimizers
 from imu.objectives import Objective, features_and_logits, predictions
 from imu.unlearn import REMEDY, ForgetSet, Step, measured
 
@@ -37,10 +38,10 @@ class Sgd:
         if not 0 <= self.weight_decay < inf:
             raise ValueError(f"weight_decay must be >= 0 and finite, got {self.weight_decay}")
 
-    def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.SGD:
-        return torch.optim.SGD(
+    def optimizer(self, parameters: Iterable[nn.Parameter]) -> optimizers.Optimizer:
+        return optimizers.sgd(
             parameters,
-            lr=self.learning_rate,
+            self.learning_rate,
             momentum=self.momentum,
             weight_decay=self.weight_decay,
         )
@@ -88,7 +89,7 @@ def descend(
 
 def update(
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: optimizers.Optimizer,
     trained: Iterable[nn.Parameter],
     loss: Callable[[], Tensor],
     number: int,

@@ -4,11 +4,13 @@ import json
 import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from imu import metrics
 from imu.datasets import digits
@@ -400,6 +402,26 @@ def test_without_retraining_nothing_is_judged_and_the_page_says_so(workspace: Wo
 def test_captions_are_no_formulas() -> None:
     images = figures.Images("title", ["US$ → US$", r"x$\\foo$"], np.zeros((2, 1, 4, 4)))
     assert figures.samples([images], 1.0).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_image_lies_below_its_caption(channels: int) -> None:
+    """Images of one grey each, or of one colour: the middle of each cell shows it."""
+    levels = np.array([[0, 4, 12], [16, 8, 2]])  # of 16
+    rows = [
+        figures.Images("title", ["a"] * 3, np.multiply.outer(row, np.ones((channels, 5, 5))))
+        for row in levels
+    ]
+    for row in rows if channels == 3 else []:
+        row.images[:, 2] = 0  # no blue
+    drawn = np.asarray(Image.open(BytesIO(figures.samples(rows, 16))).convert("RGB"))
+    assert drawn.shape[:2] == (round(2 * figures.ROW * 144), 4 * 144)
+    for (place, at), level in np.ndenumerate(levels):
+        y = round(144 * (figures.ROW * (place + 1) - figures.CELL / 2))
+        shown = drawn[y, round(144 * figures.CELL * (at + 0.5))].astype(int)
+        expected = np.full(3, 255 * level / 16)
+        expected[2] *= channels == 1
+        assert abs(shown - expected).max() <= 1  # grey has 256 levels
 
 
 def test_text_from_outside_is_escaped(reported: Workspace) -> None:

@@ -6,7 +6,7 @@ White background, Okabe-Ito colours, one message each; matplotlib is imported wh
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,7 @@ BAND = "#CFE8F7"  # the noise floor
 SETS = {"forget": (VERMILION, "-"), "retain": (BLUE, "-"), "test": (GREEN, "--")}
 LINEAR_TO = 0.1  # points; beyond, the axis of a distance is logarithmic
 DECADES = (0, 0.1, 1, 10, 100)
+CELL, ROW = 1.25, 2.05  # inches: an image with its margin; a row of them with title and captions
 LABEL: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 8}
 
 
@@ -149,24 +150,48 @@ def _asinh(scores: np.ndarray) -> tuple[float, list[float]]:
 def samples(rows: Sequence[Images], scale: float) -> bytes:
     """Rows of images whose pixels lie in [0, scale]."""
     columns = max(len(row.images) for row in rows)
-    with _figure(max(1.25 * columns, 4), 2.05 * len(rows)) as (figure, png):
-        parts = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
-        for part, (title, captions, images) in zip(parts, rows, strict=True):
-            part.suptitle(title, x=0.01, ha="left", fontsize=10)
-            grid = part.subplots(1, columns, squeeze=False)[0]
-            for axes in grid:
-                axes.set_axis_off()
-            for axes, caption, image in zip(grid, captions, images, strict=False):
-                pixels = np.clip(image.transpose(1, 2, 0) / scale, 0, 1)  # (h, w, channels)
-                axes.imshow(
-                    pixels[:, :, 0] if pixels.shape[2] == 1 else pixels,
-                    cmap="gray",
-                    vmin=0,
-                    vmax=1,
-                    interpolation="nearest",
+    width, height = max(CELL * columns, 4), ROW * len(rows)
+    with _figure(width, height, layout=None) as (figure, png):
+        # One plane in inches, on which a row is one picture: axes for each image take a second.
+        plane = figure.add_axes((0, 0, 1, 1))
+        plane.set_axis_off()
+        for place, (title, captions, images) in enumerate(rows):
+            top = height - ROW * place
+            plane.text(0.1, top - 0.05, title, fontsize=10, va="top")
+            edge = CELL * len(images)
+            plane.imshow(
+                _strip(np.clip(images / scale, 0, 1)),
+                extent=(0, edge, top - ROW, top - ROW + CELL),
+                cmap="gray",
+                vmin=0,
+                vmax=1,
+                interpolation="nearest",
+            )
+            for at, caption in enumerate(captions):
+                plane.text(
+                    CELL * (at + 0.5),
+                    top - ROW + CELL,
+                    caption,
+                    fontsize=8,
+                    ha="center",
+                    va="bottom",
+                    parse_math=False,
                 )
-                axes.set_title(caption, fontsize=8, parse_math=False)
+        plane.set(xlim=(0, width), ylim=(0, height))
     return png.getvalue()
+
+
+def _strip(images: np.ndarray) -> np.ndarray:
+    """Images (n, channels, h, w) in [0, 1] side by side, each with a white margin of 1/16 a side.
+
+    (height, n · width), or (height, n · width, 3) in colour; each pixel is repeated to have margins
+    of whole pixels.
+    """
+    pixels = images.repeat(8, 2).repeat(8, 3)
+    margins = [-(-size // 14) for size in pixels.shape[2:]]
+    framed = np.pad(pixels, ((0, 0), (0, 0), *((m, m) for m in margins)), constant_values=1.0)
+    strip = framed.transpose(2, 0, 3, 1).reshape(framed.shape[2], -1, framed.shape[1])
+    return strip[:, :, 0] if strip.shape[2] == 1 else strip
 
 
 def courses(tables: dict[str, pd.DataFrame], aims: dict[str, list[float]]) -> bytes:
@@ -220,7 +245,9 @@ def _aim(axes: "Axes", accuracies: list[float], colour: str) -> None:
 
 
 @contextmanager
-def _figure(width: float, height: float) -> Iterator[tuple["Figure", BytesIO]]:
+def _figure(
+    width: float, height: float, layout: Literal["constrained"] | None = "constrained"
+) -> Iterator[tuple["Figure", BytesIO]]:
     """A figure of ``width`` × ``height`` inches, and the PNG it becomes when the block ends."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -233,7 +260,7 @@ def _figure(width: float, height: float) -> Iterator[tuple["Figure", BytesIO]]:
             "axes.spines.top": False,
             "axes.spines.right": False,
         }
-        figure, png = Figure(figsize=(width, height), dpi=144, layout="constrained"), BytesIO()
+        figure, png = Figure(figsize=(width, height), dpi=144, layout=layout), BytesIO()
         FigureCanvasAgg(figure)
         yield figure, png
         figure.savefig(png, format="png", facecolor="white", metadata={"Software": None})

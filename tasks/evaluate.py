@@ -19,6 +19,7 @@ from tasks.pages import slices
 
 REFERENCE = "retrain/reference"
 SETS = ("forget", "retain", "validation", "test")
+DRAWN = ("forget", "retain", "test")  # of the course
 Sets = Mapping[str, tuple[Samples, Objective]]
 State = Mapping[str, torch.Tensor]
 
@@ -37,7 +38,8 @@ def run(workspace: Workspace, item: str) -> None:
         artifacts.write_json(workspace.failure(item), failure)
     device, data = workspace.device(), workspace.dataset()
     sets = {
-        name: _laid_out(workspace, *load_samples(workspace, name, data, device)) for name in SETS
+        name: _laid_out(workspace, *load_samples(workspace, name, data, device, stored=True))
+        for name in SETS
     }
     if failure:
         artifacts.write_table(
@@ -60,18 +62,15 @@ def run(workspace: Workspace, item: str) -> None:
         )
         for producer, model in models.items()
     }
-
-    def measured(producer: str) -> metrics.Measured:
-        subject = metrics.Subject(
-            model=models[producer],
+    judged = metrics.measure(
+        metrics.Subject(
+            model=models[item],
             objective=objective,
             samples=samples,
-            outputs=outputs[producer],
+            outputs=outputs[item],
             original_accuracy=accuracy.measure(outputs["train"])["FA"],
         )
-        return metrics.measure(subject)
-
-    judged = measured(item)
+    )
     if not retrained:
         values = metrics.alone(judged)
     elif item.startswith("unlearn/"):
@@ -79,7 +78,8 @@ def run(workspace: Workspace, item: str) -> None:
         reference = metrics.Measured(outputs=outputs[REFERENCE], values=known)
         values = metrics.compare(judged, reference)
     else:
-        values = metrics.compare(judged, judged if item == REFERENCE else measured(REFERENCE))
+        of_reference = judged if item == REFERENCE else metrics.of_outputs(outputs[REFERENCE])
+        values = metrics.compare(judged, of_reference)
     if item.startswith("unlearn/"):
         values |= _work(workspace, item) if retrained else {}
         known = {name: (models[name].state_dict(), outputs[name]) for name in ("train", item)}
@@ -124,7 +124,7 @@ def _trajectory(
     device: torch.device,
     known: Mapping[str, tuple[State, metrics.Outputs]],
 ) -> pd.DataFrame:
-    """Accuracy in % on each set at each stored step.
+    """Accuracy in % on the drawn sets at each stored step.
 
     known: weights whose outputs need not be computed: those at both ends.
     """
@@ -135,7 +135,8 @@ def _trajectory(
         model.load_state_dict(state)
         found = [out for weights, out in known.values() if _same(weights, model.state_dict())]
         row: dict[str, float] = {"step": step}
-        for name, (samples, objective) in sets.items():
+        for name in DRAWN:
+            samples, objective = sets[name]
             if found:
                 right = found[0].probabilities[name].argmax(1) == found[0].labels[name]
                 row[name] = 100 * float(right.mean())
@@ -143,7 +144,7 @@ def _trajectory(
             said = predictions(model, objective, samples.inputs, metrics.BATCH).argmax(1)
             row[name] = 100 * (said == samples.targets).double().mean().item()
         rows.append(row)
-    return pd.DataFrame(rows, columns=["step", *sets])
+    return pd.DataFrame(rows, columns=["step", *DRAWN])
 
 
 def _same(one: State, other: State) -> bool:

@@ -18,8 +18,11 @@ from imu.metrics import (
     Subject,
     accuracy,
     class_leakage,
+    compare,
     fine_tune_relearning,
     linear_probe,
+    measure,
+    of_outputs,
     outputs_of,
     prototype_relearning,
 )
@@ -262,8 +265,48 @@ def test_relearning_measures_on_nothing_that_it_trains_on(monkeypatch, forget_cl
     assert watched.measured & forget == forget - trained
     assert len(watched.measured & retain) == len(forget) / 2
     assert not watched.measured & (validation | test)
-    # In each step both kinds, alternately.
-    assert all(set(numbers) <= (forget, others)[i % 2] for i, numbers in enumerate(watched.trained))
+    # In each step as many of both kinds, in one pass.
+    for numbers in watched.trained:
+        assert set(numbers[:4]) <= forget
+        assert set(numbers[4:]) <= others
+        assert len(numbers) == 8
+
+
+def test_of_large_sets_relearning_asks_a_part(monkeypatch):
+    monkeypatch.setattr(fine_tune_relearning, "MEASURED", 3)
+    watched = Watched()
+    fine_tune_relearning.attack(replace(small(), objective=watched))
+    forget = set(range(SIZES["forget"]))
+    assert len(watched.measured & forget) == len(watched.measured - forget) == 3
+
+
+@pytest.mark.parametrize("kinds", ["same", "mixed"])
+def test_images_in_one_batch_have_the_losses_of_each_alone(kinds):
+    """Images as stored and images in [0, 1] can be in one step, but not in one tensor."""
+    plain = small()
+    stored = Samples(torch.randint(256, (3, 1, 8, 8), dtype=torch.uint8), torch.tensor([0, 1, 2]))
+    unit = Samples(stored.inputs / 255, stored.targets)
+    batches = [stored, unit if kinds == "mixed" else stored]
+    merged = fine_tune_relearning._merged(batches)
+    assert len(merged) == (2 if kinds == "mixed" else 1)
+    each, found = (
+        torch.cat([fine_tune_relearning._losses(plain.model, plain, b) for b in given])
+        for given in (batches, merged)
+    )
+    assert torch.allclose(each, found, rtol=1e-5)  # float32, batches of another size
+    assert torch.allclose(found[:3], found[3:], rtol=1e-5)
+
+
+def test_no_distance_asks_what_an_attack_on_the_reference_found():
+    judged, reference = small(seed=1), small(seed=1, forget_classes=(0,))
+    with torch.no_grad():
+        head(reference.model).bias[1] += 1
+    reference = subject_of(reference.model, reference.samples, reference.objective, (0,), seed=1)
+    attacked, alone = measure(reference), of_outputs(reference.outputs)
+    assert "relearn_auc" in attacked.values
+    assert "relearn_auc" not in alone.values
+    found = measure(judged)
+    assert compare(found, attacked) == compare(found, alone)
 
 
 def test_relearning_never_reads_test_samples_nor_validation_samples_of_the_class():

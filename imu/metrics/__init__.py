@@ -6,10 +6,10 @@
     alone(judged) -> {name: value}                  an estimate where there is no reference,
     over_models(judged, oracles) -> {name: value}   a distance between two families of models,
 
-where ``compare`` and ``alone`` see what every ``measure`` and ``attack`` found. A name keeps its
-meaning in all tables, so two files may not give the same one. ``ABOUT`` says how to read each name.
-A file with ``NEEDS_HEAD`` is passed over for a network without a linear head, and its metrics are
-absent.
+where ``compare`` and ``alone`` see what every ``measure`` found, and every ``attack`` on the judged
+model. A name keeps its meaning in all tables, so two files may not give the same one. ``ABOUT``
+says how to read each name. A file with ``NEEDS_HEAD`` is passed over for a network without a linear
+head, and its metrics are absent.
 """
 
 from collections.abc import Mapping
@@ -97,7 +97,7 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """A model's outputs and the values of every ``measure`` and ``attack``."""
+    """A model's outputs and the values of every ``measure``, and of every ``attack`` if made."""
 
     outputs: Outputs
     values: Mapping[str, float] = field(default_factory=dict)
@@ -161,15 +161,20 @@ def about() -> dict[str, About]:
 
 def measure(subject: Subject) -> Measured:
     """Apply every metric and every attack of one model."""
-    values: dict[str, float] = {}
-    for module in _modules():
-        if hasattr(module, "NEEDS_HEAD") and not subject.outputs.features:
-            continue
-        if hasattr(module, "measure"):
-            values |= module.measure(subject.outputs)
+    values = dict(of_outputs(subject.outputs).values)
+    for module in _modules(subject.outputs):
         if hasattr(module, "attack"):
             values |= module.attack(subject)
     return Measured(outputs=subject.outputs, values=values)
+
+
+def of_outputs(outputs: Outputs) -> Measured:
+    """Apply every metric of one model's outputs: all that ``compare`` needs of a reference."""
+    values: dict[str, float] = {}
+    for module in _modules(outputs):
+        if hasattr(module, "measure"):
+            values |= module.measure(outputs)
+    return Measured(outputs=outputs, values=values)
 
 
 def compare(judged: Measured, reference: Measured) -> dict[str, float]:
@@ -229,6 +234,9 @@ def _checked(values: dict[str, float]) -> dict[str, float]:
     return {name: values[name] for name in order}
 
 
-def _modules() -> list[ModuleType]:
+def _modules(outputs: Outputs | None = None) -> list[ModuleType]:
+    """All, or those that ``outputs`` allow."""
     found = [discovery.load("imu.metrics", name) for name in discovery.names("imu.metrics")]
+    if outputs is not None and not outputs.features:
+        found = [module for module in found if not hasattr(module, "NEEDS_HEAD")]
     return sorted(found, key=lambda module: (hasattr(module, "compare"), module.__name__))

@@ -16,6 +16,7 @@ from imu.metrics import (
     Measured,
     Outputs,
     Subject,
+    _fine_tuning,
     accuracy,
     class_leakage,
     compare,
@@ -252,7 +253,7 @@ class Watched(Classification):
 
 @pytest.mark.parametrize("forget_classes", [(0,), ()])
 def test_relearning_measures_on_nothing_that_it_trains_on(monkeypatch, forget_classes):
-    monkeypatch.setattr(fine_tune_relearning, "BATCH", 4)
+    monkeypatch.setattr(_fine_tuning, "BATCH", 4)
     watched = Watched()
     plain = replace(small(forget_classes, original_accuracy=200), objective=watched)
     fine_tune_relearning.attack(plain)
@@ -273,7 +274,7 @@ def test_relearning_measures_on_nothing_that_it_trains_on(monkeypatch, forget_cl
 
 
 def test_of_large_sets_relearning_asks_a_part(monkeypatch):
-    monkeypatch.setattr(fine_tune_relearning, "MEASURED", 3)
+    monkeypatch.setattr(_fine_tuning, "MEASURED", 3)
     watched = Watched()
     fine_tune_relearning.attack(replace(small(), objective=watched))
     forget = set(range(SIZES["forget"]))
@@ -287,10 +288,10 @@ def test_images_in_one_batch_have_the_losses_of_each_alone(kinds):
     stored = Samples(torch.randint(256, (3, 1, 8, 8), dtype=torch.uint8), torch.tensor([0, 1, 2]))
     unit = Samples(stored.inputs / 255, stored.targets)
     batches = [stored, unit if kinds == "mixed" else stored]
-    merged = fine_tune_relearning._merged(batches)
+    merged = _fine_tuning._merged(batches)
     assert len(merged) == (2 if kinds == "mixed" else 1)
     each, found = (
-        torch.cat([fine_tune_relearning._losses(plain.model, plain, b) for b in given])
+        torch.cat([_fine_tuning._losses(plain.model, plain, b) for b in given])
         for given in (batches, merged)
     )
     assert torch.allclose(each, found, rtol=1e-5)  # float32, batches of another size
@@ -362,7 +363,7 @@ def test_an_answer_that_does_not_depend_on_the_image_regains_nothing(monkeypatch
         head(plain.model).bias[0] = 1e6 if fault == "the class everywhere" else torch.nan
         if fault == "NaN":
             head(plain.model).weight.fill_(torch.nan)
-    monkeypatch.setattr(fine_tune_relearning, "_start_afresh", lambda layer, classes: None)
+    monkeypatch.setattr(_fine_tuning, "_start_afresh", lambda layer, classes: None)
     found = fine_tune_relearning.attack(plain)
     # A quarter of the retained samples is of that class; of the 7 measured, at most 3 here.
     assert found["relearn_auc"] < (50 if fault == "the class everywhere" else 1e-9)
@@ -373,13 +374,13 @@ def test_an_answer_that_does_not_depend_on_the_image_regains_nothing(monkeypatch
 def test_the_fewest_samples_are_found(monkeypatch, half):
     plain = small()
     plain.samples["forget"] = plain.samples["forget"][torch.zeros(2 * half, dtype=torch.int64)]
-    counts = [k for k in fine_tune_relearning.COUNTS if k < half] + [half]
+    counts = [k for k in _fine_tuning.COUNTS if k < half] + [half]
     for needed in counts:
 
         def relearn(subject, forget, others, measured, seed, needed=needed):
             yield from [0.0, 0.0, 100.0 if len(forget) >= needed else 0.0, 50.0]
 
-        monkeypatch.setattr(fine_tune_relearning, "_relearn", relearn)
+        monkeypatch.setattr(_fine_tuning, "_relearn", relearn)
         found = fine_tune_relearning.attack(plain)
         assert found == {"relearn_auc": 37.5, "relearn_steps": 3, "relearn_samples": needed}
 

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from dataclasses import replace
 from functools import cache
 from typing import get_args
@@ -204,3 +206,21 @@ def test_a_forgotten_class_without_test_samples_has_no_accuracy():
     plain = outputs()
     with pytest.raises(ValueError, match="test, forgotten classes"):
         accuracy.measure(changed(plain, "test", plain.labels["test"] != 1))
+
+
+NAMES = """
+import sys
+from imu import metrics
+from tasks import report, split, track
+from tasks.tracking import tracker
+metrics.about()
+print(sorted({"torch", "sklearn"} & sys.modules.keys()))
+"""
+
+
+def test_who_asks_what_metrics_mean_does_not_wait_for_torch() -> None:
+    """The report and what logs to MLflow would, for seconds."""
+    found = subprocess.run(
+        [sys.executable, "-c", NAMES], capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == "[]"

@@ -377,7 +377,7 @@ def test_the_fewest_samples_are_found(monkeypatch, half):
     counts = [k for k in _fine_tuning.COUNTS if k < half] + [half]
     for needed in counts:
 
-        def relearn(subject, forget, others, measured, seed, needed=needed):
+        def relearn(subject, forget, others, measured, seed, every, needed=needed):
             yield from [0.0, 0.0, 100.0 if len(forget) >= needed else 0.0, 50.0]
 
         monkeypatch.setattr(_fine_tuning, "_relearn", relearn)

@@ -13,9 +13,9 @@ by SGD. BatchNorm keeps its statistics. Test samples take no part.
     relearn_steps    steps until the accuracy is regained: the original model's on the forget set,
                      less 10 points. 0 where the network as given has it; 40, the number of steps,
                      where it was not regained.
-    relearn_samples  forget samples needed to regain it within 40 steps: 1, 2, 5, 10, 20 or the
-                     half, by bisection, as though more never hurt. 0 as above; the size of the
-                     forget set where its half did not suffice.
+    relearn_samples  forget samples needed to regain it within 40 steps, asked after every fourth:
+                     1, 2, 5, 10, 20 or the half, by bisection, as though more never hurt. 0 as
+                     above; the size of the forget set where its half did not suffice.
     relearn_auc      mean accuracy over the 40 steps in %, with the half. The steadiest of the
                      three: it does not hang on when a threshold is crossed.
 

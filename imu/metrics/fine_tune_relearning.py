@@ -27,9 +27,10 @@ Caution: the learning rate is absolute. A network whose layers are in another sc
 another pace though it answers alike; the probe and the prototypes do not depend on scale.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -73,12 +74,23 @@ ABOUT = {
 }
 
 
-def attack(subject: Subject) -> dict[str, float]:
-    """{"relearn_steps", "relearn_samples", "relearn_auc"}.
+def unmet(labels: Mapping[str, np.ndarray], forget_classes: tuple[int, ...]) -> dict[str, str]:
+    """Name -> why it cannot be measured on samples of these labels."""
+    sizes = len(labels["forget"]), len(labels["retain"])
+    if sizes[0] < 2 or sizes[1] == 0:
+        why = "needs at least 2 forget samples and a retained one, got {} and {}".format(*sizes)
+    elif np.isin(labels["validation"], forget_classes).all():
+        why = "needs validation samples of classes that are not forgotten"
+    else:
+        return {}
+    return dict.fromkeys(ABOUT, why)
 
-    Raises ValueError when there are fewer than 2 forget samples, no retained sample, or no
-    validation sample of another class.
-    """
+
+def attack(subject: Subject) -> dict[str, float]:
+    """{"relearn_steps", "relearn_samples", "relearn_auc"}; nothing where they are ``unmet``."""
+    labels = {name: samples.targets.cpu().numpy() for name, samples in subject.samples.items()}
+    if unmet(labels, subject.outputs.forget_classes):
+        return {}
     generator = torch.Generator().manual_seed(subject.outputs.seed)
     training, measured = _halves(subject, generator)
     others = _others(subject)
@@ -110,11 +122,6 @@ def attack(subject: Subject) -> dict[str, float]:
 def _halves(subject: Subject, generator: torch.Generator) -> tuple[Samples, list[Samples]]:
     """What is relearned from; the other half and as many retained samples, to measure on."""
     forget, retain = subject.samples["forget"], subject.samples["retain"]
-    if len(forget) < 2 or len(retain) == 0:
-        raise ValueError(
-            "relearning needs at least 2 forget samples and a retained one, "
-            f"got {len(forget)} and {len(retain)}"
-        )
     order = torch.randperm(len(forget), generator=generator).to(forget.targets.device)
     half = len(forget) // 2
     control = torch.randperm(len(retain), generator=generator)[: len(forget) - half]
@@ -125,10 +132,7 @@ def _halves(subject: Subject, generator: torch.Generator) -> tuple[Samples, list
 def _others(subject: Subject) -> Samples:
     validation = subject.samples["validation"]
     classes = validation.targets.new_tensor(subject.outputs.forget_classes)
-    others = validation[~torch.isin(validation.targets, classes)]
-    if len(others) == 0:
-        raise ValueError("relearning needs validation samples of classes that are not forgotten")
-    return others
+    return validation[~torch.isin(validation.targets, classes)]
 
 
 def _relearn(

@@ -1,6 +1,7 @@
 """What a request reaches: the forget and the retain set, and what is left out of all sets."""
 
 from collections.abc import Mapping
+from math import ceil
 from typing import NamedTuple
 
 import numpy as np
@@ -215,7 +216,7 @@ def _fraction(labels: np.ndarray, request: FractionRequest) -> np.ndarray:
         of = "the largest class" if request.stratified else "the training set"
         raise ValueError(
             f"split.by_fraction.fraction is {request.fraction}: the forget set is empty, for of "
-            f"the {n} samples of {of} it comes to none; it must be above {0.5 / n:.2g}"
+            f"the {n} samples of {of} it comes to none; it must be above {ceil(5e3 / n) / 1e4}"
             + (", or split.by_fraction.stratified false" if request.stratified else "")
         )
     return chosen

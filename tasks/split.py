@@ -72,9 +72,9 @@ def _notes(
         lay = found.requested
         unused = f" (split.used is {config.used})" if config.used < 1 else ""
         notes.append(
-            f"{sum(lay.values())} samples are requested: {lay['train']} were trained on, "
-            f"{lay['validation']} are taken out of validation and {lay['test']} out of test, "
-            f"{lay['not used']} are not used{unused}."
+            f"Samples requested: {sum(lay.values())}. Trained on: {lay['train']}; taken out of "
+            f"validation: {lay['validation']}; taken out of test: {lay['test']}; not used: "
+            f"{lay['not used']}{unused}."
         )
     if any(found.left_out.values()):
         notes.append(
@@ -88,7 +88,10 @@ def _notes(
     ):
         if len(twins):
             what = done if config.forget_twins else "kept (split.forget_twins is false)"
-            pairs = [f"{i} ({s}) is {o}" for i, s, o in twins[["id", "set", "of"]].values[:SHOWN]]
+            pairs = [
+                f"{i} ({s}) is a copy of {o}"
+                for i, s, o in twins[["id", "set", "of"]].values[:SHOWN]
+            ]
             more = f", and {len(twins) - SHOWN} more" if len(twins) > SHOWN else ""
             notes.append(
                 f"Images with the very pixels of {of}, {what}: "

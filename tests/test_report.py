@@ -350,6 +350,48 @@ def test_sample_wise_forgetting_has_no_forgotten_class(workspace: Workspace) -> 
     assert "masked only (features keep the samples)" in page.text
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_what_was_not_measured_is_named_with_the_reason(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = workspace.read_manifest("forget")
+    artifacts.write_table(workspace.manifest("forget"), manifest[:1])
+    table = artifacts.read_table(workspace.influence)
+    artifacts.write_table(workspace.influence, table[:1])
+    request = artifacts.read_json(workspace.request)
+    artifacts.write_json(workspace.request, request | {"notes": ["1 <sample> is requested."]})
+    for item in VALUES:
+        path = evaluation(workspace, item) / "predictions.parquet"
+        found = artifacts.read_table(path)
+        kept = (found["set"] != "forget") | (found["id"] == manifest["id"][0])
+        artifacts.write_table(path, found[kept])
+    report.run(workspace, None)
+    lines = [
+        "proto_1: needs 2 forget samples of each forgotten class, got 1",
+        "relearn_auc, relearn_steps, relearn_samples: needs at least 2 forget samples and a "
+        "retained one, got 1 and 30",
+    ]
+    text = Page(workspace).text
+    printed = capsys.readouterr().out
+    for line in lines:
+        assert line in text
+        assert f"not measured: {line}" in printed
+    assert "1 <sample> is requested." in text
+    assert "1 <sample> is requested." in printed
+    assert "needs a network with a linear head" not in text
+    assert "probe_5:" not in text  # it was measured
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_network_without_a_head_has_no_attacks_on_features(workspace: Workspace) -> None:
+    for item in VALUES:
+        change(workspace, item, probe_5=None)
+    report.run(workspace, None)
+    heads = [n for n, about in metrics.about().items() if about.group == "features"]
+    page = Page(workspace)
+    assert f"{', '.join(heads)}: needs a network with a linear head" in page.text
+
+
 def test_without_floor_and_baselines(workspace: Workspace) -> None:
     (workspace.root / "params.yaml").write_text(
         "seed: 0\nsplit: {dataset: digits}\noriginal: {retrain: true}\n"

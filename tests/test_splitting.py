@@ -538,7 +538,7 @@ def test_a_class_too_small_for_the_second_division_is_named():
 @pytest.mark.parametrize(
     ("stratified", "message"),
     [
-        (True, r"of the 60 samples of the largest class .* above 0\.0083, or .*stratified false"),
+        (True, r"of the 60 samples of the largest class .* above 0\.0084, or .*stratified false"),
         (False, r"of the 120 samples of the training set it comes to none; .* above 0\.0042$"),
     ],
 )

@@ -178,6 +178,14 @@ def absent(
     return {name: found[name] for name in about() if name in found}
 
 
+def by_reason(absent: Mapping[str, str]) -> list[str]:
+    """What ``absent`` found, a line per reason: "probe, probe_5: needs …"."""
+    names: dict[str, list[str]] = {}
+    for name, why in absent.items():
+        names.setdefault(why, []).append(name)
+    return [f"{', '.join(of)}: {why}" for why, of in names.items()]
+
+
 def measure(subject: Subject) -> Measured:
     """Apply every metric and every attack of one model, but for what is ``absent``."""
     values: dict[str, float] = {}

@@ -100,13 +100,12 @@ def absent(workspace: Workspace, results: pd.DataFrame) -> list[str]:
     """What could be measured of no model, and why: a line per reason."""
     labels = {name: workspace.read_manifest(name)["label"].to_numpy() for name in SETS}
     classes = tuple(workspace.read_request()["forget_classes"])
-    reasons = metrics.absent(labels, classes, head=False)
-    reasons |= metrics.absent(labels, classes, head=True)
-    lines: dict[str, list[str]] = {}
-    for name, why in reasons.items():
-        if results[name].isna().all():
-            lines.setdefault(why, []).append(name)
-    return [f"{', '.join(names)}: {why}" for why, names in lines.items()]
+    reasons = metrics.absent(labels, classes, head=True)
+    headless = metrics.absent(labels, classes, head=False)
+    if results[[*headless]].isna().all(axis=None):
+        reasons = headless | reasons
+    unknown = {name: why for name, why in reasons.items() if results[name].isna().all()}
+    return metrics.by_reason(unknown)
 
 
 def compared(workspace: Workspace, results: pd.DataFrame) -> findings.Compared:

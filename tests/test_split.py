@@ -13,6 +13,7 @@ from imu.datasets import Source, image_table
 from tasks import split
 from tasks.files.artifacts import ArtifactError
 from tasks.files.workspace import Workspace
+from tasks.tracking.record import record
 from tests.conftest import REPOSITORY, change
 
 EACH = 60  # images of each of two classes
@@ -84,7 +85,7 @@ def test_where_the_requested_lie_is_said(
         "Samples requested: 11. Trained on: 6; taken out of validation: 3; taken out of test: 2; "
         "not used: 0."
     ]
-    counts = split.record(workspace, None).metrics
+    counts = record(workspace, "split", None).metrics
     assert (counts["requested/train"], counts["requested/validation"]) == (6.0, 3.0)
     assert counts["n_forget"] == 6.0
 
@@ -103,7 +104,7 @@ def test_copies_are_counted_and_named_or_forgotten(
     for twin, of in (("i5", "i1"), ("i7", "i1"), ("again", "i3")):
         assert any(f"{twin} ({name}) is a copy of {of}" in copies for name in before)
     assert {"i5", "i7", "again"} <= before["retain"] | before["validation"] | before["test"]
-    assert split.record(workspace, None).metrics["n_twins"] == 3.0
+    assert record(workspace, "split", None).metrics["n_twins"] == 3.0
     change(workspace.root, {"split": {"forget_twins": True}})
     assert "a forgotten image, forgotten and taken out too: " in said(workspace, capsys)[1]
     after = sets(workspace)
@@ -124,7 +125,7 @@ def test_what_was_forgotten_before_is_in_no_set_and_said(
     )
     assert "of an image forgotten before, kept (split.forget_twins is false): " in copies
     assert not {first, "i1"} & set.union(*sets(workspace).values())
-    assert split.record(workspace, None).metrics["n_left_out"] == 2.0
+    assert record(workspace, "split", None).metrics["n_left_out"] == 2.0
     listed(workspace, "forgotten.csv", first, "nobody")
     with pytest.raises(ValueError, match=r"requests/forgotten\.csv: 1 of 2 ids are not in the"):
         split.run(workspace, None)

@@ -280,6 +280,16 @@ def test_tests_that_doing_nothing_passes_are_said_to_have_no_power(workspace: Wo
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_single_tests_that_doing_nothing_passes_are_named(workspace: Workspace) -> None:
+    change(workspace, "nothing", probe_5=0.0)  # as where a class has one sample to learn from
+    report.run(workspace, None)
+    said = report.read_verdicts(workspace)
+    assert said["ours"]["decided"][-1] == "without power, as the original passes them: probe_5"
+    assert said["ours"]["outcome"] == "indistinguishable"
+    assert not any("without power" in line for line in said["other"]["decided"])
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_a_mask_that_passes_takes_the_power_from_the_verdicts(workspace: Workspace) -> None:
     change(workspace, "logit_mask", probe_5=60.0)
     report.run(workspace, None)

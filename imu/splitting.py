@@ -168,13 +168,13 @@ def _require_one_of_each(
     taken = ceil(share * len(rows))
     left = len(rows) - taken
     if taken < len(counts):
-        least = ceil(1e4 * value * len(counts) / (share * len(rows))) / 1e4
+        least = ceil(1e4 * value * len(counts) / (share * len(rows)) - 1e-6) / 1e4
         raise ValueError(
             f"split.{field} is {value}: {taken} of {len(rows)} samples cannot hold one of each of "
             f"{len(counts)} classes; it must be at least {least}"
         )
     if left < len(counts):
-        most = int(1e4 * value * (len(rows) - len(counts)) / (share * len(rows))) / 1e4
+        most = int(1e4 * value * (len(rows) - len(counts)) / (share * len(rows)) + 1e-6) / 1e4
         raise ValueError(
             f"split.{field} is {value}: the {left} of {len(rows)} samples that it leaves cannot "
             f"hold one of each of {len(counts)} classes; it must be at most {most}"

@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from imu import metrics, splitting, training, verdict
+from imu import metrics, selecting, splitting, training, verdict
 from imu.datasets import LabelledImages, digits
 from imu.datasets.common.tensors import pixels
 from imu.models import resnet_small
@@ -47,10 +47,11 @@ class Setting:
     def __init__(self, request: Mapping[str, object], data: LabelledImages):
         config = splitting.Config(seed=SEED, **request)  # type: ignore[arg-type]
         listed = {"id": data.ids, "index": range(len(data.labels)), "label": data.labels}
-        sets = splitting.split(pd.DataFrame(listed), config)
-        chosen, self.classes = splitting.select(sets, config, data.classes)
-        self.data = data
-        self.rows = {name: table["index"].tolist() for name, table in chosen.items()}
+        samples = pd.DataFrame(listed | {"sha256": data.ids})  # copies are not looked for
+        sets = splitting.split(samples, config, data.classes)
+        chosen = selecting.select(samples, sets, config, data.classes)
+        self.data, self.classes = data, chosen.forget_classes
+        self.rows = {name: table["index"].tolist() for name, table in chosen.sets.items()}
         self.task = Classification(mean=data.mean, std=data.std)
         self.samples = {}
         for name in SETS:

@@ -1,16 +1,14 @@
 """Train / validation / test split, and the ways to name what must be forgotten.
 
-Validation is used for choosing, test for reporting only.
+Validation is used for choosing, test for reporting only. ``imu.selecting`` finds what is named.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from math import ceil
 from typing import Literal
 
 import numpy as np
 import pandas as pd
-
-SHOWN = 30  # choices that an error lists
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +51,8 @@ class Config:
     validation: float = 0.15  # share of the used samples, in (0, 1)
     validation_from: Literal["train", "test"] = "train"  # test: of the published test samples
     test: float | Literal["published"] = 0.25  # likewise; or those that its authors set apart
+    forgotten_before: str = "requests/forgotten.csv"  # as by_ids.file: left out of every set
+    forget_twins: bool = False  # also what has the same pixels as a sample that is forgotten
     scenario: Literal["class", "fraction", "ids", "group", "subject"] = "class"
     by_class: ClassRequest = ClassRequest()
     by_fraction: FractionRequest = FractionRequest()
@@ -78,16 +78,22 @@ class Config:
 
 
 def split(
-    samples: pd.DataFrame, config: Config, published_test: np.ndarray | None = None
+    samples: pd.DataFrame,
+    config: Config,
+    classes: tuple[str, ...],
+    published_test: np.ndarray | None = None,
 ) -> dict[str, pd.DataFrame]:
     """Stratified train, validation and test sets of ``samples`` (columns id, index, label).
 
-    published_test: (n,) bool by row of ``samples``, which ``config.test`` may ask for. Raises
-    ValueError when there is none, and when a class has too few samples.
+    classes: their names. published_test: (n,) bool by row of ``samples``, which ``config.test``
+    may ask for. Raises ValueError when there is none, and when a class has too few samples.
     """
     from sklearn.model_selection import train_test_split
 
-    def divided(rows: pd.DataFrame, share: float | int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    def divided(
+        rows: pd.DataFrame, share: float, field: Literal["validation", "test"]
+    ) -> tuple[pd.DataFrame, pd.DataFrame]:
+        _require_one_of_each(rows, share, field, getattr(config, field), classes)
         parts = train_test_split(
             rows, test_size=share, stratify=rows["label"], random_state=config.seed
         )
@@ -99,17 +105,19 @@ def split(
             "testing: give a share in (0, 1)"
         )
     published = np.zeros(len(samples), bool) if published_test is None else published_test
+    labels = samples["label"].unique()
     if config.used < 1:
-        kept = _drawn(
+        kept = drawn(
             samples["label"].to_numpy() * 2 + published,
             FractionRequest(fraction=config.used, seed=config.seed),
         )
         samples, published = samples[kept], published[kept]
-    counts = samples["label"].value_counts()
+    counts = samples["label"].value_counts().reindex(labels, fill_value=0)
     if counts.min() < 3:
         raise ValueError(
-            f"class {counts.idxmin()} has {counts.min()} samples: a split into train, validation "
-            "and test needs at least 3 of every class"
+            f"class {classes[counts.idxmin()]!r} has {counts.min()} samples"
+            + (f" at split.used {config.used}" if config.used < 1 else "")
+            + ": a split into train, validation and test needs at least 3 of every class"
         )
     if config.test == "published":
         train, test = samples[~published], samples[published]
@@ -121,114 +129,20 @@ def split(
                 f"there are {len(rest)} to take them from (validation_from: "
                 f"{config.validation_from})"
             )
-        rest, validation = divided(rest, share)
+        rest, validation = divided(rest, share, "validation")
         if config.validation_from == "test":
             test = rest
         else:
             train = rest
     else:
-        rest, test = divided(samples, config.test)
-        train, validation = divided(rest, config.validation / (1 - config.test))
+        rest, test = divided(samples, config.test, "test")
+        train, validation = divided(rest, config.validation / (1 - config.test), "validation")
     sets = {"train": train, "validation": validation, "test": test}
     return {name: rows.sort_values("index", ignore_index=True) for name, rows in sets.items()}
 
 
-def select(
-    sets: dict[str, pd.DataFrame],
-    config: Config,
-    classes: tuple[str, ...],
-    requested: pd.DataFrame | None = None,
-    attributes: Mapping[str, np.ndarray] | None = None,
-) -> tuple[dict[str, pd.DataFrame], tuple[int, ...]]:
-    """Divide the training set into forget and retain as the scenario says.
-
-    sets: from ``split``. classes: names of the classes. requested: the table of the ids scenario.
-    attributes: name -> str array by the column "index" of the sets, for groups and subjects.
-    Returns train, forget, retain, validation and test, and the labels of the classes forgotten
-    whole: those of the forget set, if none of them keeps a training sample, else none. What is
-    erased (ids, subjects) is taken out of validation and test as well.
-
-    Raises ValueError for unknown classes, ids, attributes, groups or subjects, repeated ids, an
-    empty request, one that covers all of the training set, and one that leaves a class without
-    test samples.
-    """
-    train = sets["train"]
-    known = attributes or {}
-    if config.scenario == "class":
-        chosen = train["label"].isin(_labels(config.by_class.classes, classes))
-    elif config.scenario == "fraction":
-        chosen = pd.Series(_drawn(train["label"].to_numpy(), config.by_fraction))
-    elif config.scenario == "group":
-        request = config.by_group
-        of_groups = _belonging(sets, known, request.attribute, request.values, "by_group.values")
-        chosen = of_groups["train"]
-    else:
-        if config.scenario == "subject":
-            subjects = config.by_subject.subjects
-            erased = _belonging(sets, known, "subject", subjects, "by_subject.subjects")
-        else:
-            assert requested is not None
-            ids = _ids(requested, set(pd.concat(list(sets.values()))["id"]), config.by_ids.file)
-            erased = {name: rows["id"].isin(ids) for name, rows in sets.items()}
-        chosen = erased["train"]
-        sets = {
-            name: rows if name == "train" else rows[~erased[name]].reset_index(drop=True)
-            for name, rows in sets.items()
-        }
-    if not chosen.any():
-        raise ValueError("the forget set is empty: none of the requested samples was trained on")
-    if chosen.all():
-        raise ValueError("the forget set is the whole training set: nothing would be retained")
-    for label, name in enumerate(classes):
-        if not (sets["test"]["label"] == label).any():
-            raise ValueError(
-                f"class {name!r} has no test sample left: forgetting it could not be judged; "
-                "raise split.test or leave its test samples out of the request"
-            )
-    forget, retain = (train[mask].reset_index(drop=True) for mask in (chosen, ~chosen))
-    gone = sorted(set(forget["label"]) - set(retain["label"]))
-    whole = tuple(gone) if set(forget["label"]) == set(gone) else ()
-    return {"train": train, "forget": forget, "retain": retain} | {
-        name: sets[name] for name in ("validation", "test")
-    }, whole
-
-
-def _labels(names: tuple[str, ...], classes: tuple[str, ...]) -> tuple[int, ...]:
-    if not names:
-        raise ValueError("split.by_class.classes is empty: name at least one class")
-    unknown = [name for name in names if name not in classes]
-    if unknown:
-        raise ValueError(
-            f"split.by_class.classes: unknown class {unknown[0]!r}, choose from "
-            f"{', '.join(classes)}"
-        )
-    return tuple(sorted({classes.index(name) for name in names}))
-
-
-def _belonging(
-    sets: dict[str, pd.DataFrame],
-    attributes: Mapping[str, np.ndarray],
-    attribute: str,
-    values: tuple[str, ...],
-    field: str,
-) -> dict[str, pd.Series]:
-    """Set name -> which of its samples have one of ``values`` as their ``attribute``."""
-    if attribute not in attributes:
-        raise ValueError(
-            f"split: the data set has no attribute {attribute!r}; it has: "
-            f"{', '.join(sorted(attributes)) or 'none'}"
-        )
-    if not values:
-        raise ValueError(f"split.{field} is empty: name at least one")
-    of_sets = {name: attributes[attribute][rows["index"]] for name, rows in sets.items()}
-    known = sorted({str(value) for found in of_sets.values() for value in found})
-    if unknown := [value for value in values if value not in known]:
-        shown = ", ".join(known[:SHOWN]) + (", …" if len(known) > SHOWN else "")
-        raise ValueError(f"split.{field}: unknown {attribute} {unknown[0]!r}, choose from {shown}")
-    return {name: pd.Series(np.isin(found, values)) for name, found in of_sets.items()}
-
-
-def _drawn(labels: np.ndarray, request: FractionRequest) -> np.ndarray:
+def drawn(labels: np.ndarray, request: FractionRequest) -> np.ndarray:
+    """Which samples the request draws, (n,) bool."""
     draw = np.random.default_rng(request.seed)
     chosen = np.zeros(len(labels), dtype=bool)
     if request.stratified:
@@ -241,21 +155,27 @@ def _drawn(labels: np.ndarray, request: FractionRequest) -> np.ndarray:
     return chosen
 
 
-def _ids(requested: pd.DataFrame, known: set[str], file: str) -> set[str]:
-    if "id" not in requested.columns:
-        raise ValueError(f"{file} has no column 'id', only {list(requested.columns)}")
-    ids = requested["id"].astype(str)
-    if requested["id"].isna().any() or (ids == "").any():
-        raise ValueError(f"{file} has a row without id")
-    if ids.empty:
-        raise ValueError(f"{file} names no id: the request is empty")
-    repeated = ids[ids.duplicated()]
-    if len(repeated):
-        raise ValueError(f"{file} names {repeated.iloc[0]!r} more than once")
-    unknown = sorted(set(ids) - known)
-    if unknown:
+def _require_one_of_each(
+    rows: pd.DataFrame, share: float, field: str, value: float, classes: tuple[str, ...]
+) -> None:
+    """A stratified division has a sample of every class on either side."""
+    counts = rows["label"].value_counts()
+    if counts.min() < 2:
         raise ValueError(
-            f"{file}: {len(unknown)} of {len(ids)} ids are not in the data set, "
-            f"the first is {unknown[0]!r}"
+            f"split.{field} is {value}: class {classes[counts.idxmin()]!r} has {counts.min()} "
+            f"sample to take it from and to leave, and needs at least 2"
         )
-    return set(ids)
+    taken = ceil(share * len(rows))
+    left = len(rows) - taken
+    if taken < len(counts):
+        least = ceil(1e4 * value * len(counts) / (share * len(rows)) - 1e-6) / 1e4
+        raise ValueError(
+            f"split.{field} is {value}: {taken} of {len(rows)} samples cannot hold one of each of "
+            f"{len(counts)} classes; it must be at least {least}"
+        )
+    if left < len(counts):
+        most = int(1e4 * value * (len(rows) - len(counts)) / (share * len(rows)) + 1e-6) / 1e4
+        raise ValueError(
+            f"split.{field} is {value}: the {left} of {len(rows)} samples that it leaves cannot "
+            f"hold one of each of {len(counts)} classes; it must be at most {most}"
+        )

@@ -82,6 +82,11 @@ def _require_request(root: Path) -> None:
         raise ParameterError(f"{params.FILE}: split.by_class.classes must name at least one class")
     if split.scenario == "ids" and not (root / split.by_ids.file).is_file():
         raise ParameterError(f"{params.FILE}: split.by_ids.file: there is no {split.by_ids.file}")
+    if not (root / split.forgotten_before).is_file():
+        raise ParameterError(
+            f"{params.FILE}: split.forgotten_before: there is no {split.forgotten_before}; a list "
+            "of nothing is a file with the one line `id`"
+        )
 
 
 def _require_seeds(root: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from imu import discovery
 from imu.datasets import Source, made_from
+from imu.datasets.common import origin
 from tasks.files import params
 from tasks.files.artifacts import ArtifactError
 from tasks.files.workspace import Workspace
@@ -46,6 +47,12 @@ def prepare(workspace: Workspace) -> None:
         )
     # `dvc repro` rewrites the pointer of changed data; what a data set pins itself still tells.
     module.load(folder)
+    if made_from(folder) and origin.changed(folder, root / source.path):
+        print(
+            f"WARNING: {source.path} changed after data/{name} was made from it; the data are "
+            f"those of before. To take the change over, remove data/{name}, run `make data` and "
+            "record it with `dvc add data`"
+        )
     print(f"data/ is what {POINTER} records")
 
 

@@ -93,6 +93,10 @@ def run(workspace: Workspace, item: str) -> None:
     )
     artifacts.write_json(out / "metrics.json", values)
     print(", ".join(f"{name} {value:.4g}" for name, value in values.items()))
+    said, head = outputs[item], bool(outputs[item].features)
+    absent = metrics.absent(said.labels, said.forget_classes, head=head)
+    for line in metrics.by_reason(absent):
+        print(f"not measured: {line}")
 
 
 def _layout(workspace: Workspace) -> torch.memory_format:

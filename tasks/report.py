@@ -17,7 +17,8 @@ def run(workspace: Workspace, item: None) -> float | None:
     compared = lineup.compared(workspace, results)
     found = findings.findings(compared)
     drawn = report_page.drawn(workspace, compared)
-    page = report_page.page(workspace, compared, found, drawn)
+    absent = lineup.absent(workspace, results)
+    page = report_page.page(workspace, compared, found, drawn, absent)
     artifacts.write_table(_out(workspace) / "table.csv", results)
     artifacts.write_json(
         verdicts(workspace),
@@ -27,6 +28,8 @@ def run(workspace: Workspace, item: None) -> float | None:
         artifacts.write_bytes(_picture(workspace, name), drawn[name])
     artifacts.write_text(_out(workspace) / "report.html", page)
     print(text(results, {f.model: f.outcome for f in found}))
+    for line in [*workspace.read_request()["notes"], *(f"not measured: {line}" for line in absent)]:
+        print(line)
     return None
 
 

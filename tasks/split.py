@@ -1,13 +1,18 @@
 """Divide the data set, and the training set into what is forgotten and what is retained."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
-from imu import splitting
+from imu import selecting, splitting
 from imu.datasets import Source
 from tasks.data import require_source
 from tasks.files import artifacts, params
 from tasks.files.workspace import Workspace, digest
+
+FEW = 5  # validation samples of a class: the probe of few learns from as many
+SHOWN = 10  # copies that a note names; all of them stand in request.json
 
 
 def run(workspace: Workspace, item: None) -> None:
@@ -23,29 +28,97 @@ def run(workspace: Workspace, item: None) -> None:
             "sha256": [digest(data, row) for row in range(len(data.labels))],
         }
     )
-    requested = None
-    if config.scenario == "ids":
-        requested = artifacts.read_table(workspace.root / config.by_ids.file, id="str")
-    sets, whole = splitting.select(
-        splitting.split(samples, config, data.published_test),
+    found = selecting.select(
+        samples,
+        splitting.split(samples, config, data.classes, data.published_test),
         config,
         data.classes,
-        requested,
+        _listed(workspace, config.by_ids.file) if config.scenario == "ids" else None,
         data.attributes,
+        _listed(workspace, config.forgotten_before),
     )
-    for name, rows in sets.items():
+    for name, rows in found.sets.items():
         artifacts.write_table(workspace.manifest(name), rows)
         print(f"{name}: {len(rows)} samples")
+    notes = _notes(found, config, data.classes)
+    for note in notes:
+        print(note)
     artifacts.write_json(
         workspace.request,
         {
             "dataset": config.dataset,
             "scenario": config.scenario,
             "forget": _described(config),
-            "forget_classes": whole,
+            "forget_classes": found.forget_classes,
             "classes": data.classes,
+            "requested": found.requested,
+            "left_out": found.left_out,
+            "twins": found.twins.to_dict("records"),
+            "notes": notes,
         },
     )
+
+
+def _listed(workspace: Workspace, file: str) -> pd.DataFrame:
+    return artifacts.read_table(workspace.root / file, id="str")
+
+
+def _notes(
+    found: selecting.Selection, config: splitting.Config, classes: tuple[str, ...]
+) -> list[str]:
+    """What the request reached besides the training set, in sentences."""
+    notes = []
+    if found.requested:
+        lay = found.requested
+        unused = f" (split.used is {config.used})" if config.used < 1 else ""
+        notes.append(
+            f"Samples requested: {sum(lay.values())}. Trained on: {lay['train']}; taken out of "
+            f"validation: {lay['validation']}; taken out of test: {lay['test']}; not used: "
+            f"{lay['not used']}{unused}."
+        )
+    if any(found.left_out.values()):
+        notes.append(
+            f"Left out because of what {config.forgotten_before} lists as forgotten before: "
+            f"{_counted(found.left_out)}."
+        )
+    now, before = (found.twins[found.twins["before"] == b] for b in (False, True))
+    for twins, of, done in (
+        (now, "a forgotten image", "forgotten and taken out too"),
+        (before, "an image forgotten before", "left out too"),
+    ):
+        if len(twins):
+            what = done if config.forget_twins else "kept (split.forget_twins is false)"
+            pairs = [
+                f"{i} ({s}) is a copy of {o}"
+                for i, s, o in twins[["id", "set", "of"]].values[:SHOWN]
+            ]
+            more = f", and {len(twins) - SHOWN} more" if len(twins) > SHOWN else ""
+            notes.append(
+                f"Images with the very pixels of {of}, {what}: "
+                f"{_counted(twins['set'].value_counts().to_dict())}. {', '.join(pairs)}{more}."
+            )
+    if config.scenario == "fraction" and config.by_fraction.stratified:
+        of_classes = found.sets["train"]["label"].unique()
+        missed = len(of_classes) - found.sets["forget"]["label"].nunique()
+        if missed:
+            notes.append(
+                f"Of {missed} of {len(of_classes)} classes nothing is forgotten: they are so small "
+                f"that split.by_fraction.fraction {config.by_fraction.fraction} comes to no sample."
+            )
+    counts = found.sets["validation"]["label"].value_counts()
+    counts = counts.reindex(found.sets["train"]["label"].unique(), fill_value=0)
+    if few := int((counts < FEW).sum()):
+        smallest = classes[counts.idxmin()]
+        notes.append(
+            f"Of {few} of {len(counts)} classes there are fewer than {FEW} validation samples "
+            f"({counts.min()} of {smallest!r}): attacks on features, which learn from them, say "
+            "little there."
+        )
+    return notes
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{n} of {name}" for name, n in counts.items() if n)
 
 
 def _described(config: splitting.Config) -> str:

@@ -1,5 +1,6 @@
 """Attacks on what the outputs do not show, against oracles and on networks trained here."""
 
+import warnings
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise
@@ -144,8 +145,34 @@ def test_the_probe_of_few_is_the_probe_where_there_are_few():
 def test_the_probe_misses_a_label_without_validation_samples():
     plain = outputs()
     lacking = changed(plain, "validation", plain.labels["validation"] != 3)
-    with pytest.raises(ValueError, match=r"every forget label, not \[3\]"):
-        linear_probe.measure(lacking)
+    assert linear_probe.measure(lacking) == {}
+    why = "needs validation samples of every forget label, has none of 1"
+    assert linear_probe.unmet(lacking.labels, lacking.forget_classes) == {
+        "probe": why,
+        "probe_5": why,
+    }
+    assert linear_probe.unmet(plain.labels, plain.forget_classes) == {}
+
+
+def test_the_probe_needs_two_labels():
+    plain = outputs(forget_classes=(1,))
+    alone = changed(plain, "validation", plain.labels["validation"] == 1)
+    assert linear_probe.measure(alone) == {}
+    assert "2 or more labels, has 1" in linear_probe.unmet(alone.labels, (1,))["probe"]
+
+
+def test_many_labels_of_one_sample_each_bring_no_warnings():
+    n = 30
+    features = np.random.default_rng(0).normal(size=(n, WIDTH))
+    plain = Outputs(
+        probabilities={},
+        features={"validation": features, "forget": features},
+        labels={"validation": np.arange(n), "forget": np.arange(n)},
+        forget_classes=(),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert linear_probe.measure(plain)["probe"] > 0
 
 
 # Prototypes
@@ -201,15 +228,20 @@ def test_a_count_that_leaves_no_sample_to_ask_is_left_out():
     for n, expected in ((2, 1), (5, 1), (6, 2), (10, 2), (11, 3)):
         found = prototype_relearning.measure(changed(plain, "forget", np.arange(n)))
         assert list(found) == ["proto_1", "proto_5", "proto_10"][:expected]
-    with pytest.raises(ValueError, match=r"at least 2 forget samples.*got 1 of class 1"):
-        prototype_relearning.measure(changed(plain, "forget", np.arange(1)))
+        unmet = prototype_relearning.unmet({**plain.labels, "forget": np.ones(n, int)}, (1,))
+        assert list(unmet) == ["proto_1", "proto_5", "proto_10"][expected:]
+    single = changed(plain, "forget", np.arange(1))
+    assert prototype_relearning.measure(single) == {}
+    unmet = prototype_relearning.unmet(single.labels, (1,))
+    assert unmet["proto_5"] == "needs 6 forget samples of each forgotten class, got 1"
 
 
 def test_prototypes_need_a_retained_class():
     plain = outputs()
     forgotten = changed(plain, "validation", np.isin(plain.labels["validation"], (1, 3)))
-    with pytest.raises(ValueError, match="validation samples of a retained class"):
-        prototype_relearning.measure(forgotten)
+    assert prototype_relearning.measure(forgotten) == {}
+    why = prototype_relearning.unmet(forgotten.labels, forgotten.forget_classes)
+    assert set(why.values()) == {"needs validation samples of a retained class"}
 
 
 on_features = pytest.mark.parametrize("metric", [linear_probe, prototype_relearning])
@@ -389,16 +421,21 @@ def test_the_fewest_samples_are_found(monkeypatch, half):
 def test_relearning_needs_samples(name, keep):
     plain = small()
     plain.samples[name] = plain.samples[name][:keep]
-    with pytest.raises(ValueError, match="at least 2 forget samples and a retained one"):
-        fine_tune_relearning.attack(plain)
+    assert fine_tune_relearning.attack(plain) == {}
+    labels = {name: samples.targets.numpy() for name, samples in plain.samples.items()}
+    why = fine_tune_relearning.unmet(labels, (0,))
+    assert why.keys() == fine_tune_relearning.ABOUT.keys()
+    assert "at least 2 forget samples and a retained one, got" in why["relearn_auc"]
 
 
 def test_relearning_needs_validation_samples_of_other_classes():
     plain = small()
     validation = plain.samples["validation"]
     plain.samples["validation"] = validation[validation.targets == 0]
-    with pytest.raises(ValueError, match="classes that are not forgotten"):
-        fine_tune_relearning.attack(plain)
+    assert fine_tune_relearning.attack(plain) == {}
+    labels = {name: samples.targets.numpy() for name, samples in plain.samples.items()}
+    why = fine_tune_relearning.unmet(labels, (0,))
+    assert set(why.values()) == {"needs validation samples of classes that are not forgotten"}
 
 
 # Class leakage

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from imu.datasets import Source, made_from
+from imu.datasets.common import origin
 from tasks.data import prepare
 from tasks.files.artifacts import ArtifactError
 from tasks.files.workspace import Workspace
@@ -71,6 +72,44 @@ def test_a_relative_path_starts_at_the_workspace(
         prepare(Workspace(shared))
     assert made_from(shared / "data" / "image_folder") == Source(path="downloads", size=9)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_source_that_changed_after_is_told(
+    shared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tasks.data._differs", lambda root: False)
+    choose(shared, size=9)
+
+    def told() -> bool:
+        prepare(Workspace(shared))
+        return "WARNING: downloads changed after data/image_folder was" in capsys.readouterr().out
+
+    image = shared / "downloads" / "ant" / "1.png"
+    kept = image.read_bytes()
+    assert not told()
+    image.unlink()
+    assert told()
+    image.write_bytes(kept)
+    assert not told()
+    (shared / "downloads").rename(shared / "away")  # as on another machine
+    assert not told()
+    (shared / "away").rename(shared / "downloads")
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_data_are_made_from_has_a_fingerprint(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / kind
+    assert origin.fingerprint(path) == ""
+    file = path if kind == "file" else path / "ant" / "1.png"
+    file.parent.mkdir(exist_ok=True, parents=True)
+    file.write_bytes(b"one")
+    first = origin.fingerprint(path)
+    file.write_bytes(b"another")
+    assert origin.fingerprint(path) != first
+    file.write_bytes(b"one")
+    if kind == "folder":
+        (path / ".hidden").write_bytes(b"nothing")
+    assert origin.fingerprint(path) == first
 
 
 @pytest.mark.parametrize(

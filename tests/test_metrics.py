@@ -45,15 +45,17 @@ def of_outputs(plain: Outputs) -> Measured:
 
 @cache
 def measured(seed: int = 0, forget_classes: tuple[int, ...] = (1,)) -> Measured:
-    """Every metric of a small untrained network; the images do not depend on ``seed``.
+    """Every metric of a small untrained network; the images do not depend on ``seed``."""
+    return metrics.measure(a_subject(seed, forget_classes, SETS | {"forget": 24}))
 
-    Class-wise, the forget set is of the forgotten class and the retain set of the others.
-    """
+
+def a_subject(seed: int = 0, forget_classes: tuple[int, ...] = (1,), sizes=SETS) -> Subject:
+    """Class-wise, the forget set is of the forgotten class and the retain set of the others."""
     fixed = torch.Generator().manual_seed(99)
     kept = [label for label in range(4) if label not in forget_classes]
     allowed = {"forget": list(forget_classes) or kept, "retain": kept}
     samples = {}
-    for name, n in (SETS | {"forget": 24}).items():
+    for name, n in sizes.items():
         labels = torch.tensor(allowed.get(name, range(4)))
         labels = labels[torch.randint(len(labels), (n,), generator=fixed)]
         noise = torch.rand(n, 1, 2, 2, generator=fixed)
@@ -64,14 +66,13 @@ def measured(seed: int = 0, forget_classes: tuple[int, ...] = (1,)) -> Measured:
         model = nn.Sequential(nn.Flatten(), nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 4))
     objective = Classification()
     said = metrics.outputs_of(model, objective, samples, forget_classes=forget_classes)
-    subject = Subject(
+    return Subject(
         model=model,
         objective=objective,
         samples=samples,
         outputs=said,
         original_accuracy=accuracy.measure(said)["FA"],
     )
-    return metrics.measure(subject)
 
 
 @pytest.mark.parametrize("forget_classes", [(), (1,), (0, 3)])
@@ -140,6 +141,39 @@ def test_every_value_is_named_in_the_order_of_the_tables():
         found |= values | metrics.alone(judged)
     families = (m for m in metrics._modules() if hasattr(m, "over_models"))
     assert found.keys() | {n for m in families for n in m.ABOUT} == metrics.about().keys()
+
+
+@pytest.mark.parametrize("forget_classes", [(), (1,), (0, 3)])
+@pytest.mark.parametrize("lacking", ["nothing", "forget", "head", "validation of the class"])
+def test_what_is_absent_is_named_and_nothing_else(forget_classes, lacking):
+    fewer = {"forget": 1} if lacking == "forget" else {}
+    subject = a_subject(forget_classes=forget_classes, sizes=SETS | {"forget": 24} | fewer)
+    outputs, samples = subject.outputs, dict(subject.samples)
+    if lacking == "validation of the class":
+        keep = outputs.labels["validation"] != outputs.labels["forget"][0]
+        outputs = changed(outputs, "validation", keep)
+        samples["validation"] = samples["validation"][torch.from_numpy(keep)]
+    elif lacking == "head":
+        outputs = replace(outputs, features={})
+    found = metrics.measure(replace(subject, outputs=outputs, samples=samples)).values
+    head = lacking != "head"
+    absent = metrics.absent(outputs.labels, forget_classes, head=head)
+    of_one_model = {
+        name
+        for module in metrics._modules()
+        if hasattr(module, "measure") or hasattr(module, "attack")
+        for name in module.ABOUT
+    }
+    assert found.keys() | absent.keys() == of_one_model
+    assert not found.keys() & absent.keys()
+    assert all(why.startswith("needs ") for why in absent.values())
+    expected = {
+        "forget": "relearn_auc",
+        "head": "probe_5",
+        "validation of the class": "probe",
+        "nothing": "TFA",
+    }[lacking]
+    assert (expected in absent) == (lacking != "nothing" or not forget_classes)
 
 
 def test_without_a_reference_there_are_estimates_and_no_distances():

@@ -65,7 +65,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         manifest["sha256"] = [digest(data, row) for row in chosen]
         artifacts.write_table(workspace.manifest(name), manifest)
     request = {"dataset": "digits", "forget": "class <8>", "forget_classes": [8]}
-    artifacts.write_json(workspace.request, request | {"classes": list(data.classes)})
+    artifacts.write_json(workspace.request, request | {"classes": list(data.classes), "notes": []})
     artifacts.write_json(workspace.runs / "train" / "metrics.json", {"test_accuracy": 98.5})
     scores = np.linspace(-3, 1, FORGET)
     influence = pd.DataFrame({"id": data.ids[eights], "label": 8, "loss": np.exp(-scores)})
@@ -282,6 +282,16 @@ def test_tests_that_doing_nothing_passes_are_said_to_have_no_power(workspace: Wo
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_single_tests_that_doing_nothing_passes_are_named(workspace: Workspace) -> None:
+    change(workspace, "nothing", probe_5=0.0)  # as where a class has one sample to learn from
+    report.run(workspace, None)
+    said = report.read_verdicts(workspace)
+    assert said["ours"]["decided"][-1] == "without power, as the original passes them: probe_5"
+    assert said["ours"]["outcome"] == "indistinguishable"
+    assert not any("without power" in line for line in said["other"]["decided"])
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_a_mask_that_passes_takes_the_power_from_the_verdicts(workspace: Workspace) -> None:
     change(workspace, "logit_mask", probe_5=60.0)
     report.run(workspace, None)
@@ -350,6 +360,48 @@ def test_sample_wise_forgetting_has_no_forgotten_class(workspace: Workspace) -> 
     assert "TFA" not in report.text(lineup.table(workspace), {})
     assert "than doing nothing (49.66 points; the floor's is 1.19): ours, other." in page.text
     assert "masked only (features keep the samples)" in page.text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_what_was_not_measured_is_named_with_the_reason(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = workspace.read_manifest("forget")
+    artifacts.write_table(workspace.manifest("forget"), manifest[:1])
+    table = artifacts.read_table(workspace.influence)
+    artifacts.write_table(workspace.influence, table[:1])
+    request = artifacts.read_json(workspace.request)
+    artifacts.write_json(workspace.request, request | {"notes": ["1 <sample> is requested."]})
+    for item in VALUES:
+        path = evaluation(workspace, item) / "predictions.parquet"
+        found = artifacts.read_table(path)
+        kept = (found["set"] != "forget") | (found["id"] == manifest["id"][0])
+        artifacts.write_table(path, found[kept])
+    report.run(workspace, None)
+    lines = [
+        "proto_1: needs 2 forget samples of each forgotten class, got 1",
+        "relearn_auc, relearn_steps, relearn_samples: needs at least 2 forget samples and a "
+        "retained one, got 1 and 30",
+    ]
+    text = Page(workspace).text
+    printed = capsys.readouterr().out
+    for line in lines:
+        assert line in text
+        assert f"not measured: {line}" in printed
+    assert "1 <sample> is requested." in text
+    assert "1 <sample> is requested." in printed
+    assert "needs a network with a linear head" not in text
+    assert "probe_5:" not in text  # it was measured
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_network_without_a_head_has_no_attacks_on_features(workspace: Workspace) -> None:
+    for item in VALUES:
+        change(workspace, item, probe_5=None)
+    report.run(workspace, None)
+    heads = [n for n, about in metrics.about().items() if about.group == "features"]
+    page = Page(workspace)
+    assert f"{', '.join(heads)}: needs a network with a linear head" in page.text
 
 
 def test_without_floor_and_baselines(workspace: Workspace) -> None:

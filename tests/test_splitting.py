@@ -4,6 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from imu.metrics import linear_probe
+from imu.selecting import Selection
+from imu.selecting import select as selection
 from imu.splitting import (
     ClassRequest,
     Config,
@@ -11,9 +14,8 @@ from imu.splitting import (
     GroupRequest,
     IdsRequest,
     SubjectRequest,
-    select,
-    split,
 )
+from imu.splitting import split as split_of_classes
 
 CLASSES = ("ant", "bee", "cat")
 CONFIG = Config(validation=0.2, test=0.2)
@@ -24,7 +26,20 @@ def samples() -> pd.DataFrame:
     labels = [label for label, n in COUNTS.items() for _ in range(n)]
     # The ids run backwards, so that they cannot be taken for rows.
     ids = [f"s{999 - i}" for i in range(len(labels))]
-    return pd.DataFrame({"id": ids, "index": range(len(labels)), "label": labels})
+    return pd.DataFrame(
+        {"id": ids, "index": range(len(labels)), "label": labels, "sha256": [f"h{i}" for i in ids]}
+    )
+
+
+def split(rows: pd.DataFrame, config: Config, published=None) -> dict[str, pd.DataFrame]:
+    return split_of_classes(rows, config, CLASSES, published)
+
+
+def select(
+    rows: pd.DataFrame, config: Config, requested=None, attributes=None, before=None
+) -> Selection:
+    tables = [None if t is None else pd.DataFrame({"id": list(t)}) for t in (requested, before)]
+    return selection(rows, split(rows, config), config, CLASSES, tables[0], attributes, tables[1])
 
 
 def by_class(*names: str) -> Config:
@@ -40,8 +55,7 @@ BY_IDS = replace(CONFIG, scenario="ids", by_ids=IdsRequest(file="ask.csv"))
 
 
 def chosen(config: Config, ids=None):
-    requested = None if ids is None else pd.DataFrame({"id": list(ids)})
-    return select(split(samples(), config), config, CLASSES, requested)
+    return select(samples(), config, ids)[:2]
 
 
 # By row: ants are red, bees red or blue, cats blue; each of 20 people has ten samples.
@@ -60,7 +74,7 @@ def by_subject(*subjects: str) -> Config:
 
 
 def with_attributes(config: Config):
-    return select(split(samples(), config), config, CLASSES, None, ATTRIBUTES)
+    return select(samples(), config, attributes=ATTRIBUTES)[:2]
 
 
 def ids_of(name: str, label: int | None = None) -> list[str]:
@@ -185,7 +199,8 @@ def test_a_request_that_cannot_be_met_is_refused(config, message):
         (["s999", "s998", "s999"], r"ask\.csv names 's999' more than once"),
         ([], r"ask\.csv names no id: the request is empty"),
         (ids_of("train"), "forget set is the whole training set"),
-        (ids_of("validation")[:4], "forget set is empty: none .* was trained on"),
+        (ids_of("validation")[:4], "empty: none .* was trained on; .* elsewhere: 4 validation"),
+        (ids_of("train")[:5] + ids_of("validation"), "no validation sample left of a class that"),
         (ids_of("train", 0) + ids_of("test", 0), "class 'ant' has no test sample left"),
         (["s999", None, "zz"], r"ask\.csv"),
     ],
@@ -196,15 +211,16 @@ def test_an_erasure_request_that_cannot_be_met_is_refused(ids, message):
 
 
 def test_a_request_without_ids_is_refused():
+    wrong, sets = pd.DataFrame({"name": ["s1"]}), split(samples(), BY_IDS)
     with pytest.raises(ValueError, match=r"ask\.csv has no column 'id', only \['name'\]"):
-        select(split(samples(), BY_IDS), BY_IDS, CLASSES, pd.DataFrame({"name": ["s1"]}))
+        selection(samples(), sets, BY_IDS, CLASSES, wrong)
 
 
 def test_numbers_are_ids_as_well():
     rows = samples().assign(id=[str(i) for i in range(200)])
     sets = split(rows, BY_IDS)
     asked = [int(i) for i in sets["train"]["id"][:3]]
-    assert len(select(sets, BY_IDS, CLASSES, pd.DataFrame({"id": asked}))[0]["forget"]) == 3
+    assert len(select(rows, BY_IDS, asked).sets["forget"]) == 3
 
 
 @pytest.mark.parametrize("field", ["validation", "test"])
@@ -227,7 +243,7 @@ def test_a_group_is_forgotten_where_it_was_trained_on():
 def test_a_group_that_covers_classes_is_class_wise():
     kinds = {"kind": np.array(["insect"] * 100 + ["mammal"] * 100)}
     config = by_group("insect", attribute="kind")
-    assert select(split(samples(), config), config, CLASSES, None, kinds)[1] == (0, 1)
+    assert select(samples(), config, attributes=kinds).forget_classes == (0, 1)
 
 
 def test_all_samples_of_a_subject_are_erased():
@@ -322,5 +338,216 @@ def test_fractions_out_of_range_are_refused(fraction):
 
 def test_a_class_too_small_to_split_is_refused():
     rows = pd.concat([samples().query("label != 0"), samples().query("label == 0")[:2]])
-    with pytest.raises(ValueError, match=r"class 0 has 2 samples: .* at least 3 of every class"):
+    with pytest.raises(
+        ValueError, match=r"class 'ant' has 2 samples: .* at least 3 of every class"
+    ):
         split(rows, CONFIG)
+
+
+def where(*counts: int) -> dict[str, int]:
+    return dict(zip(("train", "validation", "test", "not used"), counts, strict=True))
+
+
+def test_an_erasure_request_says_where_its_samples_lie():
+    asked = [*ids_of("train")[:5], *ids_of("validation")[:3], *ids_of("test")[:2]]
+    assert select(samples(), BY_IDS, asked).requested == where(5, 3, 2, 0)
+    assert select(samples(), by_class("bee")).requested == {}
+    theirs = select(samples(), by_subject("p3", "p7"), attributes=ATTRIBUTES)
+    assert sum(theirs.requested.values()) == 20
+    assert theirs.requested["train"] == len(theirs.sets["forget"])
+
+
+def test_what_is_not_used_is_in_the_data_set_all_the_same():
+    config = replace(BY_IDS, used=0.5)
+    sets = split(samples(), config)
+    used = set(pd.concat(list(sets.values()))["id"])
+    unused = [i for i in samples()["id"] if i not in used][:3]
+    asked = [*sets["train"]["id"][:2], *unused]
+    found = select(samples(), config, asked)
+    assert found.requested == where(2, 0, 0, 3)
+    assert found.sets["forget"]["id"].tolist() == asked[:2]
+    with pytest.raises(ValueError, match=r"none .* was trained on; .* elsewhere: 3 not used"):
+        select(samples(), config, unused)
+    with pytest.raises(ValueError, match="1 of 2 ids are not in the data set, the first is 'zz'"):
+        select(samples(), config, [asked[0], "zz"])
+    everybody = np.where(samples()["id"].isin(unused), "p3", "p0")
+    subject = replace(by_subject("p3"), used=0.5)
+    with pytest.raises(ValueError, match="elsewhere: 3 not used"):
+        select(samples(), subject, attributes={"subject": everybody})
+
+
+# What was forgotten before
+
+
+@pytest.mark.parametrize(
+    ("config", "asked"),
+    [
+        (by_class("bee"), None),
+        (by_fraction(0.3), None),
+        (BY_IDS, ids_of("train")[7:9]),
+        (by_group("red"), None),
+        (by_subject("p3"), None),
+    ],
+)
+def test_what_was_forgotten_before_is_in_no_set(config, asked):
+    former = [*ids_of("train")[:5], *ids_of("validation")[:3], *ids_of("test")[:2]]
+    before = split(samples(), config)
+    found = select(samples(), config, asked, ATTRIBUTES, before=[*former, former[0]])
+    for name, rows in found.sets.items():
+        assert not set(rows["id"]) & set(former), name
+    assert found.left_out == {"train": 5, "validation": 3, "test": 2}
+    # All others stay where they were: no model is judged on what it was trained on.
+    assert set(found.sets["train"]["id"]) == set(before["train"]["id"]) - set(former)
+    for name in ("validation", "test"):
+        assert set(found.sets[name]["id"]) <= set(before[name]["id"])
+
+
+def test_a_class_that_was_forgotten_whole_is_left_out_of_all_sets():
+    found = select(samples(), by_class("bee"), before=ids_of("train", 0))
+    assert {label for rows in found.sets.values() for label in rows["label"]} == {1, 2}
+    assert found.forget_classes == (1,)
+    assert found.left_out == {"train": 24, "validation": 8, "test": 8}
+
+
+def test_what_was_forgotten_before_cannot_be_asked_for_again():
+    former = ids_of("train")[:3]
+    with pytest.raises(ValueError, match=rf"ask\.csv: 1 of 2 ids were .* first is '{former[0]}'"):
+        select(samples(), BY_IDS, [former[0], ids_of("train")[5]], before=former)
+    with pytest.raises(ValueError, match="the forget set is empty"):
+        select(samples(), by_class("bee"), before=ids_of("train", 1))
+    with pytest.raises(ValueError, match=r"forgotten\.csv: 1 of 4 ids are not in the data set"):
+        select(samples(), by_class("bee"), before=[*former, "zz"])
+    assert select(samples(), by_class("bee"), before=[]).left_out == dict.fromkeys(
+        ("train", "validation", "test"), 0
+    )
+
+
+# Twins
+
+
+def with_twins(of: str, *others: str) -> pd.DataFrame:
+    """The samples, where ``others`` have the pixels of ``of``."""
+    rows = samples()
+    return rows.assign(sha256=rows["sha256"].mask(rows["id"].isin([of, *others]), "same"))
+
+
+TWINS = [ids_of("train", 1)[0], ids_of("train", 2)[0], ids_of("validation")[0], ids_of("test")[0]]
+
+
+def pairs(found: Selection) -> list[tuple[str, str, str, bool]]:
+    return [tuple(row) for row in found.twins[["id", "set", "of", "before"]].values]
+
+
+def test_copies_of_what_is_forgotten_are_named_and_stay():
+    found = select(with_twins(*TWINS), BY_IDS, TWINS[:1])
+    sets = ("train", "validation", "test")
+    assert pairs(found) == [(i, s, TWINS[0], False) for i, s in zip(TWINS[1:], sets, strict=True)]
+    assert found.sets["forget"]["id"].tolist() == TWINS[:1]
+    for name, twin in zip(("retain", "validation", "test"), TWINS[1:], strict=True):
+        assert twin in set(found.sets[name]["id"])
+    assert select(samples(), BY_IDS, TWINS[:1]).twins.empty
+
+
+def test_copies_of_what_is_forgotten_are_forgotten_too():
+    config = replace(BY_IDS, forget_twins=True)
+    found = select(with_twins(*TWINS), config, TWINS[:1])
+    assert set(found.sets["forget"]["id"]) == set(TWINS[:2])
+    for name in ("retain", "validation", "test"):
+        assert not set(found.sets[name]["id"]) & set(TWINS)
+    assert len(found.twins) == 3
+    assert found.requested == where(1, 0, 0, 0)
+
+
+def test_a_copy_in_training_of_what_is_erased_from_validation_is_found():
+    config = replace(BY_IDS, forget_twins=True)
+    other = ids_of("train")[20]
+    found = select(with_twins(*TWINS), config, [TWINS[2], other])
+    assert set(found.sets["forget"]["id"]) == {*TWINS[:2], other}
+
+
+def test_two_that_are_both_forgotten_are_no_twins():
+    assert select(with_twins(*TWINS[:2]), BY_IDS, TWINS[:2]).twins.empty
+
+
+@pytest.mark.parametrize("config", [by_class("bee"), by_fraction(0.9, stratified=False)])
+def test_copies_are_found_whatever_is_forgotten(config):
+    found = select(with_twins(*TWINS), config)
+    forgotten = set(found.sets["forget"]["id"]) & set(TWINS)
+    assert forgotten
+    assert set(found.twins["id"]) == set(TWINS) - forgotten
+    both = select(with_twins(*TWINS), replace(config, forget_twins=True))
+    assert set(both.sets["forget"]["id"]) & set(TWINS) == set(TWINS[:2])
+
+
+def test_copies_of_what_was_forgotten_before_come_back_or_not():
+    rows, other = with_twins(*TWINS), ids_of("train")[20]
+    found = select(rows, BY_IDS, [other], before=TWINS[:1])
+    assert [row[::3] for row in pairs(found)] == [(i, True) for i in TWINS[1:]]
+    assert found.left_out == {"train": 1, "validation": 0, "test": 0}
+    both = select(rows, replace(BY_IDS, forget_twins=True), [other], before=TWINS[:1])
+    assert not set(pd.concat(list(both.sets.values()))["id"]) & set(TWINS)
+    assert both.left_out == {"train": 2, "validation": 1, "test": 1}
+    # One of them is asked for now: it is forgotten, and no copy that stays.
+    now = select(rows, BY_IDS, [TWINS[1]], before=TWINS[:1])
+    assert TWINS[1] not in set(now.twins["id"])
+
+
+# Many classes, few samples
+
+
+def many(each: int = 6, classes: int = 100) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    n = each * classes
+    rows = {"id": [f"i{k}" for k in range(n)], "index": range(n), "label": np.arange(n) // each}
+    return pd.DataFrame(rows), tuple(f"c{k}" for k in range(classes))
+
+
+@pytest.mark.parametrize(
+    ("shares", "message"),
+    [
+        (
+            {"validation": 0.2, "test": 0.15},
+            r"split\.test is 0\.15: 90 of 600 samples cannot hold one of each of 100 classes; it "
+            r"must be at least 0\.1667",
+        ),
+        ({"validation": 0.15, "test": 0.2}, r"split\.validation is 0\.15: 90 .* least 0\.1667"),
+        ({"validation": 0.05, "test": 0.9}, r"split\.test is 0\.9: the 60 .* most 0\.8333"),
+        ({"validation": 0.5, "test": 0.4}, r"split\.validation is 0\.5: the 60 .* most 0\.4333"),
+        ({"used": 0.05}, "class 'c0' has 0 samples at split.used 0.05: .* at least 3"),
+        ({"used": 0.2}, "class 'c0' has 1 samples at split.used 0.2: .* at least 3"),
+    ],
+)
+def test_shares_that_come_to_no_sample_of_a_class_are_refused(shares, message):
+    rows, classes = many()
+    with pytest.raises(ValueError, match=message):
+        split_of_classes(rows, replace(CONFIG, **shares), classes)
+
+
+@pytest.mark.parametrize("shares", [(0.1667, 0.1667), (0.1667, 0.6), (0.4333, 0.4)])
+def test_the_limits_that_are_named_are_met(shares):
+    rows, classes = many()
+    sets = split_of_classes(rows, Config(validation=shares[0], test=shares[1]), classes)
+    assert all(rows["label"].nunique() == 100 for rows in sets.values())
+
+
+def test_a_class_too_small_for_the_second_division_is_named():
+    rows = pd.concat([samples().query("label != 0"), samples().query("label == 0")[:3]])
+    with pytest.raises(ValueError, match=r"split\.validation is 0\.2: class 'ant' has 1 sample"):
+        split(rows, replace(CONFIG, test=0.7))
+
+
+@pytest.mark.parametrize(
+    ("stratified", "message"),
+    [
+        (True, r"of the 60 samples of the largest class .* above 0\.0084, or .*stratified false"),
+        (False, r"of the 120 samples of the training set it comes to none; .* above 0\.0042$"),
+    ],
+)
+def test_a_fraction_that_comes_to_no_sample_is_refused(stratified, message):
+    with pytest.raises(ValueError, match=r"by_fraction\.fraction is 0\.001: .*" + message):
+        chosen(by_fraction(0.001, stratified=stratified))
+
+
+def test_what_the_few_are_is_what_the_probe_of_few_learns_from():
+    from tasks import split as stage
+
+    assert stage.FEW == linear_probe.FEW

@@ -8,8 +8,11 @@
 
 where ``compare`` and ``alone`` see what every ``measure`` found, and every ``attack`` on the judged
 model. A name keeps its meaning in all tables, so two files may not give the same one. ``ABOUT``
-says how to read each name. A file with ``NEEDS_HEAD`` is passed over for a network without a linear
-head, and its metrics are absent.
+says how to read each name.
+
+What cannot be measured is absent, and ``absent`` names it: ``unmet(labels, forget_classes) ->
+{name: why}`` of a file says which values it leaves out because they need other samples than there
+are, and a file with ``NEEDS_HEAD`` is passed over for a network without a linear head.
 """
 
 from collections.abc import Mapping
@@ -159,8 +162,33 @@ def about() -> dict[str, About]:
     return dict(sorted(found.items(), key=lambda item: places.index(item[1].group)))
 
 
+def absent(
+    labels: Mapping[str, np.ndarray], forget_classes: tuple[int, ...], *, head: bool
+) -> dict[str, str]:
+    """Name -> why it cannot be measured of one model on samples of these labels.
+
+    labels: set name -> int array (n,), the sets as in ``Outputs``. head: whether the network has a
+    linear head.
+    """
+    found: dict[str, str] = {}
+    for module in _modules():
+        if hasattr(module, "NEEDS_HEAD") and not head:
+            found |= dict.fromkeys(module.ABOUT, "needs a network with a linear head")
+        elif hasattr(module, "unmet"):
+            found |= module.unmet(labels, forget_classes)
+    return {name: found[name] for name in about() if name in found}
+
+
+def by_reason(absent: Mapping[str, str]) -> list[str]:
+    """What ``absent`` found, a line per reason: "probe, probe_5: needs …"."""
+    names: dict[str, list[str]] = {}
+    for name, why in absent.items():
+        names.setdefault(why, []).append(name)
+    return [f"{', '.join(of)}: {why}" for why, of in names.items()]
+
+
 def measure(subject: Subject) -> Measured:
-    """Apply every metric and every attack of one model."""
+    """Apply every metric and every attack of one model, but for what is ``absent``."""
     values = dict(of_outputs(subject.outputs).values)
     for module in _modules(subject.outputs):
         if hasattr(module, "attack"):

@@ -4,6 +4,8 @@ FA: forget set. RA: retain set. TA: test set without the classes forgotten whole
 of these classes; absent when no class is forgotten whole. arXiv 2508.01620, section 4.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from imu.metrics import About, Outputs
@@ -18,6 +20,11 @@ ABOUT = {
         "outcome", "reference", "%", "accuracy on test samples, without the classes forgotten whole"
     ),
 }
+
+
+def unmet(labels: Mapping[str, np.ndarray], forget_classes: tuple[int, ...]) -> dict[str, str]:
+    """Name -> why it cannot be measured on samples of these labels."""
+    return {} if forget_classes else {"TFA": "needs a class that is forgotten whole"}
 
 
 def measure(outputs: Outputs) -> dict[str, float]:

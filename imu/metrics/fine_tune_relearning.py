@@ -28,6 +28,10 @@ Caution: the learning rate is absolute. A network whose layers are in another sc
 another pace though it answers alike; the probe and the prototypes do not depend on scale.
 """
 
+from collections.abc import Mapping
+
+import numpy as np
+
 from imu.metrics import About, Subject
 
 MAX_STEPS = 40
@@ -59,12 +63,23 @@ ABOUT = {
 }
 
 
-def attack(subject: Subject) -> dict[str, float]:
-    """{"relearn_steps", "relearn_samples", "relearn_auc"}.
+def unmet(labels: Mapping[str, np.ndarray], forget_classes: tuple[int, ...]) -> dict[str, str]:
+    """Name -> why it cannot be measured on samples of these labels."""
+    sizes = len(labels["forget"]), len(labels["retain"])
+    if sizes[0] < 2 or sizes[1] == 0:
+        why = "needs at least 2 forget samples and a retained one, got {} and {}".format(*sizes)
+    elif np.isin(labels["validation"], forget_classes).all():
+        why = "needs validation samples of classes that are not forgotten"
+    else:
+        return {}
+    return dict.fromkeys(ABOUT, why)
 
-    Raises ValueError when there are fewer than 2 forget samples, no retained sample, or no
-    validation sample of another class.
-    """
+
+def attack(subject: Subject) -> dict[str, float]:
+    """{"relearn_steps", "relearn_samples", "relearn_auc"}; nothing where they are ``unmet``."""
+    labels = {name: samples.targets.cpu().numpy() for name, samples in subject.samples.items()}
+    if unmet(labels, subject.outputs.forget_classes):
+        return {}
     from imu.metrics import _fine_tuning  # and torch, which needs not be there to read ABOUT
 
     return _fine_tuning.attack(subject)

@@ -18,6 +18,9 @@ it never saw almost as well, because a new class is often linear in features tha
 so few show which classes the features *keep apart*, and it is the more telling number.
 """
 
+import warnings
+from collections.abc import Mapping
+
 import numpy as np
 
 from imu.metrics import About, Outputs
@@ -44,19 +47,27 @@ ABOUT = {
 }
 
 
-def measure(outputs: Outputs) -> dict[str, float]:
-    """{"probe": %, "probe_5": %}.
+def unmet(labels: Mapping[str, np.ndarray], forget_classes: tuple[int, ...]) -> dict[str, str]:
+    """Name -> why it cannot be measured on samples of these labels."""
+    known, asked = set(labels["validation"].tolist()), set(labels["forget"].tolist())
+    if len(known) < 2:
+        why = f"needs validation samples of 2 or more labels, has {len(known)}"
+    elif unknown := asked - known:
+        why = f"needs validation samples of every forget label, has none of {len(unknown)}"
+    else:
+        return {}
+    return dict.fromkeys(ABOUT, why)
 
-    Raises ValueError when a label of the forget set has no validation sample, and when the
-    validation samples have one class only.
-    """
+
+def measure(outputs: Outputs) -> dict[str, float]:
+    """{"probe": %, "probe_5": %}; nothing where they are ``unmet``."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+    if unmet(outputs.labels, outputs.forget_classes):
+        return {}
     labels = outputs.labels["validation"]
-    if unknown := sorted(set(outputs.labels["forget"].tolist()) - set(labels.tolist())):
-        raise ValueError(f"the probe needs validation samples of every forget label, not {unknown}")
     scaler = StandardScaler().fit(outputs.features["validation"])
     width = np.sqrt(outputs.features["validation"].shape[1])
     known = scaler.transform(outputs.features["validation"]) / width  # (n, d)
@@ -67,7 +78,9 @@ def measure(outputs: Outputs) -> dict[str, float]:
         return float(100 * (classifier.predict(asked) == outputs.labels["forget"]).mean())
 
     # One thread: the sums are then the same on every machine, and these are too small to share.
-    with threadpool_limits(1):
+    with threadpool_limits(1), warnings.catch_warnings():
+        # Of many classes with few samples scikit-learn asks at each fit whether they are numbers.
+        warnings.filterwarnings("ignore", "The number of unique classes")
         few = [read(_few(labels, [outputs.seed, number])) for number in range(DRAWS)]
         return {"probe": read(np.arange(len(labels))), f"probe_{FEW}": float(np.mean(few))}
 

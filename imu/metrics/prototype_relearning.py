@@ -18,6 +18,8 @@ another scale leave the value as it is. It is defined where a class is forgotten
 samples take no part.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from imu.metrics import About, Outputs
@@ -38,27 +40,32 @@ ABOUT = {
 }
 
 
-def measure(outputs: Outputs) -> dict[str, float]:
-    """{"proto_1", "proto_5", "proto_10"}; nothing where no class is forgotten whole.
+def unmet(labels: Mapping[str, np.ndarray], forget_classes: tuple[int, ...]) -> dict[str, str]:
+    """Name -> why it cannot be measured on samples of these labels."""
+    if not forget_classes:
+        return dict.fromkeys(ABOUT, "needs a class that is forgotten whole")
+    if np.isin(labels["validation"], forget_classes).all():
+        return dict.fromkeys(ABOUT, "needs validation samples of a retained class")
+    fewest = min(int((labels["forget"] == c).sum()) for c in forget_classes)
+    return {
+        f"proto_{k}": f"needs {k + 1} forget samples of each forgotten class, got {fewest}"
+        for k in COUNTS
+        if k >= fewest
+    }
 
-    A k for which a forgotten class has fewer than k + 1 forget samples is left out. Raises
-    ValueError when that is so for k = 1, or when there is no validation sample of a retained class.
-    """
-    if not outputs.forget_classes:
+
+def measure(outputs: Outputs) -> dict[str, float]:
+    """{"proto_1", "proto_5", "proto_10"}, but for those that are ``unmet``."""
+    missing = unmet(outputs.labels, outputs.forget_classes)
+    if missing.keys() == ABOUT.keys():
         return {}
     labels = outputs.labels["forget"]
     rows = {c: np.flatnonzero(labels == c) for c in outputs.forget_classes}
-    fewest = min(rows, key=lambda c: len(rows[c]))
-    if len(rows[fewest]) < 2:
-        raise ValueError(
-            "prototype relearning needs at least 2 forget samples of a forgotten class, "
-            f"got {len(rows[fewest])} of class {fewest}"
-        )
     retained, features = _standardised(outputs)
     return {
         f"proto_{k}": _recovered(retained, features, rows, k, outputs.seed)
         for k in COUNTS
-        if k < len(rows[fewest])
+        if f"proto_{k}" not in missing
     }
 
 
@@ -68,8 +75,6 @@ def _standardised(outputs: Outputs) -> tuple[np.ndarray, np.ndarray]:
 
     labels = outputs.labels["validation"]
     kept = sorted(set(labels.tolist()) - set(outputs.forget_classes))
-    if not kept:
-        raise ValueError("prototype relearning needs validation samples of a retained class")
     scaler = StandardScaler().fit(outputs.features["validation"])
     known = scaler.transform(outputs.features["validation"])
     prototypes = np.stack([known[labels == c].mean(0) for c in kept])  # (retained, d)

@@ -246,6 +246,15 @@ def powerless(compared: Compared) -> bool:
     return nothing is not None and compared.verdict(nothing).outcome != "not forgotten"
 
 
+def blind(compared: Compared) -> list[str]:
+    """Tests of forgetting that the original model passes: they cannot show that another forgot."""
+    if compared.nothing is None:
+        return []
+    asked: tuple[verdict.Outcome, ...] = ("not forgotten", "masked only")
+    results = compared.verdict(compared.nothing).results
+    return [r.test.metric for r in results if r.test.outcome in asked and not r.failed]
+
+
 def mask_passes(compared: Compared) -> bool:
     """Whether hiding a class behind its logit passes as forgetting it."""
     if not compared.class_wise or compared.mask is None or powerless(compared):
@@ -289,6 +298,8 @@ def _finding(compared: Compared, model: str) -> Finding:
     elif found.outcome == "indistinguishable" and mask_passes(compared):
         words += ", which a mask on the logit passes too"
     decided = reasons(found, class_wise=compared.class_wise) + _failures(compared, model, found)
+    if found.outcome == "indistinguishable" and (names := blind(compared)):
+        decided.append(f"without power, as the original passes them: {', '.join(names)}")
     return Finding(model, kind, found.outcome, words, decided, answers)
 
 

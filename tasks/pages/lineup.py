@@ -11,6 +11,7 @@ from tasks.files.margins import read_margins
 from tasks.files.workspace import BASELINES, Workspace
 from tasks.pages import findings
 
+SETS = ("forget", "retain", "validation", "test")
 REFERENCE = "reference"  # the item of `retrain` that every model is compared with
 
 
@@ -93,6 +94,18 @@ def table(workspace: Workspace) -> pd.DataFrame:
             )
         lines.append({"model": row.model, "kind": row.kind} | values | _per_sample(workspace, row))
     return pd.DataFrame(lines, columns=["model", "kind", *columns])
+
+
+def absent(workspace: Workspace, results: pd.DataFrame) -> list[str]:
+    """What could be measured of no model, and why: a line per reason."""
+    labels = {name: workspace.read_manifest(name)["label"].to_numpy() for name in SETS}
+    classes = tuple(workspace.read_request()["forget_classes"])
+    reasons = metrics.absent(labels, classes, head=True)
+    headless = metrics.absent(labels, classes, head=False)
+    if results[[*headless]].isna().all(axis=None):
+        reasons = headless | reasons
+    unknown = {name: why for name, why in reasons.items() if results[name].isna().all()}
+    return metrics.by_reason(unknown)
 
 
 def compared(workspace: Workspace, results: pd.DataFrame) -> findings.Compared:

@@ -39,8 +39,12 @@ def page(
     compared: findings.Compared,
     found: list[findings.Finding],
     drawn: dict[str, bytes],
+    absent: list[str],
 ) -> str:
-    """HTML. drawn: from the function of that name. Raises ArtifactError for a missing input."""
+    """HTML. drawn: from the function of that name. absent: what was not measured, and why.
+
+    Raises ArtifactError for a missing input.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     results = compared.table.dropna(axis="columns", how="all")
@@ -66,6 +70,7 @@ def page(
         questions=list(findings.QUESTIONS),
         findings=found,
         groups=_groups(results),
+        absent=absent,
         classes=_by_class(workspace),
         figures={
             name: {"caption": caption, "png": base64.b64encode(drawn[name]).decode()}

@@ -78,8 +78,12 @@ def curve(table: "pd.DataFrame | None") -> dict[str, list[tuple[int, float]]]:
 
 def _split(workspace: Workspace, item: str) -> Record:
     manifests = {name: workspace.manifest(name) for name in SETS}
+    request = workspace.read_request()
     return Record(
-        metrics={f"n_{name}": float(len(workspace.read_manifest(name))) for name in manifests},
+        metrics={f"n_{name}": float(len(workspace.read_manifest(name))) for name in manifests}
+        | {f"requested/{name}": float(n) for name, n in request["requested"].items()}
+        | {"n_left_out": float(sum(request["left_out"].values()))}
+        | {"n_twins": float(len(request["twins"]))},
         files={"split": [*manifests.values(), workspace.request]},
         manifests=manifests,
     )

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from imu.datasets import ABOUT, LabelledImages, Source
+from imu.datasets.common.origin import fingerprint
 
 IMAGES = "images.npy"
 LABELS = "labels.npy"
@@ -71,6 +72,7 @@ def write(
         }
         if source is not None:
             about["source"] = {**asdict(source), "images": len(labels)}
+            about["fingerprint"] = fingerprint(Path(source.path))
         text = json.dumps(about, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         (temporary / ABOUT).write_text(text, encoding="utf-8")
 

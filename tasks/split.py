@@ -25,7 +25,8 @@ def run(workspace: Workspace, item: None) -> None:
     )
     requested = None
     if config.scenario == "ids":
-        requested = artifacts.read_table(workspace.root / config.by_ids.file, id="str")
+        file = params.require_inside(workspace.root, "split.by_ids.file", config.by_ids.file)
+        requested = artifacts.read_given(file, id="str")
     sets, whole = splitting.select(
         splitting.split(samples, config, data.published_test),
         config,

@@ -11,6 +11,7 @@ LIMIT ?= 1
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DO_NOT_TRACK := true
+export MLFLOW_PORT  # links name it
 # Bytecode is worth 10 s per run here, whatever the caller's shell says.
 unexport PYTHONDONTWRITEBYTECODE PYTHONPATH VIRTUAL_ENV
 
@@ -58,16 +59,25 @@ bench: setup
 	@python -m benchmarks.workers
 	@python -m benchmarks.verdict
 
-## make mlflow    MLflow's page on 127.0.0.1:5000
+## make mlflow    MLflow's page on 127.0.0.1:5000; where MLFLOW_TRACKING_PASSWORD is set,
+##                it asks for that and MLFLOW_TRACKING_USERNAME (admin)
 mlflow: setup
 	@echo "http://$(LISTEN):$(MLFLOW_PORT)/#/experiments/1/runs?workflowType=machine_learning"
-	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --host $(LISTEN) --port $(MLFLOW_PORT) \
-	  --workers 1 --backend-store-uri $(MLFLOW_STORE) \
-	  --artifacts-destination $(CURDIR)/mlflow/artifacts
+	@if [ -n "$$MLFLOW_TRACKING_PASSWORD" ]; then set -- --app-name basic-auth; \
+	  export MLFLOW_AUTH_CONFIG_PATH="$(CURDIR)/mlflow/basic_auth.ini" \
+	    MLFLOW_AUTH_ADMIN_USERNAME="$${MLFLOW_TRACKING_USERNAME:-admin}" \
+	    MLFLOW_AUTH_ADMIN_PASSWORD="$$MLFLOW_TRACKING_PASSWORD" \
+	    MLFLOW_FLASK_SERVER_SECRET_KEY="$$(python -c 'import secrets; print(secrets.token_hex())')"; fi; \
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false exec mlflow server --host $(LISTEN) --port $(MLFLOW_PORT) \
+	  --workers 1 --backend-store-uri "$(MLFLOW_STORE)" \
+	  --artifacts-destination "$(CURDIR)/mlflow/artifacts" "$$@"
 
-## make prefect   Prefect's server and page on 127.0.0.1:4200
+## make prefect   Prefect's server and page on 127.0.0.1:4200; where PREFECT_API_AUTH_STRING
+##                is set, USER:PASSWORD, it asks for that
 prefect: setup
-	@PREFECT_SERVER_API_PORT=$(PREFECT_PORT) prefect server start --host $(LISTEN) --port $(PREFECT_PORT)
+	@if [ -n "$$PREFECT_API_AUTH_STRING" ]; then \
+	  export PREFECT_SERVER_API_AUTH_STRING="$$PREFECT_API_AUTH_STRING"; fi; \
+	PREFECT_SERVER_API_PORT=$(PREFECT_PORT) exec prefect server start --host $(LISTEN) --port $(PREFECT_PORT)
 
 ## make deploy    deployments, work pools and automations, at the server PREFECT_API_URL
 deploy: setup
@@ -77,7 +87,7 @@ deploy: setup
 
 ## make worker    takes work of POOL (cpu or gpu) from the server PREFECT_API_URL, LIMIT jobs at a time
 worker: setup
-	@IMU_CLONE=$(CURDIR) prefect worker start --pool $(POOL) --type process --limit $(LIMIT) \
+	@IMU_CLONE="$(CURDIR)" prefect worker start --pool $(POOL) --type process --limit $(LIMIT) \
 	  --name "$$(hostname)-$(POOL)-$$$$"
 
 ## make data      write data/ where it is missing, and check it against data.dvc
@@ -107,4 +117,4 @@ setup: .venv/installed .prefect/ready .prefect/data
 
 ## make clean     remove results and databases; data/, DVC's cache and .venv stay
 clean:
-	rm -rf runs .prefect mlflow/mlflow.db mlflow/artifacts .pytest_cache .mypy_cache .ruff_cache
+	rm -rf runs .prefect mlflow/*.db mlflow/artifacts .pytest_cache .mypy_cache .ruff_cache

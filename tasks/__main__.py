@@ -79,7 +79,9 @@ def _run(arguments: list[str]) -> int:
         case [stage]:
             run_stage(workspace, stage, None)
         case [stage, item]:
-            run_stage(workspace, stage, item)
+            from tasks.files.params import item_of
+
+            run_stage(workspace, stage, item_of(item))
         case _:
             print(__doc__)
             return 2

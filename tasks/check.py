@@ -31,6 +31,7 @@ def everything(workspace: Workspace) -> None:
         raise ParameterError(
             f"{params.FILE}: unknown section {unknown[0]}; known are {', '.join(sorted(known))}"
         )
+    params.require_safe(root, params.read(root))
     for name, config in SECTIONS.items():
         params.load(root, name, config)
     params.load(root, "ensemble", ensemble.Config, without=("network",))
@@ -56,10 +57,9 @@ def everything(workspace: Workspace) -> None:
         )
     _require_seeds(root)
     for item in params.section(root, "unlearn"):
-        if not item.isidentifier() or item in params.section(root, "retrain"):
+        if item in params.section(root, "retrain"):
             raise ParameterError(
-                f"{params.FILE}: unlearn.{item}: a name must consist of letters, digits and "
-                "underscores, and not stand in retrain as well"
+                f"{params.FILE}: unlearn.{item}: a name must not stand in retrain as well"
             )
         _require_name(root, f"unlearn.{item}.method", "imu.unlearn")
         unlearn.configured(workspace, item)

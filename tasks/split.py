@@ -33,9 +33,9 @@ def run(workspace: Workspace, item: None) -> None:
         splitting.split(samples, config, data.classes, data.published_test),
         config,
         data.classes,
-        _listed(workspace, config.by_ids.file) if config.scenario == "ids" else None,
+        _listed(workspace, "by_ids.file", config.by_ids.file) if config.scenario == "ids" else None,
         data.attributes,
-        _listed(workspace, config.forgotten_before),
+        _listed(workspace, "forgotten_before", config.forgotten_before),
     )
     for name, rows in found.sets.items():
         artifacts.write_table(workspace.manifest(name), rows)
@@ -59,8 +59,10 @@ def run(workspace: Workspace, item: None) -> None:
     )
 
 
-def _listed(workspace: Workspace, file: str) -> pd.DataFrame:
-    return artifacts.read_table(workspace.root / file, id="str")
+def _listed(workspace: Workspace, name: str, file: str) -> pd.DataFrame:
+    """The table of ids in ``file``, which the parameter ``split.<name>`` gives."""
+    path = params.require_inside(workspace.root, f"split.{name}", file)
+    return artifacts.read_given(path, id="str")
 
 
 def _notes(

@@ -39,6 +39,25 @@ def test_text_that_looks_like_nothing_stays_text(tmp_path: Path) -> None:
     assert table["n"].tolist() == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b"id\n1\n2,3,4\n", "a.csv is not a readable CSV table: Error tokenizing data"),
+        ("a.csv", b"\xff\xfe\x00", "a.csv is not a readable CSV table: "),
+        ("a.csv", b"", "a.csv is not a readable CSV table: No columns to parse"),
+        ("a.parquet", b"id\n1\n", "a.parquet is not a readable parquet table: "),
+        ("a.csv", None, "a.csv is missing"),
+    ],
+)
+def test_nobody_is_told_to_delete_a_file_of_his_own(tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(ArtifactError) as refused:
+        artifacts.read_given(tmp_path / name, id="str")
+    assert message in str(refused.value)
+    assert not {"delete", "dvc"} & set(str(refused.value).replace("`", " ").split())
+
+
 def test_tensors_come_back(tmp_path):
     path = tmp_path / "deep" / "a.safetensors"
     view = torch.arange(6.0).view(3, 2).T.requires_grad_()  # not contiguous, with gradient

@@ -103,6 +103,7 @@ def test_all_parameters_are_checked_before_anything_runs(
         ("id\n", "names no id"),
         ("name\nx\n", "has no column 'id'"),
         ("id\n" + "".join(f"digits-{i:04d}\n" for i in range(1797)), "whole training set"),
+        ("id\n1\n2,3,4\n", "test.csv is not a readable CSV table: "),
         (None, "missing"),
     ],
 )

@@ -506,14 +506,20 @@ number = 3
 
 @pytest.fixture
 def factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file of the module ``theirs.nets``."""
+    """The file of the module ``theirs.nets``, which ``own/packages.py`` allows."""
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "packages.py").write_text('ALLOWED = ["theirs"]')
     (tmp_path / "theirs").mkdir()
     for name, code in (("nets", CODE), ("broken", "import no_such_package"), ("__init__", "")):
         (tmp_path / "theirs" / f"{name}.py").write_text(code)
     (tmp_path / "theirs" / "entry.py").write_text("from theirs.nets import network")
+    (tmp_path / "theirs" / "loose.py").write_text(
+        "import os\nfrom functools import partial\nfrom os import system\n"
+        "later = partial(partial(system))\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     yield tmp_path / "theirs" / "nets.py"
-    for name in [name for name in sys.modules if name.split(".")[0] == "theirs"]:
+    for name in [name for name in sys.modules if name.split(".")[0] in ("own", "theirs")]:
         del sys.modules[name]
 
 
@@ -569,6 +575,32 @@ def test_an_image_that_a_user_s_network_cannot_take_is_named():
         ValueError, match=r"cannot take an image of shape \(1, 9, 9\): RuntimeError"
     ):
         custom.build(of("nets:network", arguments={"width": 5}), (1, 9, 9), 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [
+        ("os:system", "os"),
+        ("this:s", "this"),
+        ("theirs_too.nets:network", "theirs_too.nets"),
+        ("torch.hub:load", "torch.hub"),
+        ("theirs.loose:system", "posix"),
+        ("theirs.loose:later", "posix"),
+    ],
+)
+def test_only_what_the_owner_allows_is_imported_and_called(factory, tmp_path, name, module):
+    said = rf"factory {name}: the module {module} is neither in own/ nor named in ALLOWED of"
+    touched = tmp_path / "touched"
+    evil = custom.Config(factory=name, arguments={"command": f"touch {touched}"})
+    for call in (custom.source_sha256, lambda config: custom.build(config, IMAGE, 4)):
+        with pytest.raises(ValueError, match=said):
+            call(evil)
+    assert not touched.exists()
+    assert not {"this", "theirs_too"} & sys.modules.keys()
+    (tmp_path / "own" / "packages.py").write_text("ALLOWED = []")
+    del sys.modules["own.packages"]
+    with pytest.raises(ValueError, match=r"allowed are own, imu\.models$"):
+        custom.build(of("nets:network", arguments={"width": 5}), IMAGE, 4)
 
 
 @pytest.mark.parametrize("factory", ["net", "a.b:", ":f", "a:b:c", "a..b:f", "a b:f", "a:f()", ""])

@@ -189,6 +189,10 @@ def test_stages_see_that_code_of_the_user_changed(ran: Path) -> None:
         ({"original": {"checkpoint": "/x/mine.pt"}}, "checkpoint must be a file in own/, got '/x"),
         ({"original": {"checkpoint": "own/../a.pt"}}, "checkpoint must be a file in own/, got"),
         ({"network": {"name": "custom", "factory": "elsewhere:flat"}}, "elsewhere.py must lie in"),
+        (
+            {"network": {"name": "custom", "factory": "os:system"}},
+            "the module os is neither in own/",
+        ),
         ({"network": {"name": "custom", "factory": "own.nowhere:flat"}}, "no module 'own.nowhere'"),
         ({"pixels": {"mean": [0.5]}}, "pixels: mean and std must be of one length"),
         ({"pixels": {"mean": [0.5], "std": [0]}}, "pixels: std must be > 0"),
@@ -202,11 +206,13 @@ def test_what_cannot_run_is_told_before_anything_runs(
     before = (ran / "params.yaml").read_text()
     try:
         (ran / "elsewhere.py").write_text(CODE)
+        (ran / "own" / "packages.py").write_text("ALLOWED = ['elsewhere']")
         replace_section(ran, changes)
         done = run("python", "-m", "tasks", "check", cwd=ran, check=False)
     finally:
         (ran / "params.yaml").write_text(before)
         (ran / "elsewhere.py").unlink()
+        (ran / "own" / "packages.py").unlink()
     assert done.returncode == 1
     assert message in done.stdout
     assert "Traceback" not in done.stdout

@@ -187,3 +187,58 @@ def test_no_two_networks_of_any_family_share_a_seed():
         for seed in ensemble.seeds_of(family, training_seed, members)
     ]
     assert len(set(taken)) == len(taken) == 6 * 3 * members
+
+
+RUN = "x$(touch touched)"  # by a shell
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"retrain": {RUN: {"seed_offset": 7}}}, f"retrain.{RUN}: a name must consist of letters"),
+        ({"retrain": {"": {"seed_offset": 7}}}, "retrain.: a name must consist of letters"),
+        ({"retrain": {"a/../b": {"seed_offset": 7}}}, "retrain.a/../b: a name must"),
+        ({"retrain": {"a\nb": {"seed_offset": 7}}}, "a name must consist of letters"),
+        ({"retrain": {"é": {"seed_offset": 7}}}, "retrain.é: a name must consist of letters"),
+        ({"retrain": {7: {"seed_offset": 7}}}, "retrain.7: a name must consist of letters"),
+        ({"retrain": [RUN]}, "retrain must be a mapping, got"),
+        ({"unlearn": {RUN: {"method": "imu", "sees": "forget"}}}, f"unlearn.{RUN}: a name must"),
+        ({"unlearn": {"a": {"method": "../x", "sees": "forget"}}}, "unlearn.a.method: a name must"),
+        ({"unlearn": {"a": {"method": "imu", "sees": "../x"}}}, "unlearn.a.sees: a name must"),
+        ({"ensemble.families": {RUN: {"manifest": "train"}}}, f"families.{RUN}: a name must"),
+        ({"ensemble.families": {"a": {"manifest": "../x"}}}, "families.a.manifest: a name must"),
+        ({"ensemble.judged": {RUN: {"method": "imu"}}}, f"ensemble.judged.{RUN}: a name must"),
+        ({"unlearn": {"a": "imu"}}, "unlearn.a must be a mapping, got 'imu'"),
+        ({"split.dataset": "../digits"}, "split.dataset: a name must consist of letters"),
+        ({"network": {"name": "a b"}}, "network.name: a name must consist of letters"),
+        ({"ensemble.network": {"name": RUN}}, "ensemble.network.name: a name must consist"),
+        ({"split.by_ids.file": "/etc/passwd"}, "split.by_ids.file must be a file in the workspace"),
+        (
+            {"split.by_ids.file": "requests/../../x.csv"},
+            "split.by_ids.file must be a file in the workspace",
+        ),
+        (
+            {"split.by_ids.file": "linked/passwd"},
+            "split.by_ids.file must be a file in the workspace",
+        ),
+        (
+            {"split.by_ids.file": "https://host/x.csv"},
+            "split.by_ids.file must be a file in the workspace",
+        ),
+    ],
+)
+def test_what_may_not_be_handed_to_dvc_is_refused(tmp_path, changes, message):
+    (tmp_path / "linked").symlink_to("/etc")
+    params.require_safe(tmp_path, SHIPPED)
+    with pytest.raises(params.ParameterError) as refused:
+        params.require_safe(tmp_path, params.changed(SHIPPED, changes))
+    assert message in str(refused.value)
+
+
+def test_a_file_of_the_workspace_is_taken_however_it_is_called(tmp_path):
+    (tmp_path / "requests").mkdir()
+    (tmp_path / "late.csv").symlink_to("requests/1.csv")
+    for file in ("requests/1.csv", "./late.csv", str(tmp_path / "requests" / "1.csv")):
+        assert params.require_inside(tmp_path, "x", file).resolve() == (
+            tmp_path / "requests" / "1.csv"
+        )

@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.exceptions import ParameterTypeError
 from pydantic import ValidationError
 
 from flows.pipeline import entries_of
+from flows.running import pools
 from flows.running.cells import Cell, CommitError, clean_commit, prepare
 from flows.running.requests import Method, Request
 from tasks.files import params
@@ -42,6 +44,8 @@ from tests.conftest import REPOSITORY, commit, make_workspace, run
             {"split.scenario": "subject", "split.by_subject.subjects": ["p1"]},
         ),
         ({"seed": 0}, {"seed": 0}),
+        ({"classes": ["3"]}, {"split.scenario": "class", "split.by_class.classes": ["3"]}),
+        ({"values": ["a"]}, {"split.scenario": "group", "split.by_group.values": ["a"]}),
     ],
 )
 def test_a_request_becomes_changes_of_parameters(
@@ -67,7 +71,7 @@ def test_what_does_not_fit_the_form_is_refused(fields: dict[str, Any], message: 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"classes": ["8"]}, "classes belongs to the scenario class, got the scenario None"),
+        ({"classes": ["8"], "fraction": 0.1}, "classes belongs to the scenario class, got .* None"),
         ({"scenario": "class", "fraction": 0.1}, "fraction belongs to the scenario fraction"),
         ({"seed": 1, "settings": {"seed": 2}}, "settings repeat seed"),
     ],
@@ -151,3 +155,30 @@ def test_a_cell_has_the_remotes_of_its_clone(tmp_path: Path) -> None:
     assert f"remote.near.url={tmp_path / 'store'}" in found
     assert {"remote.far.url=s3://bucket/path", "remote.far.profile=of #1"} <= set(found)
     assert "core.remote=near" in found
+
+
+def test_no_cell_is_laid_out_with_names_that_a_shell_would_run(tmp_path: Path) -> None:
+    run("git", "init", "-q", cwd=tmp_path)
+    (tmp_path / "params.yaml").write_text((REPOSITORY / "params.yaml").read_text())
+    changes = {"retrain": {"x$(touch touched)": {"seed_offset": 7}}}
+    cell = Cell(name="x", changes=changes)
+    with pytest.raises(params.ParameterError, match=r"retrain\.x\$\(touch touched\): a name must"):
+        prepare(tmp_path, cell)
+    assert not (cell.folder(tmp_path) / "params.yaml").exists()
+
+
+@pytest.mark.parametrize("commit", ["HEAD", "--output=x", "", "0" * 39, f"{'0' * 40}\n"])
+def test_a_worker_takes_commits_alone(commit: str) -> None:
+    given = {"stage": "train", "title": "x", "commit": "0" * 40}
+    pools.run_stage.validate_parameters(given)
+    with pytest.raises(ParameterTypeError):
+        pools.run_stage.validate_parameters(given | {"commit": commit})
+
+
+@pytest.mark.parametrize("stage", ["--cwd=/tmp", "unlearn@none", ""])
+def test_a_worker_takes_stages_alone(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pools, "get_run_logger", lambda: None)
+    monkeypatch.setattr(pools, "prepare", lambda root, cell: REPOSITORY)
+    monkeypatch.setattr(pools, "Children", pytest.fail)
+    with pytest.raises(params.ParameterError, match=f"stage must be one of split, .*got '{stage}'"):
+        pools.run_stage.fn(stage=stage, title="x", commit="0" * 40)

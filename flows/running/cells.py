@@ -47,7 +47,8 @@ def prepare(root: Path, cell: Cell) -> Path:
     """Lay out the cell's workspace: code, changed parameters, the clone's DVC cache and remotes.
 
     Outputs of an earlier try stay; DVC decides what of them still holds. Raises CommitError when
-    the commit is not to be had, and ParameterError for a change of what is not there.
+    the commit is not to be had, and ParameterError for a change of what is not there, or to what
+    DVC may not be handed.
     """
     folder = cell.folder(root)
     folder.mkdir(parents=True, exist_ok=True)
@@ -56,7 +57,9 @@ def prepare(root: Path, cell: Cell) -> Path:
         for name, content in _committed(root, cell.commit) if cell.commit else _present(root):
             names.add(name)
             if name == params.FILE:
-                content = _dumped(params.changed(YAML(typ="safe").load(content), cell.changes))
+                parameters = params.changed(YAML(typ="safe").load(content), cell.changes)
+                params.require_safe(folder, parameters)  # before DVC sees them
+                content = _dumped(parameters)
             elif not name.startswith(NEEDED):
                 continue
             if not (folder / name).is_file() or (folder / name).read_bytes() != content:

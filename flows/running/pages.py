@@ -1,6 +1,7 @@
 """What a run leaves on its page in Prefect: links to MLflow, stages and verdicts as tables."""
 
 import json
+import os
 from pathlib import Path
 
 from prefect.artifacts import create_link_artifact, create_table_artifact
@@ -12,7 +13,6 @@ from tasks.files.workspace import BASELINES
 from tasks.tracking.tracker import Page
 
 UNWANTED = "imu.verdict.unwanted"  # the event that automations wait for
-MLFLOW_PAGE = "http://127.0.0.1:5000"  # where `make mlflow` listens
 
 
 def leave(folder: Path, outcomes: dict[str, str], page: Page, *, whole: bool, wanted: str) -> None:
@@ -76,5 +76,6 @@ def _methods(folder: Path) -> list[str]:
 
 def mlflow_link(page: Page, path: str = "") -> str:
     """Address of a path in MLflow's page; "" for that of the run."""
-    base = page.uri if page.uri.startswith("http") else MLFLOW_PAGE
+    here = f"http://127.0.0.1:{os.environ.get('MLFLOW_PORT', '5000')}"  # of `make mlflow`
+    base = page.uri if page.uri.startswith("http") else here
     return base.rstrip("/") + (path or page.link)

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 import httpx
@@ -20,9 +20,11 @@ from prefect.client.schemas.objects import FlowRun, State, WorkerStatus
 from prefect.deployments import run_deployment
 from prefect.exceptions import Abort, ObjectNotFound
 from prefect.states import Cancelling
+from pydantic import Field
 
 from flows.running.cells import Cell, prepare
 from flows.running.children import ChildError, Children
+from tasks.files.params import ParameterError
 from tasks.graph.stages import Stage, stages, wanted
 
 T = TypeVar("T")
@@ -165,7 +167,7 @@ def _patiently(ask: Callable[[], T], closed: threading.Event) -> T:
 def run_stage(
     stage: str,
     title: str,
-    commit: str,
+    commit: Annotated[str, Field(pattern="^[0-9a-f]{40}$")],
     changes: dict[str, Any] | None = None,
     force: bool = False,
 ) -> None:
@@ -178,15 +180,19 @@ def run_stage(
         changes: parameters that differ from params.yaml, by dotted path.
         force: compute it even if nothing changed.
 
-    Runs in a cell of the current folder, which is a clone of the repository.
+    Runs in a cell of the current folder, which is a clone of the repository. Whoever reaches the
+    server may have sent it: nothing of it becomes a command, a path elsewhere or a setting of
+    other programs.
     """
     log, root = get_run_logger(), Path.cwd()
     folder = prepare(root, Cell(name=stage, changes=changes or {}, commit=commit))
+    if stage not in (graph := stages(folder)):
+        raise ParameterError(f"stage must be one of {', '.join(graph)}, got {stage!r}")
     children = Children(folder)
     repro = ["repro", "--pull"]
     try:
         if force:
-            if before := sorted(stages(folder)[stage].needs):
+            if before := sorted(graph[stage].needs):
                 children.dvc([*repro, *before], log.info)
             children.dvc([*repro, "--force", "--single-item", stage], log.info)
         else:

@@ -32,7 +32,8 @@ class Request(BaseModel):
         description="of the original model, its retrained references and the methods",
     )
     scenario: Literal["class", "fraction", "ids", "group", "subject"] | None = Field(
-        default=None, description="which kind of forget set; its own fields are below"
+        default=None,
+        description="which kind of forget set; empty: the kind whose field is filled in below",
     )
     classes: list[str] = Field(
         default=[], description="class: names of the classes to forget whole"
@@ -60,7 +61,7 @@ class Request(BaseModel):
         """
         for scenario, fields in FIELDS.items():
             for name in fields:
-                if getattr(self, name) and scenario != self.scenario:
+                if getattr(self, name) and scenario != self._chosen():
                     raise ParameterError(
                         f"{name} belongs to the scenario {scenario}, got the scenario "
                         f"{self.scenario}: set scenario to {scenario!r}"
@@ -69,8 +70,13 @@ class Request(BaseModel):
             raise ParameterError(f"settings repeat {twice[0]}, which has a field of its own here")
         return self._named() | self.settings
 
+    def _chosen(self) -> str | None:
+        """The scenario; where none is set, the only one of which a field is filled in."""
+        filled = [of for of, fields in FIELDS.items() if any(getattr(self, f) for f in fields)]
+        return self.scenario or (filled[0] if len(filled) == 1 else None)
+
     def _named(self) -> dict[str, Any]:
-        found = {"seed": self.seed, "split.scenario": self.scenario} | {
+        found = {"seed": self.seed, "split.scenario": self._chosen()} | {
             f"split.by_{scenario}.{name}": getattr(self, name)
             for scenario, fields in FIELDS.items()
             for name in fields

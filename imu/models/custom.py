@@ -1,9 +1,12 @@
 """A network of the user: any function, or class, that returns an ``nn.Module``.
 
 The module that holds it must be importable: in the current folder when a stage runs, or installed.
+A factory is called by its name, and names come from parameters and from stored models: it must lie
+in the package ``own``, or in one that ``own/packages.py`` allows. Nothing else is imported.
 Weights fit the code that made them, so whoever stores weights stores ``source_sha256`` beside them.
 """
 
+import functools
 import hashlib
 import importlib
 import inspect
@@ -19,6 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from imu.models import evaluating, find_head
+
+OWN = "own"  # package of the user's code
+PACKAGES = "own.packages"  # its ALLOWED: names of other modules that factories may come from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +48,10 @@ class Config:
 def build(config: Config, image: tuple[int, int, int], classes: int) -> nn.Module:
     """What the factory returns, for images (n, channels, height, width), its head found.
 
-    Raises ValueError when there is no such factory, it does not take the arguments or does not
-    return an ``nn.Module``, when the network cannot take an image or does not give (1, classes)
-    for it, or when ``config.head`` is not its head. A network without a head is built.
+    Raises ValueError when the factory is not ``allowed``, there is none, it does not take the
+    arguments or does not return an ``nn.Module``, when the network cannot take an image or does
+    not give (1, classes) for it, or when ``config.head`` is not its head. A network without a head
+    is built.
     """
     _, function = _factory(config)
     try:
@@ -71,7 +78,7 @@ def source_sha256(config: Config) -> str:
 def source_file(config: Config) -> Path:
     """The file that defines the factory.
 
-    Raises ValueError when there is no such factory, or no source of it.
+    Raises ValueError when there is no such factory, no source of it, or it is not ``allowed``.
     """
     module, function = _factory(config)
     try:
@@ -83,8 +90,28 @@ def source_file(config: Config) -> Path:
     return Path(file)
 
 
+def allowed() -> tuple[str, ...]:
+    """Modules that factories may come from, with all below them; ``PACKAGES`` can name more."""
+    try:
+        named = importlib.import_module(PACKAGES).ALLOWED
+    except ModuleNotFoundError as error:
+        if error.name not in (OWN, PACKAGES):
+            raise
+        named = ()
+    return (OWN, "imu.models", *named)
+
+
+def _require_allowed(factory: str, module: str) -> None:
+    if not any(f"{module}.".startswith(f"{name}.") for name in allowed()):
+        raise ValueError(
+            f"factory {factory}: the module {module} is neither in {OWN}/ nor named in ALLOWED of "
+            f"{OWN}/packages.py; allowed are {', '.join(allowed())}"
+        )
+
+
 def _factory(config: Config) -> tuple[ModuleType, Callable[..., Any]]:
     name, _, attribute = config.factory.partition(":")
+    _require_allowed(config.factory, name)
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -97,6 +124,11 @@ def _factory(config: Config) -> tuple[ModuleType, Callable[..., Any]]:
     function = getattr(module, attribute, None)
     if not callable(function):
         raise ValueError(f"{config.factory}: {module.__file__} has no function {attribute!r}")
+    # What a module merely imported, such as os.system, is not its own.
+    made: Any = function
+    while isinstance(made, functools.partial):
+        made = made.func
+    _require_allowed(config.factory, inspect.unwrap(made).__module__)
     return module, function
 
 

@@ -79,21 +79,36 @@ def write_table(path: Path, table: "pd.DataFrame") -> None:
 
 
 def read_table(path: Path, **types: str) -> "pd.DataFrame":
-    """A CSV or parquet table; ``types`` fixes the type of CSV columns.
+    """A CSV or parquet table of ours; ``types`` fixes the type of CSV columns.
 
     Text stays as it is: an id may be "NA", and an empty one is "".
     """
-    import pandas as pd
-
     require(path)
     try:
-        if path.suffix == ".parquet":
-            return pd.read_parquet(path)
-        numbers = [name for name in pd.read_csv(path, nrows=0) if types.get(name) != "str"]
-        absent = {name: ["", "nan", "NaN"] for name in numbers}
-        return pd.read_csv(path, dtype=types or None, keep_default_na=False, na_values=absent)
+        return _table(path, types)
     except (ValueError, OSError) as error:
         raise ArtifactError(_damaged(path, error)) from error
+
+
+def read_given(path: Path, **types: str) -> "pd.DataFrame":
+    """The same of a table that the user brought: it is not ours to restore."""
+    if not path.is_file():
+        raise ArtifactError(f"{path} is missing")
+    try:
+        return _table(path, types)
+    except (ValueError, OSError) as error:
+        kind = "parquet" if path.suffix == ".parquet" else "CSV"
+        raise ArtifactError(f"{path} is not a readable {kind} table: {error}") from error
+
+
+def _table(path: Path, types: dict[str, str]) -> "pd.DataFrame":
+    import pandas as pd
+
+    if path.suffix == ".parquet":
+        return pd.read_parquet(path)
+    numbers = [name for name in pd.read_csv(path, nrows=0) if types.get(name) != "str"]
+    absent = {name: ["", "nan", "NaN"] for name in numbers}
+    return pd.read_csv(path, dtype=types or None, keep_default_na=False, na_values=absent)
 
 
 def write_tensors(path: Path, tensors: dict[str, "Tensor"], about: dict[str, Any]) -> None:

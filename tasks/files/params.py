@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -16,6 +17,14 @@ from ruamel.yaml.error import YAMLError
 
 FILE = "params.yaml"
 REPLACED = ("network", "retrain", "unlearn")  # sections whose keys depend on what they name
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# Sections whose entries are stages, and what of an entry is part of a path.
+ENTRIES: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("retrain",): (),
+    ("unlearn",): ("method", "sees"),
+    ("ensemble", "families"): ("manifest",),
+    ("ensemble", "judged"): ("method",),
+}
 T = TypeVar("T")
 
 
@@ -106,6 +115,71 @@ def changed(content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
             )
         section[last] = value
     return content
+
+
+def require_safe(root: Path, content: dict[str, Any]) -> None:
+    """Refuse a whole ``params.yaml`` that may not be handed to DVC for the workspace ``root``.
+
+    What ``dvc.yaml`` puts into names and paths are identifiers, and files lie in the workspace.
+    Raises ParameterError.
+    """
+
+    def mapping(*path: str) -> dict[str, Any]:
+        found: Any = content
+        for part in path:
+            found = found.get(part) if isinstance(found, dict) else None
+        if not isinstance(found, dict):
+            raise ParameterError(f"{FILE}: {'.'.join(path)} must be a mapping, got {found!r}")
+        return found
+
+    fields: list[tuple[tuple[str, ...], str]] = [
+        (("split",), "dataset"),
+        (("network",), "name"),
+        (("ensemble", "network"), "name"),
+    ]
+    named: dict[str, object] = {}
+    for entries, keys in ENTRIES.items():
+        for item in mapping(*entries):
+            named[".".join(map(str, (*entries, item)))] = item
+            fields += [((*entries, item), key) for key in keys]
+    for path, key in fields:
+        if key in (of := mapping(*path)):  # DVC names what is missing
+            named[".".join(map(str, (*path, key)))] = of[key]
+    for where, name in named.items():
+        require_name(f"{FILE}: {where}", name)
+    require_inside(root, "split.by_ids.file", mapping("split", "by_ids").get("file"))
+    require_inside(root, "split.forgotten_before", mapping("split").get("forgotten_before"))
+
+
+def require_name(where: str, name: object) -> None:
+    """Raises ParameterError unless ``name`` can stand in a path and on a command line."""
+    if not (isinstance(name, str) and NAME.fullmatch(name)):
+        raise ParameterError(
+            f"{where}: a name must consist of letters, digits and underscores, got {name!r}"
+        )
+
+
+def item_of(word: str) -> str:
+    """The item that a command names: "unlearn/evaluate@imu" and "unlearn/imu" are "unlearn/imu".
+
+    Raises ParameterError unless it consists of names.
+    """
+    *kind, name = word.split("/")
+    parts = [*kind, name.partition("@")[2] or name]
+    for part in parts:
+        require_name(f"the item {word!r}", part)
+    return "/".join(parts)
+
+
+def require_inside(root: Path, where: str, file: object) -> Path:
+    """``file`` of the workspace ``root``.
+
+    Raises ParameterError for an address and where it lies elsewhere, links followed.
+    """
+    path = root / str(file)
+    if "://" in str(file) or not path.resolve().is_relative_to(root.resolve()):
+        raise ParameterError(f"{FILE}: {where} must be a file in the workspace, got {file!r}")
+    return path
 
 
 def title(parameters: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from tasks.files import artifacts
+from tasks.files.params import item_of
 
 FILE = "dvc.lock"
 PATIENCE = 10.0  # seconds that DVC may take to write it: it writes in place
@@ -82,6 +83,15 @@ def not_reproduced(before: Mapping[str, Locked], after: Mapping[str, Locked]) ->
     ]
 
 
+def called(name: str, command: str) -> tuple[str, str | None]:
+    """Stage and item of ``exec python -m tasks STAGE [ITEM]``, the command of the stage ``name``.
+
+    Raises ParameterError where the item is not one.
+    """
+    words = command.replace('"', "").replace("$DVC_STAGE", name).split()
+    return words[4], item_of(words[5]) if len(words) > 5 else None
+
+
 def joint_key(keys: Mapping[str, str]) -> str:
     """One key for several stages: equal if and only if the keys of all of them are."""
     return hashlib.sha256(json.dumps(dict(keys), sort_keys=True).encode()).hexdigest()
@@ -110,7 +120,7 @@ def _read_with(root: Path, names: Collection[str]) -> bytes:
 def _parsed(content: bytes) -> dict[str, Locked]:
     try:
         stages = YAML(typ="safe").load(content)["stages"]
-        return {name: _locked(stage) for name, stage in stages.items()}
+        return {name: _locked(name, stage) for name, stage in stages.items()}
     except (YAMLError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise LockError(
             f"{FILE} is torn, as a kill or a full disk may leave it ({type(error).__name__}): "
@@ -122,7 +132,7 @@ def _copy(root: Path) -> Path:
     return root / ".dvc" / "tmp" / f"{FILE}.whole"
 
 
-def _locked(stage: dict[str, Any]) -> Locked:
+def _locked(name: str, stage: dict[str, Any]) -> Locked:
     def hashes(files: Iterable[dict[str, Any]]) -> dict[str, str]:
         return {file["path"]: file["md5"] for file in files}
 
@@ -132,5 +142,4 @@ def _locked(stage: dict[str, Any]) -> Locked:
         "params": stage.get("params", {}),
     }
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    name, *item = stage["cmd"].removeprefix("exec python -m tasks ").split()
-    return Locked(name, item[0] if item else None, key, hashes(stage.get("outs", [])))
+    return Locked(*called(name, stage["cmd"]), key, hashes(stage.get("outs", [])))

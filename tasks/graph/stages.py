@@ -74,7 +74,7 @@ def _stage(stage: "PipelineStage", needs: frozenset[str]) -> Stage:
         raise ParameterError(
             f"dvc.yaml: {stage.name}: meta.pool must be cpu, gpu or cuda, got {asked!r}"
         )
-    return Stage(words[4], words[5] if len(words) == 6 else None, needs, POOLS[asked])
+    return Stage(*lock.called(stage.name, stage.cmd), needs, POOLS[asked])
 
 
 def wanted(graph: dict[str, Stage], targets: Collection[str]) -> dict[str, Stage]:

@@ -16,6 +16,7 @@ from tasks.files import artifacts
 from tasks.files.params import flattened, section
 from tasks.files.workspace import Workspace
 from tasks.tracking.record import Record
+from tasks.tracking.serving import pack
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +28,6 @@ SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
-SERVING = "tasks.tracking.serving"
 
 
 class TrackingError(RuntimeError):
@@ -203,10 +203,10 @@ class Store:
                 Schema([TensorSpec(np.dtype("uint8"), (-1, *about["image"]))]),
                 Schema([TensorSpec(np.dtype("float32"), (-1, len(about["classes"])))]),
             ),
-            flavors={"python_function": {"loader_module": SERVING, "data": path.name}},
         )
         self.client.log_model_artifact(model.model_id, str(path))
         with tempfile.TemporaryDirectory() as folder:
+            description.flavors = pack(Path(folder), self.workspace.root, about, path.name)
             description.save(f"{folder}/MLmodel")
             artifacts.write_json(Path(folder, "model.json"), about)
             self.client.log_model_artifacts(model.model_id, folder)

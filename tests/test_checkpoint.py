@@ -3,7 +3,6 @@
 import json
 import pickle
 from collections import OrderedDict
-from pathlib import Path
 
 import pytest
 import torch

@@ -153,7 +153,12 @@ def test_a_silent_server_does_not_hold_up_the_download_for_ever(tmp_path, monkey
 
 @pytest.mark.parametrize(
     ("fields", "message"),
-    [({"size": 7}, "size must be >= 8, got 7"), ({"path": ""}, "path must name a folder")],
+    [
+        ({"size": 7}, "size must be >= 8, got 7"),
+        ({"path": ""}, "path must name a folder"),
+        ({"resize": 31}, r"resize must be 0, or >= size \(32\) where fit is 'crop', got 31 with"),
+        ({"resize": 40, "fit": "stretch"}, "got 40 with 'stretch'"),
+    ],
 )
 def test_sources_out_of_range_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):

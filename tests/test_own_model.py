@@ -144,7 +144,7 @@ def test_data_made_from_elsewhere_are_not_split(ran: Path) -> None:
     finally:
         (ran / "params.yaml").write_text(before)
     assert done.returncode == 1
-    assert "was made from data.path images.csv with data.size 8" in done.stdout
+    assert "was made from data.size 8, but params.yaml has data.size 16" in done.stdout
 
 
 def test_pixels_are_normalised_as_the_weights_expect(ran: Path) -> None:

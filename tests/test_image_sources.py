@@ -327,9 +327,17 @@ def test_training_images_come_first(tmp_path):
     assert data.published_test.tolist() == [False, False, True, True]
 
 
-@pytest.mark.parametrize("name", ["val", "valid", "validation", "dev"])
-def test_a_validation_part_is_kept(name, tmp_path):
-    paths = [f"{part}/{c}/1.png" for part in ("train", name, "test") for c in ("ant", "bee")]
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train", "val", "test"),
+        ("Train", "valid", "Test"),
+        ("training", "validation", "testing"),
+        ("train", "dev", "test"),
+    ],
+)
+def test_a_validation_part_is_kept(names, tmp_path):
+    paths = [f"{part}/{c}/1.png" for part in names for c in ("ant", "bee")]
     data = packed(image_folder, folder_of(tmp_path / "s", *paths[::-1]), tmp_path / "a")
     assert data.ids.tolist() == paths
     assert data.classes == ("ant", "bee")
@@ -376,7 +384,11 @@ def test_test_and_train_can_be_classes(paths, tmp_path):
         ),
         (
             [f"{part}/{c}/a.png" for part in ("train", "val", "dev") for c in ("ant", "bee")],
-            "{root} has the folders 'dev', 'train', 'val': only one of them may be the validation",
+            "{root} has the parts 'dev', 'train', 'val': there must be one of training, and at",
+        ),
+        (
+            [f"{part}/{c}/a.png" for part in ("test", "val") for c in ("ant", "bee")],
+            "{root} has the parts 'test', 'val': there must be one of training",
         ),
         (
             ["train/ant/a.png", "train/bee/a.png", "test/ant/a.png", "test/cat/a.png"],
@@ -448,7 +460,7 @@ def test_ids_subjects_and_parts_follow_their_images(tmp_path):
 
 
 def test_a_table_can_have_a_validation_part(tmp_path):
-    text = "path,label,part\na.png,x,test\nb.png,y,dev\nc.png,x, train\n"
+    text = "path,label,part\na.png,x,test\nb.png,y,dev\nc.png,x, Train\n"
     data = packed(image_table, table_of(tmp_path / "s", text), tmp_path / "a")
     assert data.ids.tolist() == ["c.png", "b.png", "a.png"]
     assert data.published_validation.tolist() == [False, True, False]
@@ -484,7 +496,7 @@ def test_parquet_gives_the_same_as_csv(tmp_path):
         ("path,label,part\na.png,x,\n", "{table}, line 2: part is missing"),
         (
             "path,label,part\na.png,x,train\nb.png,y,eval\n",
-            "{table}, line 3: part must be one of train, test, val, valid, .*, got 'eval'",
+            "{table}, line 3: part must be one of train, training, val, .*, got 'eval'",
         ),
         (
             "path,label,id\na.png,x,1\nb.png,y,2\nc.png,x,1\n",

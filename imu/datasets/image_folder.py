@@ -1,8 +1,8 @@
 """Any folder of images: ``<class>/**/<image>``, the layout of torchvision's ``ImageFolder``.
 
-Or ``train/<class>/**/<image>`` beside ``test`` or ``val`` (``valid``, ``validation``, ``dev``), or
-both, of the same form: what was set apart by the authors. What is hidden is passed over, and, with
-a note, files that are no images.
+Or ``train/<class>/**/<image>`` beside ``test`` or ``val``, or both, of the same form: what was set
+apart by the authors (``NAMED_PARTS``: how else they may be called). What is hidden is passed over,
+and, with a note, files that are no images.
 """
 
 import os
@@ -31,7 +31,7 @@ def write(folder: Path, source: Source) -> None:
         raise FileNotFoundError(f"there is no folder {root} to take images from")
     listed = list(_listed(root))
     notes = Counter(
-        f"files passed over, {path.suffix.lower() or 'without a suffix'}"
+        f"files passed over, {ascii(path.suffix.lower())[1:-1] or 'without a suffix'}"
         for path in set(_files_below(root)) - {image.path for image in listed}
     )
     given = {text for image in listed for text in image.path.relative_to(root).parts}
@@ -64,22 +64,26 @@ def _listed(root: Path) -> Iterator[listing.Listed]:
 
 def _parts(root: Path) -> dict[Path, str]:
     """Folder -> part, training part first; ``root`` alone where there are none."""
-    meant = listing.NAMED_PARTS
-    found = [name for name in _folders(root) if name in meant and _folders(root / name)]
-    if "train" not in found or len(found) == 1:
+    meant = {
+        name: listing.NAMED_PARTS[name.lower()]
+        for name in _folders(root)
+        if name.lower() in listing.NAMED_PARTS and _folders(root / name)
+    }
+    if len(meant) < 2:
         return {root: "train"}
-    if more := [name for name in _folders(root) if name not in found]:
+    names = ", ".join(map(repr, meant))
+    if more := sorted(set(_folders(root)) - meant.keys()):
         raise ValueError(
-            f"{root} has the parts {', '.join(map(repr, found))}, and {more[0]!r} beside them, "
-            "which is none: move it elsewhere"
+            f"{root} has the parts {names}, and {more[0]!r} beside them, which is none: move it "
+            "elsewhere"
         )
-    if len({meant[name] for name in found}) < len(found):
+    parts = sorted(meant.values(), key=listing.PARTS.index)
+    if "train" not in parts or len(set(parts)) < len(parts):
         raise ValueError(
-            f"{root} has the folders {', '.join(map(repr, found))}: only one of them may be the "
-            "validation part"
+            f"{root} has the parts {names}: there must be one of training, and at most one each of "
+            "validation and test"
         )
-    found.sort(key=lambda name: listing.PARTS.index(meant[name]))
-    return {root / name: meant[name] for name in found}
+    return {root / name: meant[name] for name in sorted(meant, key=lambda n: parts.index(meant[n]))}
 
 
 def _classes(place: Path) -> dict[str, list[Path]]:

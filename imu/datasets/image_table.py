@@ -2,8 +2,8 @@
 
 Columns: ``path``, relative to the table's folder or absolute; ``label``, the name of the class;
 and, each if wanted, ``id`` (the path where there is none); ``subject``, whom or what the image
-shows, kept as an attribute; ``part``: ``train``, or what the authors set apart, ``test`` and
-``val`` (``valid``, ``validation``, ``dev``). Other columns are passed over.
+shows, kept as an attribute; ``part``: ``train``, or what the authors set apart, ``val`` and
+``test`` (``NAMED_PARTS``: how else they may be called). Other columns are passed over.
 """
 
 import csv
@@ -69,7 +69,7 @@ def _checked(row: Row, folder: Path, notes: Counter[str]) -> listing.Listed:
     for name, value in kept.items():
         if not value:
             raise ValueError(f"{row.where}: {name} is missing")
-    if (part := kept.get("part", "train")) not in listing.NAMED_PARTS:
+    if (part := kept.get("part", "train").lower()) not in listing.NAMED_PARTS:
         raise ValueError(
             f"{row.where}: part must be one of {', '.join(listing.NAMED_PARTS)}, got {part!r}"
         )

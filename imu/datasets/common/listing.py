@@ -13,9 +13,9 @@ from imu.datasets.common import decoding, packed
 
 PARTS = ("train", "validation", "test")
 NAMED_PARTS = {  # what a part may be called
-    "train": "train",
-    "test": "test",
+    **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
 }
 AS_TEST = "validation images, set apart for testing as there is no test part"
 RENAMED = "names brought to one form (Unicode NFC, no spaces at the ends)"

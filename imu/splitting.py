@@ -10,6 +10,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from imu.datasets import alike
+
 SHOWN = 30  # choices that an error lists
 
 
@@ -51,7 +53,8 @@ class Config:
     seed: int = 0
     used: float = 1.0  # share of every class that is used at all, in (0, 1]
     validation: float = 0.15  # share of the used samples, in (0, 1)
-    validation_from: Literal["train", "test"] = "train"  # test: of the published test samples
+    # test: of the published test samples; published: those set apart for validation, all of them
+    validation_from: Literal["train", "test", "published"] = "train"
     test: float | Literal["published"] = 0.25  # likewise; or those that its authors set apart
     scenario: Literal["class", "fraction", "ids", "group", "subject"] = "class"
     by_class: ClassRequest = ClassRequest()
@@ -67,9 +70,10 @@ class Config:
             raise ValueError(f"validation must be in (0, 1), got {self.validation}")
         if self.test == "published":
             return
-        if self.validation_from == "test":
+        if self.validation_from != "train":
             raise ValueError(
-                f"validation_from can be 'test' only where test is 'published', got {self.test}"
+                f"validation_from can be {self.validation_from!r} only where test is 'published', "
+                f"got {self.test}"
             )
         if not 0 < self.test < 1:
             raise ValueError(f"test must be in (0, 1) or 'published', got {self.test}")
@@ -78,12 +82,16 @@ class Config:
 
 
 def split(
-    samples: pd.DataFrame, config: Config, published_test: np.ndarray | None = None
+    samples: pd.DataFrame,
+    config: Config,
+    published_test: np.ndarray | None = None,
+    published_validation: np.ndarray | None = None,
 ) -> dict[str, pd.DataFrame]:
     """Stratified train, validation and test sets of ``samples`` (columns id, index, label).
 
-    published_test: (n,) bool by row of ``samples``, which ``config.test`` may ask for. Raises
-    ValueError when there is none, and when a class has too few samples.
+    published_test, published_validation: (n,) bool by row of ``samples``, which ``config.test`` and
+    ``config.validation_from`` may ask for. Raises ValueError when there is none, when validation
+    samples are published but not asked for, and when a class has too few samples.
     """
     from sklearn.model_selection import train_test_split
 
@@ -98,20 +106,26 @@ def split(
             f"split.test is 'published', but {config.dataset} has no samples set apart for "
             "testing: give a share in (0, 1)"
         )
-    published = np.zeros(len(samples), bool) if published_test is None else published_test
+    if config.test == "published":
+        _require_validation(config, published_validation)
+    none = np.zeros(len(samples), bool)
+    published = none if published_test is None else published_test
+    held = none if published_validation is None else published_validation
     if config.used < 1:
         kept = _drawn(
-            samples["label"].to_numpy() * 2 + published,
+            samples["label"].to_numpy() * 3 + published + 2 * held,
             FractionRequest(fraction=config.used, seed=config.seed),
         )
-        samples, published = samples[kept], published[kept]
+        samples, published, held = samples[kept], published[kept], held[kept]
     counts = samples["label"].value_counts()
     if counts.min() < 3:
         raise ValueError(
             f"class {counts.idxmin()} has {counts.min()} samples: a split into train, validation "
             "and test needs at least 3 of every class"
         )
-    if config.test == "published":
+    if config.validation_from == "published":
+        train, validation, test = (samples[of] for of in (~published & ~held, held, published))
+    elif config.test == "published":
         train, test = samples[~published], samples[published]
         rest = test if config.validation_from == "test" else train
         share = config.validation * len(samples) / len(rest)
@@ -131,6 +145,21 @@ def split(
         train, validation = divided(rest, config.validation / (1 - config.test))
     sets = {"train": train, "validation": validation, "test": test}
     return {name: rows.sort_values("index", ignore_index=True) for name, rows in sets.items()}
+
+
+def _require_validation(config: Config, published: np.ndarray | None) -> None:
+    """Where the published parts count, all of them do: what was not trained on stays unseen."""
+    if config.validation_from == "published" and published is None:
+        raise ValueError(
+            f"split.validation_from is 'published', but {config.dataset} has no samples set apart "
+            "for validation beside those for testing: take them from train or test"
+        )
+    if config.validation_from != "published" and published is not None:
+        raise ValueError(
+            f"split.test is 'published', and {config.dataset} has {published.sum()} samples set "
+            "apart for validation as well: set split.validation_from to 'published', got "
+            f"{config.validation_from!r}"
+        )
 
 
 def select(
@@ -196,13 +225,14 @@ def select(
 def _labels(names: tuple[str, ...], classes: tuple[str, ...]) -> tuple[int, ...]:
     if not names:
         raise ValueError("split.by_class.classes is empty: name at least one class")
-    unknown = [name for name in names if name not in classes]
+    meant = alike(names, classes)
+    unknown = [name for name in names if not meant[name]]
     if unknown:
         raise ValueError(
             f"split.by_class.classes: unknown class {unknown[0]!r}, choose from "
             f"{', '.join(classes)}"
         )
-    return tuple(sorted({classes.index(name) for name in names}))
+    return tuple(sorted({classes.index(name) for found in meant.values() for name in found}))
 
 
 def _belonging(
@@ -222,10 +252,12 @@ def _belonging(
         raise ValueError(f"split.{field} is empty: name at least one")
     of_sets = {name: attributes[attribute][rows["index"]] for name, rows in sets.items()}
     known = sorted({str(value) for found in of_sets.values() for value in found})
-    if unknown := [value for value in values if value not in known]:
+    meant = alike(values, known)
+    if unknown := [value for value in values if not meant[value]]:
         shown = ", ".join(known[:SHOWN]) + (", …" if len(known) > SHOWN else "")
         raise ValueError(f"split.{field}: unknown {attribute} {unknown[0]!r}, choose from {shown}")
-    return {name: pd.Series(np.isin(found, values)) for name, found in of_sets.items()}
+    chosen = [name for names in meant.values() for name in names]
+    return {name: pd.Series(np.isin(found, chosen)) for name, found in of_sets.items()}
 
 
 def _drawn(labels: np.ndarray, request: FractionRequest) -> np.ndarray:
@@ -249,6 +281,8 @@ def _ids(requested: pd.DataFrame, known: set[str], file: str) -> set[str]:
         raise ValueError(f"{file} has a row without id")
     if ids.empty:
         raise ValueError(f"{file} names no id: the request is empty")
+    meant = alike(set(ids) - known, known)  # what is there as it stands, is meant
+    ids = ids.map(lambda asked: next(iter(meant.get(asked, [])), asked))
     repeated = ids[ids.duplicated()]
     if len(repeated):
         raise ValueError(f"{file} names {repeated.iloc[0]!r} more than once")

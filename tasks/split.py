@@ -27,7 +27,7 @@ def run(workspace: Workspace, item: None) -> None:
     if config.scenario == "ids":
         requested = artifacts.read_table(workspace.root / config.by_ids.file, id="str")
     sets, whole = splitting.select(
-        splitting.split(samples, config, data.published_test),
+        splitting.split(samples, config, data.published_test, data.published_validation),
         config,
         data.classes,
         requested,

@@ -6,7 +6,7 @@
 import json
 import os
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -147,6 +147,17 @@ def named(name: str) -> str:
             f"the name {os.fsencode(name)!r} is not UTF-8: rename what is called so"
         ) from None
     return unicodedata.normalize("NFC", name).strip()
+
+
+def alike(asked: Iterable[str], known: Iterable[str]) -> dict[str, list[str]]:
+    """Name asked for -> the known ones that read the same, or none.
+
+    More than one only in data that were made before names were brought into one form.
+    """
+    by_name: dict[str, list[str]] = {}
+    for name in known:
+        by_name.setdefault(named(name), []).append(name)
+    return {name: by_name.get(named(name), []) for name in asked}
 
 
 def _about(folder: Path) -> dict[str, Any]:

@@ -94,6 +94,12 @@ def test_the_weights_are_those_of_the_file(ran: Path) -> None:
     assert json.loads((ran / "runs" / "train" / "metrics.json").read_text())["flops"] == 0
 
 
+def test_the_weights_are_tried_on_the_data_at_once(ran: Path) -> None:
+    said = run("python", "-m", "tasks", "train", cwd=ran).stdout
+    assert "weights of own/mine.pt; not trained\nright on " in said
+    assert "\nclasses in this order: 0 'dark', 1 'light'\n" in said
+
+
 def torch_tensors(path: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 

@@ -92,4 +92,4 @@ def _orientation(image: "Image") -> int:
 def _is_transparent(image: "Image") -> bool:
     if not image.has_transparency_data:
         return False
-    return image.convert("RGBA").getchannel("A").getextrema()[0] < 255
+    return bool((np.asarray(image.convert("RGBA"))[..., 3] < 255).any())

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from imu.datasets import alike
 from imu.splitting import Config, FractionRequest, drawn
 
 SHOWN = 30  # choices that an error lists
@@ -176,13 +177,14 @@ def _twins(sets: dict[str, pd.DataFrame], of: pd.DataFrame) -> pd.DataFrame:
 def _labels(names: tuple[str, ...], classes: tuple[str, ...]) -> tuple[int, ...]:
     if not names:
         raise ValueError("split.by_class.classes is empty: name at least one class")
-    unknown = [name for name in names if name not in classes]
+    meant = alike(names, classes)
+    unknown = [name for name in names if not meant[name]]
     if unknown:
         raise ValueError(
             f"split.by_class.classes: unknown class {unknown[0]!r}, choose from "
             f"{', '.join(classes)}"
         )
-    return tuple(sorted({classes.index(name) for name in names}))
+    return tuple(sorted({classes.index(name) for found in meant.values() for name in found}))
 
 
 def _belonging(
@@ -202,10 +204,12 @@ def _belonging(
         raise ValueError(f"split.{field} is empty: name at least one")
     of_samples = attributes[attribute][samples["index"]]
     known = sorted({str(value) for value in of_samples})
-    if unknown := [value for value in values if value not in known]:
+    meant = alike(values, known)
+    if unknown := [value for value in values if not meant[value]]:
         shown = ", ".join(known[:SHOWN]) + (", …" if len(known) > SHOWN else "")
         raise ValueError(f"split.{field}: unknown {attribute} {unknown[0]!r}, choose from {shown}")
-    return set(samples["id"][np.isin(of_samples, values)])
+    chosen = [name for names in meant.values() for name in names]
+    return set(samples["id"][np.isin(of_samples, chosen)])
 
 
 def _fraction(labels: np.ndarray, request: FractionRequest) -> np.ndarray:
@@ -228,6 +232,8 @@ def _ids(table: pd.DataFrame, known: set[str], file: str) -> "pd.Series[str]":
     ids = table["id"].astype(str)
     if table["id"].isna().any() or (ids == "").any():
         raise ValueError(f"{file} has a row without id")
+    meant = alike(set(ids) - known, known)  # what is there as it stands, is meant
+    ids = ids.map(lambda asked: next(iter(meant.get(asked, [])), asked))
     if unknown := sorted(set(ids) - known):
         raise ValueError(
             f"{file}: {len(unknown)} of {len(ids)} ids are not in the data set, "

@@ -49,7 +49,8 @@ class Config:
     seed: int = 0
     used: float = 1.0  # share of every class that is used at all, in (0, 1]
     validation: float = 0.15  # share of the used samples, in (0, 1)
-    validation_from: Literal["train", "test"] = "train"  # test: of the published test samples
+    # test: of the published test samples; published: those set apart for validation, all of them
+    validation_from: Literal["train", "test", "published"] = "train"
     test: float | Literal["published"] = 0.25  # likewise; or those that its authors set apart
     forgotten_before: str = "requests/forgotten.csv"  # as by_ids.file: left out of every set
     forget_twins: bool = False  # also what has the same pixels as a sample that is forgotten
@@ -67,9 +68,10 @@ class Config:
             raise ValueError(f"validation must be in (0, 1), got {self.validation}")
         if self.test == "published":
             return
-        if self.validation_from == "test":
+        if self.validation_from != "train":
             raise ValueError(
-                f"validation_from can be 'test' only where test is 'published', got {self.test}"
+                f"validation_from can be {self.validation_from!r} only where test is 'published', "
+                f"got {self.test}"
             )
         if not 0 < self.test < 1:
             raise ValueError(f"test must be in (0, 1) or 'published', got {self.test}")
@@ -82,11 +84,14 @@ def split(
     config: Config,
     classes: tuple[str, ...],
     published_test: np.ndarray | None = None,
+    published_validation: np.ndarray | None = None,
 ) -> dict[str, pd.DataFrame]:
     """Stratified train, validation and test sets of ``samples`` (columns id, index, label).
 
-    classes: their names. published_test: (n,) bool by row of ``samples``, which ``config.test``
-    may ask for. Raises ValueError when there is none, and when a class has too few samples.
+    classes: their names. published_test, published_validation: (n,) bool by row of ``samples``,
+    which ``config.test`` and ``config.validation_from`` may ask for. Raises ValueError when there
+    is none, when validation samples are published but not asked for, and when a class has too few
+    samples.
     """
     from sklearn.model_selection import train_test_split
 
@@ -104,14 +109,18 @@ def split(
             f"split.test is 'published', but {config.dataset} has no samples set apart for "
             "testing: give a share in (0, 1)"
         )
-    published = np.zeros(len(samples), bool) if published_test is None else published_test
+    if config.test == "published":
+        _require_validation(config, published_validation)
+    none = np.zeros(len(samples), bool)
+    published = none if published_test is None else published_test
+    held = none if published_validation is None else published_validation
     labels = samples["label"].unique()
     if config.used < 1:
         kept = drawn(
-            samples["label"].to_numpy() * 2 + published,
+            samples["label"].to_numpy() * 3 + published + 2 * held,
             FractionRequest(fraction=config.used, seed=config.seed),
         )
-        samples, published = samples[kept], published[kept]
+        samples, published, held = samples[kept], published[kept], held[kept]
     counts = samples["label"].value_counts().reindex(labels, fill_value=0)
     if counts.min() < 3:
         raise ValueError(
@@ -119,7 +128,9 @@ def split(
             + (f" at split.used {config.used}" if config.used < 1 else "")
             + ": a split into train, validation and test needs at least 3 of every class"
         )
-    if config.test == "published":
+    if config.validation_from == "published":
+        train, validation, test = (samples[of] for of in (~published & ~held, held, published))
+    elif config.test == "published":
         train, test = samples[~published], samples[published]
         rest = test if config.validation_from == "test" else train
         share = config.validation * len(samples) / len(rest)
@@ -139,6 +150,21 @@ def split(
         train, validation = divided(rest, config.validation / (1 - config.test), "validation")
     sets = {"train": train, "validation": validation, "test": test}
     return {name: rows.sort_values("index", ignore_index=True) for name, rows in sets.items()}
+
+
+def _require_validation(config: Config, published: np.ndarray | None) -> None:
+    """Where the published parts count, all of them do: what was not trained on stays unseen."""
+    if config.validation_from == "published" and published is None:
+        raise ValueError(
+            f"split.validation_from is 'published', but {config.dataset} has no samples set apart "
+            "for validation beside those for testing: take them from train or test"
+        )
+    if config.validation_from != "published" and published is not None:
+        raise ValueError(
+            f"split.test is 'published', and {config.dataset} has {published.sum()} samples set "
+            "apart for validation as well: set split.validation_from to 'published', got "
+            f"{config.validation_from!r}"
+        )
 
 
 def drawn(labels: np.ndarray, request: FractionRequest) -> np.ndarray:

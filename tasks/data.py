@@ -2,10 +2,11 @@
 
 import subprocess
 from contextlib import chdir
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from imu import discovery
-from imu.datasets import Source, made_from
+from imu.datasets import Source, described, made_from
 from imu.datasets.common import origin
 from tasks.files import params
 from tasks.files.artifacts import ArtifactError
@@ -17,10 +18,10 @@ POINTER = "data.dvc"
 def prepare(workspace: Workspace) -> None:
     """Write the data set of ``params.yaml`` into ``data/`` if it is not there; check ``data.dvc``.
 
-    A relative ``data.path`` starts at the workspace.
+    A relative ``data.path`` starts at the workspace. What the data are is printed either way.
 
-    Raises ArtifactError when the data set was made from another path or size than ``params.yaml``
-    says, or ``data/`` is not what ``data.dvc`` records. Nothing is overwritten.
+    Raises ArtifactError when the data set was made from something else than ``params.yaml`` says,
+    or ``data/`` is not what ``data.dvc`` records. Nothing is overwritten.
     """
     root = workspace.root
     name = params.section(root, "split.dataset")
@@ -33,6 +34,7 @@ def prepare(workspace: Workspace) -> None:
         with chdir(root):
             module.write(Path("data", name), source)
         print(f"data: wrote {folder}")
+        print(described(folder, module.load(folder)))
     require_source(folder, source)
     differs = _differs(root)
     if differs and is_new:
@@ -46,7 +48,9 @@ def prepare(workspace: Workspace) -> None:
             "change is meant, record it with `dvc add data`"
         )
     # `dvc repro` rewrites the pointer of changed data; what a data set pins itself still tells.
-    module.load(folder)
+    found = module.load(folder)
+    if not is_new:
+        print(described(folder, found))
     if made_from(folder) and origin.changed(folder, root / source.path):
         print(
             f"WARNING: {source.path} changed after data/{name} was made from it; the data are "
@@ -77,11 +81,17 @@ def _dvc(root: Path, command: str, *arguments: str) -> subprocess.CompletedProce
 
 
 def require_source(folder: Path, source: Source) -> None:
-    """Raises ArtifactError when ``folder`` was made from another path or size than ``source``."""
+    """Raises ArtifactError when ``folder`` was made from something else than ``source``."""
     made = made_from(folder)
-    if made is not None and (Path(made.path), made.size) != (Path(source.path), source.size):
+    if made is None:
+        return
+    was, now = (asdict(replace(one, path=str(Path(one.path)))) for one in (made, source))
+    differ = [name for name in was if was[name] != now[name]]
+    if differ:
+        before, after = (
+            ", ".join(f"data.{name} {of[name]!r}" for name in differ) for of in (was, now)
+        )
         raise ArtifactError(
-            f"{folder} was made from data.path {made.path} with data.size {made.size}, but "
-            f"{params.FILE} says {source.path} and {source.size}. Put the old values back, or "
-            f"remove that folder and run `make data` to have it made again"
+            f"{folder} was made from {before}, but {params.FILE} has {after}. Put the old values "
+            "back, or remove that folder and run `make data` to have it made again"
         )

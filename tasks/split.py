@@ -30,7 +30,9 @@ def run(workspace: Workspace, item: None) -> None:
     )
     found = selecting.select(
         samples,
-        splitting.split(samples, config, data.classes, data.published_test),
+        splitting.split(
+            samples, config, data.classes, data.published_test, data.published_validation
+        ),
         config,
         data.classes,
         _listed(workspace, "by_ids.file", config.by_ids.file) if config.scenario == "ids" else None,

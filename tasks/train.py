@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from imu import checkpoint, training
+from imu.class_order import Predicted, remarks
 from imu.cost import FlopCounter
 from imu.datasets import LabelledImages
 from imu.models import evaluating
@@ -33,7 +34,8 @@ def run(workspace: Workspace, item: None) -> float | None:
     model, about = workspace.new_model(data, workspace.seed)
     checkpoint.load_into(model, workspace.root / given)
     print(f"weights of {given}; not trained")
-    keep(workspace, "train", workspace.runs / "train", model.to(device), about, [], 0)
+    found = keep(workspace, "train", workspace.runs / "train", model.to(device), about, [], 0)
+    print("\n".join(remarks(found, data.classes)))
     return None
 
 
@@ -119,13 +121,14 @@ def keep(
     about: dict[str, Any],
     epochs: list[training.Epoch],
     flops: int,
-) -> None:
-    """Write a model that was trained on ``manifest``, and what it is worth on three sets."""
+) -> dict[str, Predicted]:
+    """Write a model that was trained on ``manifest``; what it predicts on three sets, by name."""
     data, device = workspace.dataset(), workspace.device()
-    scores = {}
+    scores, found = {}, {}
     for name in (manifest, "validation", "test"):
         samples, objective = load_samples(workspace, name, data, device)
         logits = predictions(model, objective, samples.inputs)
+        found[name] = Predicted(samples.targets.cpu().numpy(), logits.argmax(1).cpu().numpy())
         scores[name] = {
             "accuracy": 100 * (logits.argmax(1) == samples.targets).double().mean().item(),
             "loss": mean_cross_entropy(logits.double(), samples.targets).mean().item(),
@@ -139,6 +142,7 @@ def keep(
         {f"{name}_{key}": value for name, score in scores.items() for key, value in score.items()}
         | {"flops": flops},
     )
+    return found
 
 
 def operations(

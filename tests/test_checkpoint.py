@@ -3,7 +3,6 @@
 import json
 import pickle
 from collections import OrderedDict
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from imu import checkpoint
+from tests.tiny_sources import Malicious
 
 
 def network(seed: int = 0, width: int = 3) -> nn.Module:
@@ -59,16 +59,6 @@ def test_a_wrapped_network_takes_weights_with_and_without_its_prefix(tmp_path):
         model = Wrapped(network(seed=1))
         checkpoint.load_into(model, tmp_path / "weights")
         assert same(model.module.state_dict(), state)
-
-
-class Malicious:
-    """Unpickling it writes a file."""
-
-    def __init__(self, proof: Path):
-        self.proof = proof
-
-    def __reduce__(self):
-        return exec, (f"open({str(self.proof)!r}, 'w').close()",)
 
 
 @pytest.mark.parametrize("how", ["in a state dict", "beside it", "a plain pickle"])

@@ -1,10 +1,14 @@
 import hashlib
+import pickle
+import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from imu import discovery
 from imu.datasets import Source, digits, made_from
+from imu.datasets.common import cifar
 from tests import tiny_sources
 
 DATASETS = discovery.names("imu.datasets")
@@ -149,7 +153,12 @@ def test_a_silent_server_does_not_hold_up_the_download_for_ever(tmp_path, monkey
 
 @pytest.mark.parametrize(
     ("fields", "message"),
-    [({"size": 7}, "size must be >= 8, got 7"), ({"path": ""}, "path must name a folder")],
+    [
+        ({"size": 7}, "size must be >= 8, got 7"),
+        ({"path": ""}, "path must name a folder"),
+        ({"resize": 31}, r"resize must be 0, or >= size \(32\) where fit is 'crop', got 31 with"),
+        ({"resize": 40, "fit": "stretch"}, "got 40 with 'stretch'"),
+    ],
 )
 def test_sources_out_of_range_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
@@ -198,3 +207,50 @@ def test_a_missing_file_is_named(name, tmp_path):
 def test_an_unknown_data_set_is_told_the_choices():
     with pytest.raises(ValueError, match=r"imu\.datasets has no 'x': choose from .*digits"):
         discovery.load("imu.datasets", "x")
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("cifar10", "data_batch_3"),
+        ("cifar10", "batches.meta"),
+        ("cifar100", "test"),
+        ("cifar100_super", "meta"),
+    ],
+)
+def test_code_in_an_archive_is_not_run(name, file, tmp_path, monkeypatch):
+    """Not even where the checksums are those of the file that holds it."""
+    from torchvision.datasets import CIFAR10, CIFAR100
+
+    proof, published = tmp_path / "proof", CIFAR10 if name == "cifar10" else CIFAR100
+    tiny_sources.make(name, tmp_path / "source", monkeypatch)
+    with tarfile.open(tmp_path / "source" / published.filename) as archive:
+        members = {
+            Path(info.name).name: archive.extractfile(info).read() for info in archive.getmembers()
+        }
+    members[file] = pickle.dumps(
+        {**pickle.loads(members[file]), "more": tiny_sources.Malicious(proof)}
+    )
+    tiny_sources.tarred(tmp_path / "other", published, members, monkeypatch)
+    module = discovery.load("imu.datasets", name)
+    with pytest.raises(ValueError, match=rf"{file} holds more than arrays, .* builtins\.exec"):
+        module.write(tmp_path / "a", Source(path=str(tmp_path / "other")))
+    assert not proof.exists()
+    assert not (tmp_path / "a").exists()
+    pickle.loads(members[file])
+    assert proof.exists()  # it would have run
+
+
+def test_arrays_of_python_2_are_read(tmp_path):
+    """As they were published: protocol 2, text without encoding, names of numpy 1."""
+    array = (
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85U\x01btR"
+        b"(K\x01K\x01K\x02\x86cnumpy\ndtype\n(U\x02u1K\x00K\x01tR"
+        b"(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89U\x02\x01\xfetb"
+    )
+    content = b"\x80\x02}(U\x04data" + array + b"U\x06labels]K\x03aU\x05namesU\x03m\xfclu."
+    (tmp_path / "batch").write_bytes(content)
+    found = cifar._unpickled(tmp_path / "batch")
+    assert found["data"].dtype == np.uint8
+    assert found["data"].tolist() == [[1, 254]]
+    assert (found["labels"], found["names"]) == ([3], "mül")

@@ -94,6 +94,12 @@ def test_the_weights_are_those_of_the_file(ran: Path) -> None:
     assert json.loads((ran / "runs" / "train" / "metrics.json").read_text())["flops"] == 0
 
 
+def test_the_weights_are_tried_on_the_data_at_once(ran: Path) -> None:
+    said = run("python", "-m", "tasks", "train", cwd=ran).stdout
+    assert "weights of own/mine.pt; not trained\nright on " in said
+    assert "\nclasses in this order: 0 'dark', 1 'light'\n" in said
+
+
 def torch_tensors(path: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
@@ -144,7 +150,7 @@ def test_data_made_from_elsewhere_are_not_split(ran: Path) -> None:
     finally:
         (ran / "params.yaml").write_text(before)
     assert done.returncode == 1
-    assert "was made from data.path images.csv with data.size 8" in done.stdout
+    assert "was made from data.size 8, but params.yaml has data.size 16" in done.stdout
 
 
 def test_pixels_are_normalised_as_the_weights_expect(ran: Path) -> None:

@@ -1,10 +1,11 @@
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from imu.datasets import Source, made_from
+from imu.datasets import Source, described, made_from
 from imu.datasets.common import packed
 from tests.tiny_sources import random_images
 
@@ -182,10 +183,51 @@ def test_a_damaged_list_of_arrays_is_refused(arrays, tmp_path):
 
 
 def test_the_source_is_kept(tmp_path):
-    pack(tmp_path / "a", source=Source(path="photos", size=16))
-    assert made_from(tmp_path / "a") == Source(path="photos", size=16)
+    source = Source(path="photos", size=16, resize=20, classes=("é", "b"))
+    pack(tmp_path / "a", source=source)
+    assert made_from(tmp_path / "a") == source
     about = json.loads((tmp_path / "a" / "about.json").read_text(encoding="utf-8"))
-    assert about["source"] == {"path": "photos", "size": 16, "images": 7}
+    assert about["source"] == {
+        "path": "photos",
+        "size": 16,
+        "fit": "crop",
+        "resize": 20,
+        "classes": ["é", "b"],
+        "images": 7,
+    }
     pack(tmp_path / "b")
     assert made_from(tmp_path / "b") is None
     assert made_from(tmp_path / "nowhere") is None
+
+
+def test_data_from_before_there_was_a_choice_are_those_of_the_defaults(tmp_path):
+    pack(tmp_path / "a", source=Source(path="photos", size=16))
+    edit(tmp_path / "a", source={"path": "photos", "size": 16, "images": 7})
+    assert made_from(tmp_path / "a") == Source(path="photos", size=16)
+    assert packed.load(tmp_path / "a", "x").published_validation is None
+
+
+def test_a_validation_part_and_notes_are_kept(tmp_path):
+    notes = Counter({"turned": 2})
+
+    def blocks():
+        yield IMAGES
+        notes["on white"] += 1  # what is known only when all were read
+
+    pack(tmp_path / "a", blocks(), published_validation=np.arange(7) == 2, notes=notes)
+    data = packed.load(tmp_path / "a", "x")
+    assert data.published_validation.tolist() == [row == 2 for row in range(7)]
+    assert described(tmp_path / "a", data).splitlines() == [
+        "7 images of 2×3×5, 2 classes in this order: 0 'é' (4), 1 'b' (3)",
+        "parts: train 4, validation 1, test 2",
+        "on white: 1",
+        "turned: 2",
+    ]
+
+
+def test_of_many_classes_the_first_and_the_last_are_listed(tmp_path):
+    names = [f"c{k}" for k in range(40)]
+    pack(tmp_path / "a", classes=names, published_test=None)
+    first, *more = described(tmp_path / "a", packed.load(tmp_path / "a", "x")).splitlines()
+    assert first.endswith("27 'c27' (0), 28 'c28' (0), …, 39 'c39' (0)")
+    assert not more

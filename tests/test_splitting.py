@@ -1,3 +1,4 @@
+import unicodedata
 from dataclasses import replace
 
 import numpy as np
@@ -304,6 +305,63 @@ def test_validation_samples_can_be_taken_from_the_published_test_samples():
     assert sorted(unseen) == np.flatnonzero(published).tolist()
     with pytest.raises(ValueError, match="'test' only where test is 'published', got 0"):
         replace(CONFIG, validation_from="test")
+
+
+def test_published_validation_samples_are_the_validation_set():
+    test, validation = (np.arange(200) % 4 == k for k in (0, 1))
+    config = replace(CONFIG, test="published", validation_from="published")
+    for used in (1.0, 0.5):
+        sets = split_of_classes(samples(), replace(config, used=used), CLASSES, test, validation)
+        for name, part in (("test", test), ("validation", validation)):
+            assert part[sets[name]["index"]].all()
+            assert len(sets[name]) == part.sum() * used
+        assert len(sets["train"]) == 100 * used
+        assert not (test | validation)[sets["train"]["index"]].any()
+
+
+def test_published_validation_samples_are_not_trained_on_by_mistake():
+    test, validation = (np.arange(200) % 4 == k for k in (0, 1))
+    config = replace(CONFIG, test="published")
+    with pytest.raises(ValueError, match=r"has 50 samples set apart for validation .* got 'train'"):
+        split_of_classes(samples(), config, CLASSES, test, validation)
+    with pytest.raises(ValueError, match="digits has no samples set apart for validation beside"):
+        split_of_classes(samples(), replace(config, validation_from="published"), CLASSES, test)
+    with pytest.raises(ValueError, match="'published' only where test is 'published', got 0"):
+        replace(CONFIG, validation_from="published")
+    split_of_classes(samples(), CONFIG, CLASSES, test, validation)  # by shares, whatever the parts
+
+
+NFC, NFD = (unicodedata.normalize(form, "Müller") for form in ("NFC", "NFD"))
+
+
+@pytest.mark.parametrize("asked", [NFC, NFD, f" {NFD}\t"])
+@pytest.mark.parametrize("kept", [NFC, NFD])
+def test_a_request_finds_what_reads_the_same(asked, kept):
+    assert NFC != NFD
+    rows = samples()
+    sets = split(rows, CONFIG)
+    chosen = sets["train"]["index"].tolist()[:3]
+    subjects = np.array([kept if row in chosen else "x" for row in range(200)])
+    config = by_subject(asked)
+    forget = select(rows, config, attributes={"subject": subjects}).sets["forget"]
+    assert forget["index"].tolist() == chosen
+    config = by_class(asked)
+    assert selection(rows, sets, config, ("ant", kept, "cat")).forget_classes == (1,)
+    rows.loc[chosen[1], "id"] = kept
+    forget = select(rows, BY_IDS, [asked]).sets["forget"]
+    assert forget["index"].tolist() == chosen[1:2]
+
+
+def test_an_id_that_is_there_is_meant_as_it_stands():
+    """In data from before names were brought into one form."""
+    rows = samples()
+    first, second = split(rows, CONFIG)["train"]["index"][:2]
+    rows.loc[first, "id"], rows.loc[second, "id"] = "a", "a "
+    for row, name in ((first, "a"), (second, "a ")):
+        forget = select(rows, BY_IDS, [name]).sets["forget"]
+        assert forget["index"].tolist() == [row]
+    with pytest.raises(ValueError, match=r"ask\.csv names 's990' more than once"):
+        select(rows, BY_IDS, ["s990", " s990"])
 
 
 def test_a_share_of_the_samples_can_be_used():

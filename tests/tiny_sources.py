@@ -45,7 +45,7 @@ def cifar10(folder: Path, patch: pytest.MonkeyPatch) -> Tiny:
     images = random_images(0, 6, 10, 3072)
     labels = [np.random.default_rng(i).permutation(10).tolist() for i in range(6)]
     members = {
-        name: pickle.dumps({"data": batch, "labels": of_batch, "filenames": []})
+        name: pickle.dumps({"data": batch, "labels": of_batch, "filenames": []}, protocol=4)
         for name, batch, of_batch in zip(names, images, labels, strict=True)
     }
     members["batches.meta"] = pickle.dumps({"label_names": classes})
@@ -75,7 +75,8 @@ def cifar100(folder: Path, patch: pytest.MonkeyPatch) -> Tiny:
                 "data": images[part],
                 "fine_labels": fine[part].tolist(),
                 "coarse_labels": of_fine[fine[part]].tolist(),
-            }
+            },
+            protocol=4,
         )
         for part in ("train", "test")
     }
@@ -227,3 +228,13 @@ def tarred(folder: Path, kind: Any, members: dict[str, bytes], patch: pytest.Mon
 
 def md5(path: Path) -> str:
     return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+class Malicious:
+    """Unpickling it writes a file."""
+
+    def __init__(self, proof: Path) -> None:
+        self.proof = proof
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return exec, (f"open({str(self.proof)!r}, 'w').close()",)

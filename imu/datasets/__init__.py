@@ -4,13 +4,17 @@
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import os
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
 ABOUT = "about.json"  # beside the arrays of a data set: what they are, and what they were made from
+SHOWN = 30  # classes that a description lists
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,13 +25,21 @@ class Source:
     """
 
     path: str = "downloads"  # folder of downloaded archives, folder of images, or table of images
-    size: int = 32  # pixels per side, for image_folder and image_table
+    size: int = 32  # pixels per side, for image_folder and image_table, as are all that follow
+    fit: Literal["crop", "stretch"] = "crop"  # to the middle, or width and height each to size
+    resize: int = 0  # pixels of the shorter side before the crop; 0: size
+    classes: tuple[str, ...] = ()  # in the order of their numbers; none: in that of their names
 
     def __post_init__(self) -> None:
         if not self.path:
             raise ValueError("path must name a folder or a table, got ''")
         if self.size < 8:
             raise ValueError(f"size must be >= 8, got {self.size}")
+        if self.resize and (self.resize < self.size or self.fit == "stretch"):
+            raise ValueError(
+                f"resize must be 0, or >= size ({self.size}) where fit is 'crop', "
+                f"got {self.resize} with {self.fit!r}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +54,7 @@ class LabelledImages:
     deviation 1 over the data set, to 0.01. One mean and one std per channel.
     published_test: bool array of shape (n,), the samples that the data set's authors set apart
     for testing; None where they set none apart.
+    published_validation: likewise for validation.
     attributes: name -> str array of shape (n,), what else is known of a sample, such as "subject".
 
     Raises ValueError where these shapes do not fit.
@@ -55,6 +68,7 @@ class LabelledImages:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     published_test: np.ndarray | None = None
+    published_validation: np.ndarray | None = None
     attributes: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -71,17 +85,84 @@ class LabelledImages:
                     f"got {getattr(self, name)}"
                 )
         arrays = {"labels": self.labels, "ids": self.ids, **self.attributes}
-        if self.published_test is not None:
-            arrays["published_test"] = self.published_test
+        for name in ("published_test", "published_validation"):
+            if getattr(self, name) is not None:
+                arrays[name] = getattr(self, name)
         for name, array in arrays.items():
             if array.shape != (n,):
                 raise ValueError(f"{name} must have shape ({n},), got {array.shape}")
 
 
 def made_from(folder: Path) -> Source | None:
-    """What the images in ``folder`` were made from; None where nothing else is possible."""
+    """What the images in ``folder`` were made from; None where nothing else is possible.
+
+    A setting that there was not yet when they were made has its default.
+    """
     try:
-        recorded = json.loads((folder / ABOUT).read_text(encoding="utf-8"))["source"]
-        return Source(path=recorded["path"], size=recorded["size"])
-    except (OSError, ValueError, LookupError, TypeError):
+        recorded = _about(folder)["source"]
+        known = {f.name: recorded[f.name] for f in fields(Source) if f.name in recorded}
+        return Source(**known | {"classes": tuple(known.get("classes", ()))})
+    except (ValueError, LookupError, TypeError):
         return None  # of a published data set, or damaged, which ``load`` explains
+
+
+def described(folder: Path, data: LabelledImages) -> str:
+    """Classes in order, how many samples each part has, and what was done when it was made.
+
+    data: what ``folder`` holds.
+    """
+    n, channels, height, width = data.images.shape
+    counts = np.bincount(data.labels, minlength=len(data.classes))
+    classes = [f"{k} {name!r} ({counts[k]})" for k, name in enumerate(data.classes)]
+    if len(classes) > SHOWN:
+        classes = [*classes[: SHOWN - 1], "…", classes[-1]]
+    parts = {
+        name: int(apart.sum())
+        for name, apart in (
+            ("validation", data.published_validation),
+            ("test", data.published_test),
+        )
+        if apart is not None
+    }
+    lines = [
+        f"{n} images of {channels}×{height}×{width}, {len(data.classes)} classes in this order: "
+        + ", ".join(classes)
+    ]
+    if parts:
+        parts = {"train": n - sum(parts.values()), **parts}
+        lines.append("parts: " + ", ".join(f"{name} {count}" for name, count in parts.items()))
+    lines += [f"{what}: {count}" for what, count in _about(folder).get("notes", {}).items()]
+    return "\n".join(lines)
+
+
+def named(name: str) -> str:
+    """A name in the one form in which it is kept: Unicode NFC, without spaces at its ends.
+
+    Raises ValueError for a name of a file that is not UTF-8.
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"the name {os.fsencode(name)!r} is not UTF-8: rename what is called so"
+        ) from None
+    return unicodedata.normalize("NFC", name).strip()
+
+
+def alike(asked: Iterable[str], known: Iterable[str]) -> dict[str, list[str]]:
+    """Name asked for -> the known ones that read the same, or none.
+
+    More than one only in data that were made before names were brought into one form.
+    """
+    by_name: dict[str, list[str]] = {}
+    for name in known:
+        by_name.setdefault(named(name), []).append(name)
+    return {name: by_name.get(named(name), []) for name in asked}
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    try:
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return about if isinstance(about, dict) else {}

@@ -20,9 +20,9 @@ def write(folder: Path, source: Source) -> None:
     """
     from torchvision.datasets import CIFAR10
 
-    train, test = cifar.parts(CIFAR10, source)
-    labels = cifar.targets(train), cifar.targets(test)
-    _archives.write(folder, NAME, cifar.images((train, test)), labels, train.classes)
+    found = cifar.content(CIFAR10, source)
+    labels = found.labels("labels", "label_names")
+    _archives.write(folder, NAME, found.images(), labels.parts, labels.names)
 
 
 def load(folder: Path) -> LabelledImages:

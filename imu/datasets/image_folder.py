@@ -1,26 +1,19 @@
 """Any folder of images: ``<class>/**/<image>``, the layout of torchvision's ``ImageFolder``.
 
-Or ``train/<class>/**/<image>`` and ``test/<class>/**/<image>``, where the test images count as
-set apart by the authors. Hidden files and files that are no images are passed over.
+Or ``train/<class>/**/<image>`` beside ``test`` or ``val``, or both, of the same form: what was set
+apart by the authors (``NAMED_PARTS``: how else they may be called). What is hidden is passed over,
+and, with a note, files that are no images.
 """
 
 import os
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
-
-from imu.datasets import LabelledImages, Source
-from imu.datasets.common import decoding, packed
+from imu.datasets import LabelledImages, Source, named
+from imu.datasets.common import decoding, listing, packed
 
 NAME = "image_folder"
-PARTS = ["test", "train"]
-
-
-class Image(NamedTuple):
-    path: Path
-    label: str
-    test: bool
 
 
 def write(folder: Path, source: Source) -> None:
@@ -30,26 +23,20 @@ def write(folder: Path, source: Source) -> None:
     path below ``source.path``.
 
     Raises FileNotFoundError when there is no such folder. Raises ValueError, naming the folder or
-    the file, when there are fewer than two classes, a class is empty, the classes of the two
-    parts differ, or an image cannot be read.
+    the file, when there are fewer than two classes, a class is empty, the classes of the parts
+    differ, there are other folders beside the parts, or an image cannot be read.
     """
     root = Path(source.path)
     if not root.is_dir():
         raise FileNotFoundError(f"there is no folder {root} to take images from")
-    listed = _listed(root)
-    classes = sorted({image.label for image in listed})
-    is_test = np.array([image.test for image in listed])
-    paths = [image.path for image in listed]
-    packed.write(
-        folder,
-        NAME,
-        decoding.blocks(paths, [str(path) for path in paths], source.size),
-        labels=np.searchsorted(classes, [image.label for image in listed]),
-        ids=[path.relative_to(root).as_posix() for path in paths],
-        classes=classes,
-        published_test=is_test if is_test.any() else None,
-        source=source,
+    listed = list(_listed(root))
+    notes = Counter(
+        f"files passed over, {ascii(path.suffix.lower())[1:-1] or 'without a suffix'}"
+        for path in set(_files_below(root)) - {image.path for image in listed}
     )
+    given = {text for image in listed for text in image.path.relative_to(root).parts}
+    notes[listing.RENAMED] = sum(text != named(text) for text in given)
+    listing.pack(folder, NAME, listed, source, notes)
 
 
 def load(folder: Path) -> LabelledImages:
@@ -57,30 +44,56 @@ def load(folder: Path) -> LabelledImages:
     return packed.load(folder, NAME)
 
 
-def _listed(root: Path) -> list[Image]:
-    if _folders(root) != PARTS or not all(_folders(root / part) for part in PARTS):
-        return _of_part(root, _classes(root), test=False)
-    classes = {part: _classes(root / part) for part in PARTS}
-    for part, other in (PARTS, PARTS[::-1]):
-        if missing := sorted(set(classes[other]) - set(classes[part])):
-            raise ValueError(
-                f"{root / part} has no folder {missing[0]!r}, which {root / other} has: the "
-                "training and the test part must have the same classes"
-            )
-    return _of_part(root / "train", classes["train"], test=False) + _of_part(
-        root / "test", classes["test"], test=True
-    )
+def _listed(root: Path) -> Iterator[listing.Listed]:
+    parts = _parts(root)
+    classes = {place: _classes(place) for place in parts}
+    train = next(iter(parts))
+    for place in parts:
+        for one, other in ((place, train), (train, place)):
+            if missing := sorted(classes[other].keys() - classes[one].keys()):
+                raise ValueError(
+                    f"{one} has no folder {missing[0]!r}, which {other} has: all parts must have "
+                    "the same classes"
+                )
+    for place, part in parts.items():
+        for label, folders in sorted(classes[place].items()):
+            for path in (path for folder in folders for path in _images_below(folder)):
+                name = named(path.relative_to(root).as_posix())
+                yield listing.Listed(path, str(path), name, label, part)
 
 
-def _of_part(part: Path, classes: list[str], *, test: bool) -> list[Image]:
-    return [Image(path, label, test) for label in classes for path in _images_below(part / label)]
+def _parts(root: Path) -> dict[Path, str]:
+    """Folder -> part, training part first; ``root`` alone where there are none."""
+    meant = {
+        name: listing.NAMED_PARTS[name.lower()]
+        for name in _folders(root)
+        if name.lower() in listing.NAMED_PARTS and _folders(root / name)
+    }
+    if len(meant) < 2:
+        return {root: "train"}
+    names = ", ".join(map(repr, meant))
+    if more := sorted(set(_folders(root)) - meant.keys()):
+        raise ValueError(
+            f"{root} has the parts {names}, and {more[0]!r} beside them, which is none: move it "
+            "elsewhere"
+        )
+    parts = sorted(meant.values(), key=listing.PARTS.index)
+    if "train" not in parts or len(set(parts)) < len(parts):
+        raise ValueError(
+            f"{root} has the parts {names}: there must be one of training, and at most one each of "
+            "validation and test"
+        )
+    return {root / name: meant[name] for name in sorted(meant, key=lambda n: parts.index(meant[n]))}
 
 
-def _classes(part: Path) -> list[str]:
-    found = _folders(part)
+def _classes(place: Path) -> dict[str, list[Path]]:
+    """Class -> its folders: several where their names read the same."""
+    found: dict[str, list[Path]] = {}
+    for name in _folders(place):
+        found.setdefault(named(name), []).append(place / name)
     if len(found) < 2:
         raise ValueError(
-            f"{part} must have a folder of images for each of 2 or more classes, "
+            f"{place} must have a folder of images for each of 2 or more classes, "
             f"it has {', '.join(map(repr, found)) or 'none'}"
         )
     return found
@@ -91,15 +104,18 @@ def _folders(folder: Path) -> list[str]:
 
 
 def _images_below(folder: Path) -> list[Path]:
-    found = sorted(
-        Path(place, file)
-        for place, _, files in os.walk(folder, followlinks=True)
-        for file in files
-        if file.lower().endswith(decoding.SUFFIXES) and not file.startswith(".")
-    )
+    found = sorted(p for p in _files_below(folder) if p.name.lower().endswith(decoding.SUFFIXES))
     if not found:
         raise ValueError(
             f"{folder} holds no image: remove it, or put in files that end in "
             f"{', '.join(decoding.SUFFIXES)}"
         )
+    return found
+
+
+def _files_below(folder: Path) -> list[Path]:
+    found = []
+    for place, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]  # walked no further
+        found += [Path(place, name) for name in files if not name.startswith(".")]
     return found

@@ -2,23 +2,22 @@
 
 Columns: ``path``, relative to the table's folder or absolute; ``label``, the name of the class;
 and, each if wanted, ``id`` (the path where there is none); ``subject``, whom or what the image
-shows, kept as an attribute; ``part``, ``train`` or ``test``, where test images count as set apart
-by the authors. Other columns are passed over.
+shows, kept as an attribute; ``part``: ``train``, or what the authors set apart, ``val`` and
+``test`` (``NAMED_PARTS``: how else they may be called). Other columns are passed over.
 """
 
 import csv
+import unicodedata
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
-from imu.datasets import LabelledImages, Source
-from imu.datasets.common import decoding, packed
+from imu.datasets import LabelledImages, Source, named
+from imu.datasets.common import listing, packed
 
 NAME = "image_table"
 REQUIRED = ("path", "label")
 OPTIONAL = ("id", "subject", "part")
-PARTS = ("train", "test")
 
 
 def write(folder: Path, source: Source) -> None:
@@ -33,23 +32,15 @@ def write(folder: Path, source: Source) -> None:
     table = Path(source.path)
     if not table.is_file():
         raise FileNotFoundError(f"there is no table {table} to take images from")
-    rows = sorted(_checked(table), key=_is_test)
-    classes = sorted({row.values["label"] for row in rows})
-    is_test = np.array([_is_test(row) for row in rows])
-    paths = [table.parent / row.values["path"] for row in rows]
-    names = [f"{row.where}: {path}" for row, path in zip(rows, paths, strict=True)]
-    has_subjects = "subject" in rows[0].values
-    packed.write(
-        folder,
-        NAME,
-        decoding.blocks(paths, names, source.size),
-        labels=np.searchsorted(classes, [row.values["label"] for row in rows]),
-        ids=[_id(row) for row in rows],
-        classes=classes,
-        published_test=is_test if is_test.any() else None,
-        attributes={"subject": [row.values["subject"] for row in rows]} if has_subjects else None,
-        source=source,
-    )
+    notes: Counter[str] = Counter()
+    listed = [_checked(row, table.parent, notes) for row in _rows(table)]
+    classes = sorted({image.label for image in listed})
+    if len(classes) < 2:
+        raise ValueError(
+            f"{table} must have images of 2 or more classes, its labels are "
+            f"{', '.join(map(repr, classes)) or 'none'}"
+        )
+    listing.pack(folder, NAME, listed, source, notes)
 
 
 def load(folder: Path) -> LabelledImages:
@@ -62,41 +53,42 @@ class Row(NamedTuple):
     values: dict[str, str]  # by column
 
 
-def _is_test(row: Row) -> bool:
-    return row.values.get("part") == "test"
-
-
-def _id(row: Row) -> str:
-    return row.values.get("id", row.values["path"])
-
-
-def _checked(table: Path) -> list[Row]:
+def _rows(table: Path) -> list[Row]:
     header, rows = (_parquet if table.suffix == ".parquet" else _csv)(table)
     for name in (*REQUIRED, *OPTIONAL):
         if name in REQUIRED and name not in header:
             raise ValueError(f"{table} has no column {name!r}, only {', '.join(map(repr, header))}")
         if header.count(name) > 1:
             raise ValueError(f"{table} has the column {name!r} more than once")
-    first: dict[str, str] = {}
-    for row in rows:
-        _check(row)
-        if (other := first.setdefault(_id(row), row.where)) != row.where:
-            raise ValueError(f"{row.where}: the id {_id(row)!r} is already that of {other}")
-    classes = sorted({row.values["label"] for row in rows})
-    if len(classes) < 2:
-        raise ValueError(
-            f"{table} must have images of 2 or more classes, its labels are "
-            f"{', '.join(map(repr, classes)) or 'none'}"
-        )
     return rows
 
 
-def _check(row: Row) -> None:
-    for name in (*REQUIRED, *OPTIONAL):
-        if row.values.get(name) == "":
+def _checked(row: Row, folder: Path, notes: Counter[str]) -> listing.Listed:
+    given = {name: row.values[name] for name in (*REQUIRED, *OPTIONAL) if name in row.values}
+    kept = {name: named(value) for name, value in given.items()}
+    for name, value in kept.items():
+        if not value:
             raise ValueError(f"{row.where}: {name} is missing")
-    if (part := row.values.get("part", "train")) not in PARTS:
-        raise ValueError(f"{row.where}: part must be {' or '.join(PARTS)}, got {part!r}")
+    if (part := kept.get("part", "train").lower()) not in listing.NAMED_PARTS:
+        raise ValueError(
+            f"{row.where}: part must be one of {', '.join(listing.NAMED_PARTS)}, got {part!r}"
+        )
+    notes[listing.RENAMED] += sum(kept[name] != given[name] for name in kept)
+    path = _found(folder, given["path"])
+    return listing.Listed(
+        path,
+        f"{row.where}: {path}",
+        kept.get("id", kept["path"]),
+        kept["label"],
+        listing.NAMED_PARTS[part],
+        kept.get("subject"),
+    )
+
+
+def _found(folder: Path, path: str) -> Path:
+    """The file of this name, or else the one whose name reads the same."""
+    forms = (path, path.strip(), *(unicodedata.normalize(f, path.strip()) for f in ("NFC", "NFD")))
+    return next((folder / form for form in forms if (folder / form).is_file()), folder / path)
 
 
 def _csv(table: Path) -> tuple[list[str], list[Row]]:

@@ -1,48 +1,95 @@
 """Image files of any size, decoded to squares."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from imu.datasets import Source
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 BLOCK = 256  # images that are held at once
+ORIENTATION = 0x0112  # EXIF tag; 1 is upright
+TURNED = "images turned as their EXIF orientation says"
+ON_WHITE = "images with transparency, put on white"
 
 
-def blocks(paths: Sequence[Path], names: Sequence[str], size: int) -> Iterator[np.ndarray]:
+class Decoded(NamedTuple):
+    """pixels: RGB, (3, size, size), uint8."""
+
+    pixels: np.ndarray
+    turned: bool
+    transparent: bool
+
+
+def blocks(
+    paths: Sequence[Path], names: Sequence[str], source: Source, notes: Counter[str]
+) -> Iterator[np.ndarray]:
     """The images at ``paths``, in order: uint8 arrays of shape (k, 3, size, size).
 
-    names: of the images, for the error. Raises ValueError at the first that ``decoded`` refuses.
+    names: of the images, for the error. notes: what was done to how many is added to it.
+
+    Raises ValueError at the first that ``decoded`` refuses.
     """
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(paths), BLOCK):
             chosen = slice(start, start + BLOCK)
-            sizes = [size] * len(paths[chosen])
-            yield np.stack(list(pool.map(decoded, paths[chosen], names[chosen], sizes)))
+            sources = [source] * len(paths[chosen])
+            done = list(pool.map(decoded, paths[chosen], names[chosen], sources))
+            notes += Counter({TURNED: sum(image.turned for image in done)})
+            notes += Counter({ON_WHITE: sum(image.transparent for image in done)})
+            yield np.stack([image.pixels for image in done])
 
 
-def decoded(path: Path, name: str, size: int) -> np.ndarray:
-    """One image as RGB, (3, size, size), uint8.
+def decoded(path: Path, name: str, source: Source) -> Decoded:
+    """One image, turned upright as its EXIF orientation says, what is transparent on white.
 
-    The shorter side is scaled to ``size`` pixels (bilinear, antialiased), the longer one is
-    cropped to its middle; an image of size×size stays as it is. The orientation that a camera
-    noted is ignored. Raises ValueError, naming ``name``, when ``path`` is no readable image of
-    8 bits per channel.
+    With ``source.fit`` "crop" its shorter side is scaled to ``source.resize`` pixels and the
+    middle is cut out; with "stretch" both sides are scaled. Both as torchvision's ``Resize``
+    (bilinear, antialiased) and ``CenterCrop`` do it, to the pixel.
+
+    Raises ValueError, naming ``name``, when ``path`` is no readable image of 8 bits per channel.
     """
-    from PIL import Image
+    from PIL import Image, ImageOps
+    from torchvision.transforms import functional
 
     try:
         with Image.open(path) as image:
-            mode = image.mode
-            colours = image.convert("RGB")
+            mode, turned = image.mode, _orientation(image) in range(2, 9)
+            upright = ImageOps.exif_transpose(image) if turned else image
+            transparent = _is_transparent(upright)
+            if transparent:
+                white = Image.new("RGBA", upright.size, "white")
+                upright = Image.alpha_composite(white, upright.convert("RGBA"))
+            colours = upright.convert("RGB")
     # A damaged file makes Pillow's decoders raise almost anything.
     except Exception as error:
         raise ValueError(f"{name} is not a readable image: {error}") from error
     if mode == "F" or mode.startswith("I"):  # Pillow would cut their values off at 255
         raise ValueError(f"{name} has pixels of mode {mode}, must have 8 bits per channel")
-    width, height = colours.size
-    width, height = (side * size // min(width, height) for side in (width, height))
-    scaled = colours.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = (width - size) // 2, (height - size) // 2
-    return np.asarray(scaled.crop((left, top, left + size, top + size))).transpose(2, 0, 1)
+    size = [source.size, source.size]
+    if source.fit == "stretch":
+        fitted = functional.resize(colours, size)
+    else:
+        scaled = functional.resize(colours, [source.resize or source.size])
+        fitted = functional.center_crop(scaled, size)
+    return Decoded(np.asarray(fitted).transpose(2, 0, 1), turned, transparent)
+
+
+def _orientation(image: "Image") -> int:
+    try:
+        return image.getexif().get(ORIENTATION, 1)
+    except Exception:  # damaged EXIF says nothing; the pixels may be whole
+        return 1
+
+
+def _is_transparent(image: "Image") -> bool:
+    if not image.has_transparency_data:
+        return False
+    return bool((np.asarray(image.convert("RGBA"))[..., 3] < 255).any())

@@ -1,9 +1,10 @@
 """Images packed into arrays: written once, mapped into memory by every stage.
 
 A folder holds ``images.npy`` uint8 (n, channels, height, width), ``labels.npy`` int64 (n,),
-``ids.npy`` str (n,), ``published_test.npy`` bool (n,) where the authors set samples apart,
-``attribute_<name>.npy`` str (n,), and ``about.json``: names of the classes, mean and standard
-deviation of the pixels, and of every array its shape, type and SHA-256.
+``ids.npy`` str (n,), ``published_test.npy`` and ``published_validation.npy`` bool (n,) where the
+authors set samples apart, ``attribute_<name>.npy`` str (n,), and ``about.json``: names of the
+classes, mean and standard deviation of the pixels, of every array its shape, type and SHA-256, and
+what was done to how many images.
 """
 
 import hashlib
@@ -24,6 +25,7 @@ IMAGES = "images.npy"
 LABELS = "labels.npy"
 IDS = "ids.npy"
 TEST = "published_test.npy"
+VALIDATION = "published_validation.npy"
 SCALE = 255
 RESTORE = (
     "restore it with `git checkout data.dvc && dvc checkout -f data.dvc`, or remove the folder "
@@ -40,14 +42,17 @@ def write(
     ids: Sequence[str],
     classes: Sequence[str],
     published_test: np.ndarray | None = None,
+    published_validation: np.ndarray | None = None,
     attributes: Mapping[str, Sequence[str]] | None = None,
     source: Source | None = None,
+    notes: Mapping[str, int] | None = None,
 ) -> None:
     """Pack a data set into ``folder``, all or nothing.
 
     name: of the data set. blocks: uint8 arrays of shape (k, channels, height, width), in order;
     one block is held at a time. The others are as in ``LabelledImages``, (n,) each. source: what
-    the images were made from, where there is a choice.
+    the images were made from, where there is a choice. notes: what was done to how many of them,
+    read when all blocks are taken.
 
     Raises FileExistsError when ``folder`` holds files, and ValueError when the number of images
     is not that of the labels or a channel has the same value everywhere.
@@ -56,6 +61,8 @@ def write(
     arrays: dict[str, np.ndarray] = {LABELS: labels.astype(np.int64), IDS: np.array(ids)}
     if published_test is not None:
         arrays[TEST] = published_test
+    if published_validation is not None:
+        arrays[VALIDATION] = published_validation
     arrays |= {_attribute(key): np.array(values) for key, values in attributes.items()}
     with _appearing(folder) as temporary:
         mean, std = moments(_write_images(temporary / IMAGES, len(labels), blocks))
@@ -73,6 +80,8 @@ def write(
         if source is not None:
             about["source"] = {**asdict(source), "images": len(labels)}
             about["fingerprint"] = fingerprint(Path(source.path))
+        if notes:
+            about["notes"] = dict(sorted(notes.items()))
         text = json.dumps(about, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         (temporary / ABOUT).write_text(text, encoding="utf-8")
 
@@ -107,6 +116,7 @@ def load(folder: Path, name: str) -> LabelledImages:
         ids=read[IDS],
         scale=scale,
         published_test=read.get(TEST),
+        published_validation=read.get(VALIDATION),
         attributes={key: read[_attribute(key)] for key in about["attributes"]},
         **known,
     )

@@ -31,8 +31,8 @@ def run(workspace: Workspace, item: None) -> float | None:
         return fit(workspace, "train", workspace.runs / "train", workspace.seed)
     data, device = workspace.dataset(), workspace.device()
     model, about = workspace.new_model(data, workspace.seed)
-    checkpoint.load_into(model, workspace.root / given)
-    print(f"weights of {given}; not trained")
+    remarks = checkpoint.load_into(model, workspace.root / given)
+    print("; ".join((f"weights of {given}; not trained", *remarks)))
     keep(workspace, "train", workspace.runs / "train", model.to(device), about, [], 0)
     return None
 

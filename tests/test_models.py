@@ -13,6 +13,7 @@ import pytest
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations, weight_norm
 
 from imu import discovery, ensemble, training
 from imu.datasets import LabelledImages
@@ -362,6 +363,23 @@ def test_a_shared_weight_is_no_head():
     for name in (None, "2"):
         with pytest.raises(ValueError, match=r"'2' shares its weight with '0'.*Name influence\."):
             find_head(model, tokens, name)
+
+
+OTHERWISE = {"parametrised": parametrizations.weight_norm, "hooked": weight_norm}
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.parametrize("how", OTHERWISE)
+def test_a_head_that_computes_its_weight_is_refused(how):
+    """What is written into its weight, by a mask for example, would be lost at the next pass."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(6, 4), OTHERWISE[how](nn.Linear(4, 3)))
+    message = "the head '2' computes its weight from others.*remove_parametrizations"
+    with pytest.raises(ValueError, match=message):
+        head(model)  # the last layer that was defined
+    for name in (None, "2"):
+        with pytest.raises(ValueError, match=message):
+            find_head(model, IMAGE, name)
+    assert not has_head(model)
 
 
 @pytest.mark.parametrize(

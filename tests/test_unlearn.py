@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from imu import discovery, unlearn
-from imu.models import head, resnet_small
+from imu.models import find_head, head, resnet_small
 from imu.objectives import IGNORED, Classification, Samples, predictions
 from imu.unlearn import ForgetSet, UnlearningError
 from imu.unlearn.common import descent
 from imu.unlearn.common.adversarial import nearest
+from imu.unlearn.common.block import Block
 from imu.unlearn.common.descent import Sgd, descend
 from tests import oracles
 
@@ -552,6 +553,43 @@ def settings(method: str) -> set[str]:
     """The fields of a method's settings that can be out of range."""
     made = config(method)
     return {f.name for f in fields(made) if not isinstance(getattr(made, f.name), bool | Sgd)}
+
+
+class Shared(nn.Module):
+    """The head has two names, of which the second stands where ``imu_deep`` looks for a block."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(1, 4, 3, padding=1)
+        self.conv = nn.Conv2d(4, 4, 3, padding=1)
+        self.classifier = nn.Sequential(nn.Flatten(), nn.Linear(256, 3))
+        self.fc = self.classifier[1]
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.conv(self.stem(images).relu()).relu()
+        return self.classifier(self.conv(maps).relu())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_two_places_share_moves_in_both(method):
+    torch.manual_seed(0)
+    model = Shared()
+    assert find_head(model, (1, 8, 8)) == "classifier.1"
+    _, forget, retain = class_wise()
+    forget = replace(forget, target_accuracy=-1.0)  # is never reached
+    before = copy.deepcopy(model)
+    with suppress(UnlearningError):
+        list(stepwise(method, (model, forget, retain), config(method, {"epochs": 1})))
+    assert model.fc is model.classifier[1]
+    moved = changed(before, model)
+    assert ("fc.weight" in moved) == (method != "nothing")
+    state = model.state_dict()
+    assert torch.equal(state["fc.weight"], state["classifier.1.weight"])
+    if method == "imu_deep":
+        assert "conv.weight" in moved
+        for name in ("fc", "classifier"):
+            with pytest.raises(ValueError, match="layers must be modules before the head"):
+                Block(model, TASK, (name,))
 
 
 @pytest.mark.parametrize("method", METHODS)

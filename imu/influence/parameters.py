@@ -25,7 +25,7 @@ from torch.utils._pytree import tree_map
 from imu.influence.checks import check, check_choice, finite, raise_for
 from imu.influence.head import Score
 from imu.influence.prefix import Prefix, record, replaying
-from imu.models import evaluating
+from imu.models import evaluating, places
 from imu.objectives import Inputs, Objective, Samples
 
 Chosen = Sequence[str | nn.Module]
@@ -151,6 +151,7 @@ class _Losses:
         if chunk < 1:
             raise ValueError(f"chunk must be >= 1, got {chunk}")
         self.values = {name: parameter.detach() for name, parameter in parameters.items()}
+        self._places = {at: name for at, name in places(model).items() if name in parameters}
         self._network = _Network(model, objective)
         self._samples, self._chunk = samples, chunk
         if cache_prefix:
@@ -186,8 +187,8 @@ class _Losses:
         return torch.cat(slopes)
 
     def _at(self, values: dict[str, Tensor], *chunk: Tree) -> Tensor:
-        own = {f"model.{name}": value for name, value in values.items()}
-        losses: Tensor = functional_call(self._network, own, chunk)
+        own = {f"model.{place}": values[name] for place, name in self._places.items()}
+        losses: Tensor = functional_call(self._network, own, chunk, tie_weights=False)
         return losses
 
     def _chunks(self) -> Iterator[tuple[Inputs, Tensor, dict[str, Tensor]]]:

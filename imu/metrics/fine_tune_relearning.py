@@ -29,6 +29,7 @@ another pace though it answers alike; the probe and the prototypes do not depend
 
 from collections.abc import Iterator
 from copy import deepcopy
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -73,8 +74,10 @@ ABOUT = {
 }
 
 
-def attack(subject: Subject) -> dict[str, float]:
+def attack(subject: Subject, steps: int = MAX_STEPS) -> dict[str, float]:
     """{"relearn_steps", "relearn_samples", "relearn_auc"}.
+
+    steps: fewer only try whether the network can be attacked; the values are then none.
 
     Raises ValueError when there are fewer than 2 forget samples, no retained sample, or no
     validation sample of another class.
@@ -86,7 +89,7 @@ def attack(subject: Subject) -> dict[str, float]:
     seed = int(torch.randint(2**31, (), generator=generator))
 
     def curve(count: int) -> Iterator[float]:
-        return _relearn(subject, training[:count], others, measured, seed)
+        return islice(_relearn(subject, training[:count], others, measured, seed), steps)
 
     def regains(count: int) -> bool:
         return any(accuracy >= target for accuracy in curve(count))

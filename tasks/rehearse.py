@@ -105,6 +105,8 @@ def _explained(faults: list[Trial]) -> str:
     for trial in faults:
         reasons.setdefault(trial.fault, []).append(trial.what)
     lines = [f"- {', '.join(whats)}: {fault}" for fault, whats in reasons.items()]
+    if any(trial.what == "influence" for trial in faults):
+        lines.append("influence.parameters can name other layers; none stands for the head.")
     if any(trial.what.startswith("unlearn.") for trial in faults):
         lines.append(f"Entries of `unlearn` can be taken out of {params.FILE}.")
     return "\n".join(["this would fail later:", *lines])

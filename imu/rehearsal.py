@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields, is_dataclass, replace
+from functools import partial
 from time import perf_counter
 from typing import Any, NamedTuple, TypeVar
 
@@ -67,11 +68,11 @@ def rehearse(
     more: the rest would fail of the same.
     """
     for what, check in CHECKS.items():
-        yield (trial := _tried(what, lambda check=check: check(model, objective, sets["retain"])))
+        yield (trial := _tried(what, partial(check, model, objective, sets["retain"])))
         if trial.fault:
             return
     for what, step in (also or {}).items():
-        yield _tried(what, lambda step=step: step(copy.deepcopy(model)))
+        yield _tried(what, partial(step, copy.deepcopy(model)))
     yield _tried(
         "influence",
         lambda: influences.influence(copy.deepcopy(model), objective, sets["forget"], influence),
@@ -79,7 +80,7 @@ def rehearse(
     for name, method in methods.items():
         yield _tried(
             f"unlearn.{name}",
-            lambda method=method: _unlearn(copy.deepcopy(model), objective, sets, method, classes),
+            partial(_unlearn, copy.deepcopy(model), objective, sets, method, classes),
         )
     yield from _attacks(copy.deepcopy(model), objective, sets, classes)
 
@@ -239,7 +240,7 @@ def _attacks(
         if hasattr(module, "NEEDS_HEAD") and not subject.outputs.features:
             continue
         if hasattr(module, "measure"):
-            yield _tried(name, lambda measure=module.measure: measure(subject.outputs))
+            yield _tried(name, partial(module.measure, subject.outputs))
         if hasattr(module, "attack"):
             short = {"steps": 1} if "steps" in inspect.signature(module.attack).parameters else {}
-            yield _tried(name, lambda attack=module.attack, short=short: attack(subject, **short))
+            yield _tried(name, partial(module.attack, subject, **short))

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from imu import discovery, metrics, unlearn
 from imu import influence as influences
 from imu.models import evaluating
-from imu.objective import Objective, Samples, predictions
+from imu.objectives import Objective, Samples, predictions
 
 ONCE = ("epochs", "max_epochs", "max_steps", "attack_steps", "draws")  # fields that say how often
 CLOSE = 1e-3  # of two passes: batches of another size round differently

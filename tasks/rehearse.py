@@ -13,12 +13,12 @@ from torch import nn
 
 from imu import checkpoint, ensemble, influence, splitting, training
 from imu.datasets import LabelledImages
-from imu.objective import Classification, Samples
+from imu.datasets.common.tensors import pixels
+from imu.objectives import Classification, Samples
 from imu.rehearsal import Method, Trial, few, rehearse, shortened
-from tasks import artifacts, params
-from tasks import ensemble as families
+from tasks.files import artifacts, params
+from tasks.files.workspace import Workspace, load_model
 from tasks.unlearn import configured
-from tasks.workspace import Workspace, load_model
 
 BATCH = 8  # images of a step of training
 
@@ -74,7 +74,7 @@ def run(workspace: Workspace) -> None:
         methods=methods,
         classes=classes,
         also={"train": train, "model.safetensors": store}
-        | ({} if families.absent(workspace) else {"ensemble": stack}),
+        | ({"ensemble": stack} if params.section(workspace.root, "ensemble.families") else {}),
     ):
         if trial.fault:
             faults.append(trial)
@@ -95,7 +95,7 @@ def _forgotten_class(workspace: Workspace, data: LabelledImages) -> tuple[int, .
 
 def _samples(data: LabelledImages, rows: list[int], name: str, device: torch.device) -> Samples:
     """As stages take them: those of the forget set in [0, 1]."""
-    images, labels = training.pixels(data, rows, device)
+    images, labels = pixels(data, rows, device)
     return Samples(images.float() / data.scale if name == "forget" else images, labels)
 
 

@@ -17,12 +17,12 @@ from flows.pipeline import of_the_user
 from imu import influence, unlearn
 from imu.datasets import Source, digits
 from imu.models import find_head
-from imu.objective import Classification, Samples
+from imu.objectives import Classification, Samples
 from imu.rehearsal import Method, Trial, few, rehearse, shortened
-from imu.unlearn._descent import Sgd
-from tasks import params
+from imu.unlearn.common.descent import Sgd
 from tasks import rehearse as command
-from tasks.workspace import Workspace
+from tasks.files import params
+from tasks.files.workspace import Workspace
 from tests.conftest import REPOSITORY
 from tests.problems import Shared
 from tests.test_own_model import replace_section

@@ -203,6 +203,8 @@ def run_workspace(
         Children(root).run(["data"], log.info)
         if folder != root:
             children.dvc(["checkout", "-q", "data.dvc"], log.info)
+        if of_the_user(folder):
+            children.run(["rehearse"], log.info)
         lineup.prune(workspace)
         parameters = params.read(folder)
         graph = stages.stages(folder)
@@ -231,6 +233,15 @@ def run_workspace(
         return Ran(outcomes, page)
     finally:
         children.end_all()
+
+
+def of_the_user(folder: Path) -> bool:
+    """Whether network, weights or images are the user's, so that nobody has tried them here."""
+    return (
+        params.section(folder, "network.name") == "custom"
+        or bool(params.section(folder, "original.checkpoint"))
+        or params.section(folder, "split.dataset") in ("image_folder", "image_table")
+    )
 
 
 def _require_unchanged(folder: Path, parameters: dict[str, Any], outcomes: Collection[str]) -> None:

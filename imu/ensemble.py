@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 
 from imu.datasets import LabelledImages
+from imu.models import places
 from imu.objectives import Objective, Samples, normalised, predictions
 from imu.objectives import margins as margins_of
 from imu.training import (
@@ -118,12 +119,14 @@ def _fit_stack(
     for network in networks:
         network.train()
     parameters, buffers = stack_module_state(list(networks))
-    skeleton = copy.deepcopy(networks[0]).to("meta")
+    skeleton, at = copy.deepcopy(networks[0]).to("meta"), places(networks[0])
 
     def outcome(
         weights: State, state: State, inputs: Tensor, targets: Tensor
     ) -> tuple[Tensor, Tensor]:
-        logits = functional_call(skeleton, (weights, state), (inputs,))
+        every = weights | state
+        own = {place: every[name] for place, name in at.items()}
+        logits = functional_call(skeleton, own, (inputs,), tie_weights=False)
         correct = (logits.detach().argmax(1) == targets).float().mean()
         return cross_entropy(logits, targets, config), correct
 

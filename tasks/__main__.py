@@ -4,6 +4,7 @@ python -m tasks train                 one stage, as `dvc repro` runs it
 python -m tasks evaluate unlearn/imu
 python -m tasks data                  write data/ where it is missing, and check it
 python -m tasks check                 every parameter, as far as that goes without the data
+python -m tasks rehearse              what will run, tried on a few images: seconds, before hours
 python -m tasks show                  the table of results
 python -m tasks entries               a line for params.yaml of every method there is
 python -m tasks tune                  every candidate for the methods' parameters
@@ -58,6 +59,10 @@ def _run(arguments: list[str]) -> int:
             from tasks import check
 
             check.everything(workspace)
+        case ["rehearse"]:
+            from tasks import rehearse
+
+            rehearse.run(workspace)
         case ["entries"]:
             from tasks import unlearn
             from tasks.files import params

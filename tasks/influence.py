@@ -1,5 +1,7 @@
 """Influence of every forget sample on the original model, as a table."""
 
+from time import perf_counter
+
 import pandas as pd
 from torch import Tensor, nn
 
@@ -10,6 +12,8 @@ from tasks.files import artifacts, params
 from tasks.files.samples import load_samples
 from tasks.files.workspace import Stopwatch, Workspace, load_model
 
+EVERY = 5.0  # seconds between two lines of progress
+
 
 def run(workspace: Workspace, item: None) -> float:
     device = workspace.device()
@@ -18,9 +22,14 @@ def run(workspace: Workspace, item: None) -> float:
     samples, objective = load_samples(workspace, "forget", data, device)
     model, _ = load_model(workspace.model("train"))
     model.to(device)
+    if held := influence.held_bytes(model, objective, samples, config):
+        print(
+            f"gradients of {min(config.chunk, len(samples))} samples are held at once, "
+            f"{held / 1e9:.2g} GB; a smaller influence.chunk takes less"
+        )
     watch, flops = Stopwatch(), FlopCounter()
     with watch.running(), flops:
-        scores, weights, selected = scored(model, objective, samples, config)
+        scores, weights, selected = scored(model, objective, samples, config, _telling())
     losses = objective.losses(predictions(model, objective, samples.inputs), samples.targets)
     table = pd.DataFrame(
         {
@@ -47,10 +56,14 @@ def run(workspace: Workspace, item: None) -> float:
 
 
 def scored(
-    model: nn.Module, objective: Objective, samples: Samples, config: influence.Config
+    model: nn.Module,
+    objective: Objective,
+    samples: Samples,
+    config: influence.Config,
+    progress: influence.Progress | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Influence, weight for ascent, and whether a sample is selected: (n,) each."""
-    scores = influence.influence(model, objective, samples, config)
+    scores = influence.influence(model, objective, samples, config, progress)
     weights, selected = influence.ascent_weights(
         scores,
         score=config.score,
@@ -58,6 +71,19 @@ def scored(
         top_fraction=config.top_fraction,
     )
     return scores, weights, selected
+
+
+def _telling() -> influence.Progress:
+    """Prints how far it is, every few seconds."""
+    begin = told = perf_counter()
+
+    def tell(done: int, of: int) -> None:
+        nonlocal told
+        if (now := perf_counter()) - told > EVERY:
+            told = now
+            print(f"influence: {100 * done / of:.0f} % in {now - begin:.0f} s", flush=True)
+
+    return tell
 
 
 def _spearman(table: pd.DataFrame, score: str) -> float | None:

@@ -32,8 +32,8 @@ def run(workspace: Workspace, item: None) -> float | None:
         return fit(workspace, "train", workspace.runs / "train", workspace.seed)
     data, device = workspace.dataset(), workspace.device()
     model, about = workspace.new_model(data, workspace.seed)
-    checkpoint.load_into(model, workspace.root / given)
-    print(f"weights of {given}; not trained")
+    taken = checkpoint.load_into(model, workspace.root / given)
+    print("; ".join((f"weights of {given}; not trained", *taken)))
     found = keep(workspace, "train", workspace.runs / "train", model.to(device), about, [], 0)
     print("\n".join(remarks(found, data.classes)))
     return None

@@ -177,11 +177,9 @@ class Trajectory:
         self.last: tuple[int, dict[str, Tensor]] | None = None
 
     def add(self, step: int, state: dict[str, Tensor]) -> None:
-        changed = {
-            name: tensor.clone()
-            for name, tensor in state.items()
-            if not torch.equal(tensor, self.original[name])
-        }
+        changed = copy.deepcopy(  # of names of one tensor it makes names of one copy
+            {n: tensor for n, tensor in state.items() if not torch.equal(tensor, self.original[n])}
+        )
         self.last = (step, changed)
         if self.seen % self.stride == 0:
             self.kept[step] = changed

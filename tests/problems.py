@@ -134,6 +134,28 @@ class Inplace(nn.Module):
         return self.head((shifted + maps + self.block(maps).tanh()).mean((2, 3)))  # (n, classes)
 
 
+class Shared(nn.Module):
+    """A convolution called twice, one weight of two layers, and a head with two names.
+
+    The second name stands where the block before a head is looked for.
+    """
+
+    def __init__(self, classes: int = 3):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4))
+        self.conv = nn.Conv2d(4, 4, 3, padding=1)
+        self.other = nn.Conv2d(4, 4, 3, padding=1)
+        self.other.weight = self.conv.weight
+        self.classifier = nn.Sequential(
+            nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, classes)
+        )
+        self.fc = self.classifier[2]
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.conv(self.stem(images).relu()).relu()
+        return self.classifier(self.other(self.conv(maps).relu()).relu())
+
+
 IMAGES, SEQUENCES = Classification(mean=0.3, std=0.5), Sequences()
 
 

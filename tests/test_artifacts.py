@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import safetensors.torch
 import torch
+from torch import nn
 
+from tasks import unlearn
 from tasks.files import artifacts
 from tasks.files.artifacts import ArtifactError
 
@@ -68,6 +71,53 @@ def test_tensors_come_back(tmp_path):
     for name, tensor in (TENSORS | {"view": view.detach()}).items():
         assert found[name].dtype == tensor.dtype
         assert torch.equal(found[name], tensor)
+
+
+def shared() -> nn.Module:
+    """One layer in two places, and a weight that two layers share."""
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3))
+    model.add_module("again", model[0])
+    model[2].weight = model[1].weight
+    return model
+
+
+def test_a_tensor_with_several_names_is_stored_once_and_comes_back_under_all(tmp_path):
+    path, state = tmp_path / "a.safetensors", shared().state_dict()
+    artifacts.write_tensors(path, state, {"n": 1})
+    stored = set(safetensors.torch.load_file(path))
+    assert stored == {"0.weight", "0.bias", "1.weight", "1.bias", "2.bias"}
+    found, about = artifacts.read_tensors(path)
+    assert about == {"n": 1}
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[name], state[name]) for name in state)
+    shared().load_state_dict(found)
+
+
+def test_what_overlaps_or_is_empty_is_not_taken_for_one_tensor(tmp_path):
+    all_of_it = torch.arange(6.0)
+    tensors = {"first": all_of_it[:4], "last": all_of_it[2:], "square": all_of_it[:4].view(2, 2)}
+    tensors |= {"none": torch.zeros(0), "nothing": torch.zeros(0)}
+    artifacts.write_tensors(tmp_path / "a.safetensors", tensors, {})
+    found, _ = artifacts.read_tensors(tmp_path / "a.safetensors")
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(found[name], tensors[name]) for name in tensors)
+
+
+def test_a_trajectory_keeps_what_two_places_share_once(tmp_path):
+    model, path = shared(), tmp_path / "a.safetensors"
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    trajectory = unlearn.Trajectory(before, 3)
+    with torch.no_grad():
+        model[0].bias.add_(1)
+    trajectory.add(1, model.state_dict())
+    with torch.no_grad():
+        model[0].bias.add_(1)  # what was kept stays as it was
+    artifacts.write_tensors(path, *trajectory.stored())
+    assert set(safetensors.torch.load_file(path)) == {"1/0.bias"}
+    ((step, state),) = unlearn.snapshots(path, before)
+    assert step == 1
+    assert torch.equal(state["again.bias"], before["0.bias"] + 1)
+    assert torch.equal(state["0.bias"], before["0.bias"] + 1)
 
 
 @pytest.mark.parametrize(("name", "types"), [("a.parquet", {}), ("a.csv", {"id": "str"})])

@@ -3,13 +3,16 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from imu.datasets import Source, made_from
-from imu.datasets.common import origin
-from tasks.data import prepare
+from imu.datasets.common import origin, packed
+from tasks.data import prepare, require_source
 from tasks.files.artifacts import ArtifactError
 from tasks.files.workspace import Workspace
 from tests.conftest import change, make_workspace, run
@@ -141,6 +144,18 @@ def test_data_made_from_something_else_are_refused(
     (shared / "params.yaml").write_text(before)
     choose(shared, path="./downloads/", size=9)
     assert "data/ is what data.dvc records\n" in data(shared)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"fit": "stretch"}, {"resize": 9}, {"classes": ("b", "a")}, {"path": "b"}]
+)
+def test_every_setting_is_compared(changes: dict[str, Any], tmp_path: Path) -> None:
+    source = Source(path="a", size=8)
+    images = [random_images(0, 2, 3, 8, 8)]
+    packed.write(tmp_path, "x", images, labels=np.arange(2), ids="ab", classes="ab", source=source)
+    require_source(tmp_path, source)
+    with pytest.raises(ArtifactError, match=f"was made from data.{next(iter(changes))} "):
+        require_source(tmp_path, replace(source, **changes))
 
 
 def test_the_digits_do_not_mind_the_source(shared: Path) -> None:

@@ -1,11 +1,23 @@
+import weakref
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.func import vmap
 
-from imu.influence import Config, head_influence, influence, parameter_influence
+from imu.influence import (
+    Config,
+    head_influence,
+    held_bytes,
+    influence,
+    parameter_influence,
+    parameters,
+)
 from imu.influence.parameters import chosen, per_sample_gradients
 from imu.influence.prefix import record, replaying
 from imu.objectives import Samples, features_and_logits
+from tasks import influence as stage
 from tests import oracles
 from tests.problems import (
     CASES,
@@ -209,6 +221,59 @@ def test_no_more_gradients_than_the_chunk_are_held(chunk, sizes, cache_prefix):
     assert [len(rows) for rows in found] == sizes
     right = oracles.gradients(model, objective, samples, picked(model, where))
     assert farness(torch.cat(found), right) <= 1e-12
+
+
+@pytest.mark.parametrize("score", ["mean", "self"])
+def test_one_chunk_is_held_at_a_time_and_progress_told_of_each(score, monkeypatch):
+    model, objective, samples = task("resnet")
+    made: list[weakref.ref[Tensor]] = []
+    alive, told = [], []
+
+    def watched(*given, **choices):
+        differentiate = vmap(*given, **choices)
+
+        def run(*chunk):
+            alive.append(sum(one() is not None for one in made))
+            found = differentiate(*chunk)
+            made.extend(map(weakref.ref, found.values()))
+            return found
+
+        return run
+
+    monkeypatch.setattr(parameters, "vmap", watched)
+    parameter_influence(
+        model,
+        objective,
+        samples,
+        parameters=["blocks.2"],
+        damping=DAMPING,
+        chunk=3,
+        score=score,
+        progress=lambda *now: told.append(now),
+    )
+    assert len(alive) == (3 if score == "mean" else 6)
+    assert max(alive) <= 1  # the parameter that was taken out last
+    assert told == [(n, 14) for n in (3, 6, 7, 10, 13, 14)]
+
+
+def test_what_gradients_take_is_known_before():
+    model, objective, samples = task("resnet")
+    block = sum(p.numel() for p in model.blocks[2].parameters())
+    asked = Config(parameters=("blocks.2",), chunk=5)
+    assert held_bytes(model, objective, samples, asked) == 5 * block * 8  # float64
+    assert held_bytes(model, objective, samples, replace(asked, chunk=64)) == 7 * block * 8
+    assert held_bytes(model, objective, samples, Config()) == 0  # the head has a closed form
+
+
+def test_the_stage_says_how_far_it_is(monkeypatch, capsys):
+    monkeypatch.setattr(stage, "EVERY", 0.0)
+    model, objective, samples = task("resnet")
+    asked = Config(parameters=("blocks.2",), chunk=4)
+    stage.scored(model, objective, samples, asked, stage._telling())
+    said = capsys.readouterr().out.splitlines()
+    assert [line.partition(" in ")[0] for line in said] == [
+        f"influence: {share} %" for share in (29, 50, 79, 100)
+    ]
 
 
 def test_parameters_are_chosen_by_name_or_as_modules():

@@ -13,6 +13,7 @@ import pytest
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations, weight_norm
 
 from imu import discovery, ensemble, training
 from imu.datasets import LabelledImages
@@ -20,7 +21,7 @@ from imu.influence import parameter_influence
 from imu.models import custom, find_head, has_head, head, head_name, resnet18, vgg16_bn, vit
 from imu.objectives import Classification, Samples, features_and_logits, predictions
 from tests import oracles
-from tests.problems import DAMPING, Tokens, expected, farness, picked
+from tests.problems import DAMPING, Shared, Tokens, expected, farness, picked
 
 torch.set_num_threads(1)
 TASK = Classification(mean=0.3, std=2.0)
@@ -109,6 +110,33 @@ def test_influence_lies_on_any_layer(name, where, cache):
     assert farness(found.scores, expected(gradients, "identity", "mean")) > 1e-3
 
 
+@pytest.mark.parametrize("where", ["", "conv", "other.weight", "fc"])
+@pytest.mark.parametrize("score", ["mean", "self"])
+def test_influence_on_what_layers_share_is_that_of_all_its_places(where, score):
+    torch.manual_seed(0)
+    model = Shared().double()
+    samples = Samples(torch.rand(5, 1, 8, 8, dtype=torch.float64), torch.arange(5) % 3)
+    found = parameter_influence(
+        model,
+        TASK,
+        samples,
+        parameters=[where],
+        damping=DAMPING,
+        chunk=2,
+        score=score,
+        cache_prefix=True,
+    )
+    own = {
+        "": list(model.parameters()),
+        "conv": list(model.conv.parameters()),
+        "other.weight": [model.conv.weight],
+        "fc": list(model.fc.parameters()),
+    }[where]
+    gradients = oracles.gradients(model, TASK, samples, own)  # and the network is whole
+    assert farness(found.scores, expected(gradients, "diagonal", score)) < 1e-9
+    assert farness(found.scores, expected(gradients, "identity", score)) > 1e-3
+
+
 def noise(n: int = 4) -> LabelledImages:
     draw = np.random.default_rng(0)
     return LabelledImages(
@@ -138,6 +166,20 @@ def test_stacked_networks_train_as_alone(name):
     # Float32 through many layers, each normalised over few numbers: 0.4 % apart was seen.
     for k, before in enumerate(fresh):
         assert moved(stacked[k], alone[k]) < 0.05 * moved(alone[k], before)
+
+
+def test_stacked_networks_with_layers_in_two_places_train_as_alone():
+    stacked, alone, fresh = ([], [], [])
+    for networks in (stacked, alone, fresh):
+        for seed in (0, 1):
+            torch.manual_seed(seed)
+            networks.append(Shared(classes=5))
+    seeds = (0, 1)
+    list(ensemble.fit(stacked, noise(), [0, 1, 2, 3], RECIPE, seeds=seeds, device=CPU))
+    for k, seed in enumerate(seeds):
+        list(training.fit(alone[k], noise(), [0, 1, 2, 3], RECIPE, seed=seed, device=CPU))
+        assert moved(stacked[k], alone[k]) < 0.01 * moved(alone[k], fresh[k])
+        assert stacked[k].fc is stacked[k].classifier[2]
 
 
 def moved(some: nn.Module, others: nn.Module) -> float:
@@ -362,6 +404,23 @@ def test_a_shared_weight_is_no_head():
     for name in (None, "2"):
         with pytest.raises(ValueError, match=r"'2' shares its weight with '0'.*Name influence\."):
             find_head(model, tokens, name)
+
+
+OTHERWISE = {"parametrised": parametrizations.weight_norm, "hooked": weight_norm}
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.parametrize("how", OTHERWISE)
+def test_a_head_that_computes_its_weight_is_refused(how):
+    """What is written into its weight, by a mask for example, would be lost at the next pass."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(6, 4), OTHERWISE[how](nn.Linear(4, 3)))
+    message = "the head '2' computes its weight from others.*remove_parametrizations"
+    with pytest.raises(ValueError, match=message):
+        head(model)  # the last layer that was defined
+    for name in (None, "2"):
+        with pytest.raises(ValueError, match=message):
+            find_head(model, IMAGE, name)
+    assert not has_head(model)
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from imu import discovery, unlearn
-from imu.models import head, resnet_small
+from imu.models import find_head, head, resnet_small
 from imu.objectives import IGNORED, Classification, Samples, predictions
 from imu.unlearn import ForgetSet, UnlearningError
 from imu.unlearn.common import descent
 from imu.unlearn.common.adversarial import nearest
+from imu.unlearn.common.block import Block
 from imu.unlearn.common.descent import Sgd, descend
 from tests import oracles
+from tests.problems import Shared
 
 torch.set_num_threads(1)
 METHODS = unlearn.names()
@@ -552,6 +554,39 @@ def settings(method: str) -> set[str]:
     """The fields of a method's settings that can be out of range."""
     made = config(method)
     return {f.name for f in fields(made) if not isinstance(getattr(made, f.name), bool | Sgd)}
+
+
+@cache
+def shared() -> nn.Module:
+    """A trained network, layers of which are in two places."""
+    torch.manual_seed(0)
+    model, (_, images, labels) = Shared(), original()
+    assert find_head(model, (1, 8, 8)) == "classifier.2"
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for _ in range(30):
+        optimizer.zero_grad()
+        TASK.losses(TASK.logits(model, images), labels).mean().backward()
+        optimizer.step()
+    model.zero_grad()
+    return model
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_two_places_share_moves_in_both(method):
+    model, (_, forget, retain) = copy.deepcopy(shared()), class_wise()
+    forget = replace(forget, target_accuracy=-1.0)  # is never reached
+    before = copy.deepcopy(model)
+    list(stepwise(method, (model, forget, retain), config(method, {"epochs": 1})))
+    assert model.fc is model.classifier[2]
+    moved = changed(before, model)
+    assert ("fc.weight" in moved) == (method != "nothing")
+    state = model.state_dict()
+    assert torch.equal(state["fc.weight"], state["classifier.2.weight"])
+    if method == "imu_deep":
+        assert "conv.weight" in moved
+        for name in ("fc", "classifier"):
+            with pytest.raises(ValueError, match="layers must be modules before the head"):
+                Block(model, TASK, (name,))
 
 
 @pytest.mark.parametrize("method", METHODS)

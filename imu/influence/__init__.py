@@ -29,7 +29,13 @@ from torch import Tensor, nn
 
 from imu.influence.checks import check, check_choice, check_share, finite
 from imu.influence.head import Fisher, HeadInfluence, Score, head_influence
-from imu.influence.parameters import ParameterInfluence, chosen, parameter_influence
+from imu.influence.parameters import (
+    ParameterInfluence,
+    Progress,
+    chosen,
+    gradient_bytes,
+    parameter_influence,
+)
 from imu.models import has_head, head
 from imu.objectives import Classification, Objective, Samples, features_and_logits
 
@@ -37,8 +43,10 @@ __all__ = [
     "Config",
     "HeadInfluence",
     "ParameterInfluence",
+    "Progress",
     "ascent_weights",
     "head_influence",
+    "held_bytes",
     "influence",
     "parameter_influence",
 ]
@@ -68,8 +76,16 @@ class Config:
             raise ValueError(f"chunk must be >= 1, got {self.chunk}")
 
 
-def influence(model: nn.Module, objective: Objective, samples: Samples, config: Config) -> Tensor:
+def influence(
+    model: nn.Module,
+    objective: Objective,
+    samples: Samples,
+    config: Config,
+    progress: Progress | None = None,
+) -> Tensor:
     """Influence score of every sample, in the precision of the network: (n,).
+
+    progress: is told how far it is, where there is no closed form.
 
     Raises ValueError for an empty set, unknown parameters, or ``fisher="full"`` where there is no
     closed form, and FloatingPointError when a score is not finite.
@@ -103,7 +119,16 @@ def influence(model: nn.Module, objective: Objective, samples: Samples, config: 
         chunk=config.chunk,
         score=config.score,
         cache_prefix=config.cache_prefix,
+        progress=progress,
     ).scores
+
+
+def held_bytes(model: nn.Module, objective: Objective, samples: Samples, config: Config) -> int:
+    """What the gradients that are held at once take; 0 where a closed form may do without."""
+    names = config.parameters or objective.influence_parameters(model)
+    if _may_be_closed(model, objective, samples, names):
+        return 0
+    return gradient_bytes(model, names, min(config.chunk, len(samples)))
 
 
 def _may_be_closed(

@@ -12,7 +12,7 @@ The network runs in evaluation mode, so that no sample's loss depends on another
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -25,10 +25,12 @@ from torch.utils._pytree import tree_map
 from imu.influence.checks import check, check_choice, finite, raise_for
 from imu.influence.head import Score
 from imu.influence.prefix import Prefix, record, replaying
-from imu.models import evaluating
+from imu.models import evaluating, places
 from imu.objectives import Inputs, Objective, Samples
 
 Chosen = Sequence[str | nn.Module]
+Progress = Callable[[int, int], None]  # samples done, and all, counted once for each pass
+PASSES = 2  # over the samples: Fisher and mean, then the scores
 Tree = Inputs | dict[str, Tensor]  # of tensors
 
 
@@ -51,14 +53,17 @@ def parameter_influence(
     chunk: int,
     score: Score = "mean",
     cache_prefix: bool = False,
+    progress: Progress | None = None,
 ) -> ParameterInfluence:
     """Influence scores and their pieces, in the precision of the parameters.
 
     parameters: modules, or names of modules or parameters; None: what the objective says.
     chunk: samples whose gradients are held at once. cache_prefix: run what does not depend on the
     parameters once instead of in every pass; costs the memory that ``prefix.record`` states.
+    progress: is called after every chunk.
 
-    Memory: ``chunk`` gradients and four tensors of the size of the parameters.
+    Memory: ``chunk`` gradients, see ``gradient_bytes``, the squares of those of one parameter, and
+    four tensors of the size of the parameters.
     Raises ValueError for an empty set, an unknown name or a value out of range, and
     FloatingPointError when a score is not finite.
     """
@@ -66,12 +71,14 @@ def parameter_influence(
     check_choice("score", score, ("mean", "self"))
     if parameters is None:
         parameters = objective.influence_parameters(model)
-    losses = _Losses(model, objective, samples, chosen(model, parameters), chunk, cache_prefix)
+    losses = _Losses(
+        model, objective, samples, chosen(model, parameters), chunk, cache_prefix, progress
+    )
     n = len(samples)
     fisher = {name: torch.zeros_like(value) for name, value in losses.values.items()}
     mean = {name: torch.zeros_like(value) for name, value in losses.values.items()}
     for gradients in losses.gradients():
-        for name, g in gradients.items():  # (b, *shape)
+        for name, g in _taken(gradients):  # (b, *shape)
             fisher[name] += g.square().sum(0) / n
             mean[name] += g.sum(0) / n
     if not all(f.isfinite().all() for f in fisher.values()):
@@ -83,6 +90,12 @@ def parameter_influence(
         direction = {name: mean[name] / (f + damping) for name, f in fisher.items()}
         scores = -losses.slopes(direction)
     return ParameterInfluence(scores=finite(scores), fisher=fisher, mean=mean)
+
+
+def gradient_bytes(model: nn.Module, parameters: Chosen, chunk: int) -> int:
+    """What the gradients of ``chunk`` samples take: one of each parameter, for each sample."""
+    sizes = (p.numel() * p.element_size() for p in chosen(model, parameters).values())
+    return chunk * sum(sizes)
 
 
 def per_sample_gradients(
@@ -147,12 +160,15 @@ class _Losses:
         parameters: dict[str, nn.Parameter],
         chunk: int,
         cache_prefix: bool,
+        progress: Progress | None = None,
     ) -> None:
         if chunk < 1:
             raise ValueError(f"chunk must be >= 1, got {chunk}")
         self.values = {name: parameter.detach() for name, parameter in parameters.items()}
+        self._places = {at: name for at, name in places(model).items() if name in parameters}
         self._network = _Network(model, objective)
         self._samples, self._chunk = samples, chunk
+        self._progress, self._done = progress, 0
         if cache_prefix:
             with self._network.differentiable():
                 self._network.prefix = record(
@@ -186,8 +202,8 @@ class _Losses:
         return torch.cat(slopes)
 
     def _at(self, values: dict[str, Tensor], *chunk: Tree) -> Tensor:
-        own = {f"model.{name}": value for name, value in values.items()}
-        losses: Tensor = functional_call(self._network, own, chunk)
+        own = {f"model.{place}": values[name] for place, name in self._places.items()}
+        losses: Tensor = functional_call(self._network, own, chunk, tie_weights=False)
         return losses
 
     def _chunks(self) -> Iterator[tuple[Inputs, Tensor, dict[str, Tensor]]]:
@@ -196,6 +212,9 @@ class _Losses:
             index = slice(at, at + self._chunk)
             some = self._samples[index]
             yield some.inputs, some.targets, self._network.prefix.rows(index)
+            self._done += len(some)
+            if self._progress is not None:
+                self._progress(self._done, PASSES * len(self._samples))
 
 
 class _Network(nn.Module):
@@ -230,8 +249,14 @@ class _Network(nn.Module):
 
 def _weighted(gradients: dict[str, Tensor], weights: dict[str, Tensor]) -> Tensor:
     """Σ weight · g² over all parameters: (b,)."""
-    terms = [g.square().flatten(1) @ weights[name].flatten() for name, g in gradients.items()]
+    terms = [g.square().flatten(1) @ weights[name].flatten() for name, g in _taken(gradients)]
     return torch.stack(terms).sum(0)
+
+
+def _taken(gradients: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Each in turn, taken out: else a chunk would lie beside the next one."""
+    for name in list(gradients):
+        yield name, gradients.pop(name)
 
 
 def _raise_for_gradients(losses: _Losses) -> None:

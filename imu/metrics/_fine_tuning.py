@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from copy import deepcopy
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ COUNTS = (1, 2, 5, 10, 20)  # forget samples to relearn from, besides the half
 EVERY = 4  # steps between two looks at whether so few regain it; a divisor of MAX_STEPS
 
 
-def attack(subject: Subject) -> dict[str, float]:
+def attack(subject: Subject, steps: int) -> dict[str, float]:
     generator = torch.Generator().manual_seed(subject.outputs.seed)
     training, measured = _halves(subject, generator)
     others = _others(subject)
@@ -31,7 +32,7 @@ def attack(subject: Subject) -> dict[str, float]:
     seed = int(torch.randint(2**31, (), generator=generator))
 
     def curve(count: int, every: int) -> Iterator[float]:
-        return _relearn(subject, training[:count], others, measured, seed, every)
+        return islice(_relearn(subject, training[:count], others, measured, seed, every), steps)
 
     def regains(count: int) -> bool:
         return any(accuracy >= target for accuracy in curve(count, EVERY))

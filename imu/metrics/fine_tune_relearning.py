@@ -75,11 +75,14 @@ def unmet(labels: Mapping[str, np.ndarray], forget_classes: tuple[int, ...]) -> 
     return dict.fromkeys(ABOUT, why)
 
 
-def attack(subject: Subject) -> dict[str, float]:
-    """{"relearn_steps", "relearn_samples", "relearn_auc"}; nothing where they are ``unmet``."""
+def attack(subject: Subject, steps: int = MAX_STEPS) -> dict[str, float]:
+    """{"relearn_steps", "relearn_samples", "relearn_auc"}; nothing where they are ``unmet``.
+
+    steps: fewer only try whether the network can be attacked; the values are then none.
+    """
     labels = {name: samples.targets.cpu().numpy() for name, samples in subject.samples.items()}
     if unmet(labels, subject.outputs.forget_classes):
         return {}
     from imu.metrics import _fine_tuning  # and torch, which needs not be there to read ABOUT
 
-    return _fine_tuning.attack(subject)
+    return _fine_tuning.attack(subject, steps)

@@ -4,7 +4,7 @@
 """
 
 from imu.models.common.head import WITHOUT_HEAD, find_head, has_head, head, head_name
-from imu.models.common.modes import evaluating, only_trains, trainable
+from imu.models.common.modes import evaluating, only_trains, places, trainable
 
 __all__ = [
     "WITHOUT_HEAD",
@@ -14,5 +14,6 @@ __all__ = [
     "head",
     "head_name",
     "only_trains",
+    "places",
     "trainable",
 ]

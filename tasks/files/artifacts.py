@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
+TIED = "tied"  # in a file of tensors: further name -> the name under which that tensor is stored
+
 
 class ArtifactError(RuntimeError):
     """A file is missing, truncated or of the wrong kind, or cannot be written."""
@@ -114,15 +116,18 @@ def _table(path: Path, types: dict[str, str]) -> "pd.DataFrame":
 def write_tensors(path: Path, tensors: dict[str, "Tensor"], about: dict[str, Any]) -> None:
     """safetensors, with ``about`` as JSON in its header.
 
-    The header has one key: with several, safetensors writes them in changing order.
+    A tensor that has several names, as those of a layer in two places have, is stored once; its
+    other names stand in the header. The header has one key: with several, safetensors writes them
+    in changing order.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    content, tied = _once(tensors)
+    described = about | ({TIED: tied} if tied else {})
     with replacing(path) as temporary:
         try:
-            save_file(content, temporary, metadata={"about": json.dumps(about)})
+            save_file(content, temporary, metadata={"about": json.dumps(described)})
         except SafetensorError as error:  # neither an OSError nor a RuntimeError
             raise OSError(str(error)) from error
 
@@ -135,9 +140,29 @@ def read_tensors(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {})["about"])
-            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
+            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tied = about.pop(TIED, {})
+            return found | {name: found[stored] for name, stored in tied.items()}, about
     except (SafetensorError, KeyError, ValueError, OSError) as error:
         raise ArtifactError(_damaged(path, error)) from error
+
+
+def _once(tensors: dict[str, "Tensor"]) -> tuple[dict[str, "Tensor"], dict[str, str]]:
+    """Every tensor under its first name, on the CPU, and for its other names that first one."""
+    import torch
+
+    content: dict[str, Tensor] = {}
+    tied: dict[str, str] = {}
+    first: dict[Any, str] = {}
+    for name, tensor in tensors.items():
+        memory = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+        if tensor.numel() and memory in first:
+            tied[name] = first[memory]
+            continue
+        first[memory] = name
+        # A copy, as safetensors refuses tensors that overlap.
+        content[name] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+    return content, tied
 
 
 def require(path: Path) -> None:

@@ -38,8 +38,9 @@ def find_head(model: nn.Module, image: tuple[int, ...] | Tensor, name: str | Non
     evaluation mode, once, and once more for every linear layer that it calls.
 
     Raises ValueError when no linear layer, or more than one, is the head, when the head is called
-    more than once in a pass or shares its weight with another module, and when ``name`` is not
-    such a layer. That there is no head is remembered as well: ``head_name`` then says why.
+    more than once in a pass, computes its weight or shares it with another module, and when
+    ``name`` is not such a layer. That there is no head is remembered as well: ``head_name`` then
+    says why.
     """
     inputs = image if isinstance(image, Tensor) else _zeros(model, image)
     if name is not None:
@@ -57,7 +58,7 @@ def find_head(model: nn.Module, image: tuple[int, ...] | Tensor, name: str | Non
 def head_name(model: nn.Module) -> str:
     """Name of the head: what ``find_head`` found, else the last ``nn.Linear`` that was defined.
 
-    Raises ValueError when the network has no head.
+    Raises ValueError when the network has no head, or one that computes its weight.
     """
     memory: _Memory | None = vars(model).get(MEMORY)
     if memory is None:
@@ -67,6 +68,7 @@ def head_name(model: nn.Module) -> str:
                 f"{type(model).__name__} has no nn.Linear layer to serve as the head. "
                 f"{WITHOUT_HEAD}"
             )
+        _check_written(_linear_layers(model)[linear[-1]], linear[-1])
         return linear[-1]
     if memory.problem:
         raise ValueError(memory.problem)
@@ -142,11 +144,12 @@ def _check_named(model: nn.Module, inputs: Tensor, name: str) -> None:
 
 
 def _check_alone(model: nn.Module, name: str, called: list[nn.Module]) -> None:
-    """Refuse a head that has no single input, or that cannot move without its features."""
+    """Refuse a head without a single input or a weight of its own, which moves alone."""
     layer = _linear_layers(model)[name]
     calls = sum(module is layer for module in called)
     if calls > 1:
         raise ValueError(f"the head {name!r} is called {calls} times in one pass. {WITHOUT_HEAD}")
+    _check_written(layer, name)
     own = {id(parameter) for parameter in layer.parameters()}
     for other, module in model.named_modules():
         if module is not layer and any(id(p) in own for p in module.parameters(recurse=False)):
@@ -154,6 +157,17 @@ def _check_alone(model: nn.Module, name: str, called: list[nn.Module]) -> None:
                 f"the head {name!r} shares its weight with {other!r}, which would move with it. "
                 f"{WITHOUT_HEAD}"
             )
+
+
+def _check_written(layer: nn.Linear, name: str) -> None:
+    """Refuse a head whose weight is no parameter: what is written into it would be lost."""
+    if "weight" not in dict(layer.named_parameters(recurse=False)):
+        raise ValueError(
+            f"the head {name!r} computes its weight from others, as weight_norm does, so that what "
+            "is written into it is lost. Put the weight itself back, in the factory and in a "
+            "checkpoint: torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight'), or "
+            "torch.nn.utils.remove_weight_norm(layer)"
+        )
 
 
 def _gives(
@@ -197,9 +211,9 @@ def _equal_to_softmax(tensor: Tensor, noise: Tensor) -> bool:
 
 
 def _called(model: nn.Module, inputs: Tensor) -> list[nn.Module]:
-    """Modules without children, in the order of their calls in one pass."""
+    """Modules without children, and linear ones, in the order of their calls in one pass."""
     called: list[nn.Module] = []
-    layers = [module for module in model.modules() if not any(module.children())]
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear) or not any(m.children())]
     hooks = [
         layer.register_forward_hook(lambda module, *_: called.append(module)) for layer in layers
     ]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from imu.influence.prefix import Prefix, inner, record, replaying
+from imu.influence.prefix import Prefix, record, replaying
 from imu.models import evaluating, head, head_name
 from imu.objectives import Objective, Samples, mean_over_positions
 
@@ -40,10 +40,11 @@ class Block:
         self.objective = objective
         self.layers = layers or last_block(model)
         parts = dict(model.named_modules())
-        at = head_name(model)
         for name in self.layers:
-            if name not in parts or name == at or inner(at, name):
-                raise ValueError(f"layers must be modules before the head {at!r}, got {name!r}")
+            if name not in parts or _holds(parts[name], head(model)):
+                raise ValueError(
+                    f"layers must be modules before the head {head_name(model)!r}, got {name!r}"
+                )
         chosen = (p for name in self.layers for p in parts[name].parameters() if p.requires_grad)
         self.trained = list(dict.fromkeys(chosen))  # names may overlap
         if not self.trained:
@@ -107,7 +108,7 @@ def last_block(model: nn.Module) -> tuple[str, ...]:
     Chains of modules are opened, and modules that hold a chain of blocks of one kind, such as the
     encoder of a ViT. What follows are normalisations. Raises ValueError when there is none.
     """
-    found = _last(model, "", head_name(model))
+    found = _last(model, "", head(model))
     if not any(_matrix(model.get_submodule(name)) for name in found):
         raise ValueError(
             "nothing deeper than the head can be trained: no layer before it has parameters "
@@ -116,17 +117,22 @@ def last_block(model: nn.Module) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _last(module: nn.Module, path: str, at: str) -> list[str]:
+def _last(module: nn.Module, path: str, at: nn.Linear) -> list[str]:
     found: list[str] = []
     for name, child in reversed(list(module.named_children())):
         here = path + name
-        if here == at or not any(p.requires_grad for p in child.parameters()):
+        if child is at or not any(p.requires_grad for p in child.parameters()):
             continue
-        opened = inner(at, here) or isinstance(child, CHAINS) or _holds_blocks(child)
+        opened = _holds(child, at) or isinstance(child, CHAINS) or _holds_blocks(child)
         found = (_last(child, f"{here}.", at) if opened else [here]) + found
         if any(_matrix(module.get_submodule(name.removeprefix(path))) for name in found):
             break
     return found
+
+
+def _holds(module: nn.Module, layer: nn.Linear) -> bool:
+    """Whether ``layer`` is in ``module`` or is it: not by name, as a layer may have several."""
+    return any(part is layer for part in module.modules())
 
 
 def _holds_blocks(module: nn.Module) -> bool:

@@ -293,8 +293,8 @@ def _finding(compared: Compared, model: str) -> Finding:
         why = compared.failures[model]
         return Finding(model, kind, FAILED, "failed: it left no model", [why], answers)
     if model in compared.unchanged:
-        why = ["the weights are the original's: the log of the method says where it ended"]
-        return Finding(model, kind, UNCHANGED, "unchanged: nothing was unlearned", why, answers)
+        why = "the weights are the original's: the log of the method says where it ended"
+        return Finding(model, kind, UNCHANGED, "unchanged: nothing was unlearned", [why], answers)
     if not compared.retrained:
         return Finding(model, kind, NOT_JUDGED, NOT_JUDGED, ["nothing was retrained"], answers)
     found = compared.verdict(model)

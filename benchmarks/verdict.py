@@ -99,6 +99,9 @@ def judged(
         for model in models
         for of in retrained
     }
+    outputs = next(iter(models.values())).outputs
+    labels = {name: of_set.tolist() for name, of_set in outputs.labels.items()}
+    sizes = verdict.sizes(labels, outputs.forget_classes)
     draw = np.random.default_rng(SEED)
     verdicts: dict[str, list[verdict.Verdict]] = {}
     for model, of in found:
@@ -106,7 +109,12 @@ def judged(
         for _ in range(DRAWS if model != of else 0):
             floor = [found[name, of] for name in draw.choice(others, FLOOR, replace=False)]
             said = verdict.judge(
-                found[model, of], found[of, of], floor, verdict.Config(), class_wise=class_wise
+                found[model, of],
+                found[of, of],
+                floor,
+                verdict.Config(),
+                sizes=sizes,
+                class_wise=class_wise,
             )
             verdicts.setdefault(model.split()[0], []).append(said)
     return verdicts

@@ -110,10 +110,13 @@ def unlearn(
         jobs: stages that run here at the same time.
         pools: hand stages to the work pools that they ask for, while these have a worker.
         wanted: the verdict that methods are to have; another one is told to automations.
+
+    It fails where the method leaves the model as it was.
     """
     entries = entries_of(Path.cwd(), method, parameters)
+    (asked,) = [name for name, entry in entries.items() if entry["method"] == method]
     changes = request.changes() | {"unlearn": entries}
-    return _asked(changes, jobs=jobs, force=False, pools=pools, wanted=wanted)
+    return _asked(changes, jobs=jobs, force=False, pools=pools, wanted=wanted, changed=asked)
 
 
 @flow(name="retrain-reference", flow_run_name=reference_run_name, validate_parameters=True)
@@ -145,8 +148,12 @@ def _asked(
     pools: bool,
     wanted: str = "",
     part: str = "",
+    changed: str = "",
 ) -> dict[str, str]:
-    """Run what a flow was asked for, and say where the results are."""
+    """Run what a flow was asked for, and say where the results are.
+
+    changed: a model. Raises UnchangedError when its method left it as it was.
+    """
     root = Path.cwd()
     cell = Cell(
         name=str(flow_run.name), changes=changes, commit=clean_commit(root) if pools else ""
@@ -168,6 +175,8 @@ def _asked(
         print(f"\n{report.shown(Workspace(folder), ran.page.times)}")
         print(f"\nreport   {folder / 'runs' / 'report' / 'report.html'}")
     print(f"MLflow   make mlflow, then {pages.mlflow_link(ran.page)}", flush=True)
+    if changed:
+        pages.changed(folder, changed)
     return ran.outcomes
 
 

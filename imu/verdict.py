@@ -2,13 +2,17 @@
 
 A test holds one metric of the model against the retrained reference. It is passed while the model
 lies no farther on the bad side than the *floor* does (models retrained with other seeds, the
-largest distance among them) plus a margin. The first outcome of which a test fails is the verdict:
+largest distance among them) plus a margin, which is never below what one sample is worth, 100/n
+points of the n that the metric counts. The first outcome of which a test fails is the verdict:
 
-    not forgotten     it still answers as if it had been trained on the forget set
     utility lost      it answers worse than the reference on what it was to keep
+    not forgotten     it still answers as if it had been trained on the forget set
     masked only       its accuracies pass, but its features keep what was to be forgotten
     told apart        something else gives it away: it forgot more than retraining does, say
     indistinguishable from retraining, on these tests
+
+Utility comes first: what a collapsed model says of the forget set tells nothing of forgetting,
+least of all to attacks that learn from what it says of other samples.
 
 A verdict is empirical evidence from the tests that were made, not a guarantee.
 """
@@ -19,9 +23,13 @@ from typing import Literal, NamedTuple, get_args
 
 from imu import metrics
 
-Outcome = Literal["not forgotten", "utility lost", "masked only", "told apart", "indistinguishable"]
+Outcome = Literal["utility lost", "not forgotten", "masked only", "told apart", "indistinguishable"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 Side = Literal["above", "below", "apart"]
+# Samples that a metric counts. half: of the forget set, which relearning is measured on;
+# forgotten, kept: test samples of classes forgotten whole, and the others.
+Counted = Literal["forget", "half", "retain", "forgotten", "kept"]
+ROUNDING = 1e-9  # points
 # Correctness tells nothing beyond FA, and the attack on all probabilities differs between retrained
 # models by more than any margin would allow.
 MEMBERSHIP = ("MIA", "MIA_entropy", "MIA_modified")
@@ -29,7 +37,7 @@ MEMBERSHIP = ("MIA", "MIA_entropy", "MIA_modified")
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """How far beyond the floor a model may lie from the reference."""
+    """How far beyond the floor a model may lie from the reference; by one sample it always may."""
 
     forgetting: float = 2.0  # points of FA and TFA
     utility: float = 2.0  # points of RA and TA
@@ -45,35 +53,42 @@ class Config:
 
 
 class Criterion(NamedTuple):
-    """side: where a model fails. class_wise: None where the test holds for both scenarios."""
+    """side: where a model fails. counted: None where no share of samples is measured.
+
+    class_wise: None where the test holds for both scenarios.
+    """
 
     outcome: Outcome
     metric: str
     side: Side
     margin: str
+    counted: Counted | None
     class_wise: bool | None = None
 
 
 CRITERIA = (
-    Criterion("not forgotten", "FA", "above", "forgetting"),
-    Criterion("not forgotten", "TFA", "above", "forgetting", True),
+    Criterion("utility lost", "RA", "below", "utility", "retain"),
+    Criterion("utility lost", "TA", "below", "utility", "kept"),
+    Criterion("not forgotten", "FA", "above", "forgetting", "forget"),
+    Criterion("not forgotten", "TFA", "above", "forgetting", "forgotten", True),
     # After class-wise forgetting the attacks extrapolate and flip between 0 and 100.
-    *(Criterion("not forgotten", name, "below", "membership", False) for name in MEMBERSHIP),
-    Criterion("utility lost", "RA", "below", "utility"),
-    Criterion("utility lost", "TA", "below", "utility"),
-    Criterion("masked only", "probe_5", "above", "features"),
-    Criterion("masked only", "proto_5", "above", "features", True),
-    Criterion("masked only", "relearn_auc", "above", "features"),
-    Criterion("told apart", "FA", "below", "forgetting"),
+    *(
+        Criterion("not forgotten", name, "below", "membership", "forget", False)
+        for name in MEMBERSHIP
+    ),
+    Criterion("masked only", "probe_5", "above", "features", "forget"),
+    Criterion("masked only", "proto_5", "above", "features", "forget", True),
+    Criterion("masked only", "relearn_auc", "above", "features", "half"),
+    Criterion("told apart", "FA", "below", "forgetting", "forget"),
     # Features that know less than a retrained model's show that something was hidden or broken.
-    Criterion("told apart", "probe_5", "below", "features"),
-    Criterion("told apart", "proto_5", "below", "features", True),
-    Criterion("told apart", "relearn_auc", "below", "features"),
-    *(Criterion("told apart", name, "above", "membership", False) for name in MEMBERSHIP),
-    Criterion("told apart", "TV", "apart", "distance"),
+    Criterion("told apart", "probe_5", "below", "features", "forget"),
+    Criterion("told apart", "proto_5", "below", "features", "forget", True),
+    Criterion("told apart", "relearn_auc", "below", "features", "half"),
+    *(Criterion("told apart", name, "above", "membership", "forget", False) for name in MEMBERSHIP),
+    Criterion("told apart", "TV", "apart", "distance", None),
     # Retrained models need not agree on what a class is called that they never saw.
-    Criterion("told apart", "TV_forget", "apart", "distance", False),
-    Criterion("told apart", "U_LiRA", "apart", "samples"),
+    Criterion("told apart", "TV_forget", "apart", "distance", None, False),
+    Criterion("told apart", "U_LiRA", "apart", "samples", None),
 )
 
 
@@ -91,7 +106,7 @@ class Result(NamedTuple):
 
     @property
     def failed(self) -> bool:
-        return self.excess > self.allowed
+        return self.excess > self.allowed + ROUNDING
 
 
 class Verdict(NamedTuple):
@@ -115,12 +130,13 @@ def judge(
     floor: Sequence[Mapping[str, float]],
     config: Config,
     *,
+    sizes: Mapping[Counted, int],
     class_wise: bool,
 ) -> Verdict:
     """Hold the metrics of ``model`` against those of the reference and of the floor's models.
 
-    Each mapping holds what ``metrics.compare`` gave. Raises KeyError when one of them lacks a
-    metric that a test needs and another one has.
+    Each mapping holds what ``metrics.compare`` gave. sizes: what the function of that name gives.
+    Raises KeyError when one of them lacks a metric that a test needs and another one has.
     """
     results = []
     for test in CRITERIA:
@@ -142,11 +158,28 @@ def judge(
                 reference[test.metric] if aim == "reference" else 0.0,
                 signed,
                 max([0.0, *(abs(d) if aim == "reference" else d for d in distances[1:])])
-                + getattr(config, test.margin),
+                + max(getattr(config, test.margin), _one(test.counted, sizes)),
             )
         )
     failed = {result.test.outcome for result in results if result.failed}
     return Verdict(next((o for o in OUTCOMES if o in failed), "indistinguishable"), results)
+
+
+def sizes(labels: Mapping[str, Sequence[int]], forget_classes: Sequence[int]) -> dict[Counted, int]:
+    """How many samples the metrics count, from the labels of "forget", "retain" and "test"."""
+    forget, forgotten = len(labels["forget"]), sum(y in forget_classes for y in labels["test"])
+    return {
+        "forget": forget,
+        "half": forget - forget // 2,
+        "retain": len(labels["retain"]),
+        "forgotten": forgotten,
+        "kept": len(labels["test"]) - forgotten,
+    }
+
+
+def _one(counted: Counted | None, sizes: Mapping[Counted, int]) -> float:
+    """What one sample is worth, in points."""
+    return 100 / sizes[counted] if counted else 0.0
 
 
 def _distance(

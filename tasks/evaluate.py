@@ -82,6 +82,8 @@ def run(workspace: Workspace, item: str) -> None:
         values = metrics.compare(judged, of_reference)
     if item.startswith("unlearn/"):
         values |= _work(workspace, item) if retrained else {}
+        if _same(models["train"].state_dict(), models[item].state_dict()):
+            values["unchanged"] = 1.0
         known = {name: (models[name].state_dict(), outputs[name]) for name in ("train", item)}
         artifacts.write_table(
             out / "trajectory.csv", _trajectory(workspace, item, sets, device, known)

@@ -6,11 +6,12 @@ the method, with its parameters of ``params.yaml``, not the one model of the unl
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor, nn
 
 from imu import ensemble, influence, metrics
 from imu import unlearn as methods
-from imu.objectives import predictions
+from imu.unseen import unseen
 from tasks import unlearn
 from tasks.ensemble import SETS, read_networks
 from tasks.files import artifacts, params
@@ -44,15 +45,19 @@ def _unlearned(workspace: Workspace, item: str, watch: Stopwatch) -> metrics.Fam
     visible = {name: sets[name] for name in {"forget", entry.sees}}
     config = params.load(workspace.root, "influence", influence.Config)
     networks = [network.to(device) for network in read_networks(workspace, "original")]
+    before = {
+        name: torch.from_numpy(m) for name, m in read_margins(workspace, "original").margins.items()
+    }
+    trained = torch.cat([before["forget"], before["retain"]], 1)
+    labels = sets["validation"].targets.cpu()
     diverged, unfinished = [], 0
     for number, network in enumerate(networks):
 
         def weights(network: nn.Module = network) -> Tensor:
             return scored(network, objective, sets["forget"], config)[1]
 
-        logits = predictions(network, objective, sets["validation"].inputs)
-        unseen = 100 * (logits.argmax(1) == sets["validation"].targets).double().mean().item()
-        given = unlearn.available(workspace, visible, unseen, device) | {"influence": weights}
+        kept = unseen(trained[number], before["validation"][number], labels, len(data.classes))
+        given = unlearn.available(workspace, visible, kept, device) | {"influence": weights}
         seed = workspace.seed + number
         said = f"network {number + 1}/{len(networks)}"
         try:
@@ -60,7 +65,7 @@ def _unlearned(workspace: Workspace, item: str, watch: Stopwatch) -> metrics.Fam
                 *_, last = methods.run(
                     entry.method, network, objective, entry.config, seed=seed, available=given
                 )
-            print(f"{said}: forget accuracy {last.accuracy:.2f} %")
+            print(f"{said}: forget accuracy {last.accuracy:.2f} %, mean margin {last.margin:.3f}")
         except FloatingPointError as error:
             diverged.append(number)
             print(f"{said}: {error}")

@@ -6,6 +6,7 @@ Where ``runtime.processes`` is more than one, ``python -m tasks.train`` is what 
 import sys
 import tempfile
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from imu.class_order import Predicted, remarks
 from imu.cost import FlopCounter
 from imu.datasets import LabelledImages
 from imu.models import evaluating
-from imu.objectives import mean_cross_entropy, normalised, predictions
+from imu.objectives import margins, mean_cross_entropy, normalised, predictions
 from imu.training import distributed
+from imu.unseen import unseen
 from tasks.files import artifacts, params
 from tasks.files.progress import Progress
 from tasks.files.samples import load_samples
@@ -42,8 +44,8 @@ def run(workspace: Workspace, item: None) -> float | None:
 def fit(workspace: Workspace, manifest: str, out: Path, seed: int) -> float:
     """Train on one manifest from one seed; returns the seconds that training took.
 
-    Kept with the model: its accuracy and loss on validation data, which it has not seen. That is
-    the number at which sample-wise unlearning stops.
+    Kept with the model: margins of validation samples, which it has not seen. There sample-wise
+    unlearning stops.
     """
     runtime = params.load(workspace.root, "runtime", Runtime)
     if runtime.processes == 1:
@@ -133,9 +135,11 @@ def keep(
             "accuracy": 100 * (logits.argmax(1) == samples.targets).double().mean().item(),
             "loss": mean_cross_entropy(logits.double(), samples.targets).mean().item(),
         }
+        found[name] = margins(logits.double(), samples.targets), samples.targets
+    kept = unseen(found[manifest][0], *found["validation"], classes=len(data.classes))
     artifacts.write_table(out / "curve.csv", pd.DataFrame(epochs, columns=training.Epoch._fields))
     artifacts.write_tensors(
-        out / "model.safetensors", model.state_dict(), about | {"unseen": scores["validation"]}
+        out / "model.safetensors", model.state_dict(), about | {"unseen": asdict(kept)}
     )
     artifacts.write_json(
         out / "metrics.json",

@@ -26,6 +26,7 @@ from torch import nn
 from imu import discovery
 from imu import unlearn as methods
 from imu.objectives import Objective, Samples, predictions
+from imu.unseen import Unseen
 from tasks import unlearn
 from tasks.files import artifacts, params
 from tasks.files.samples import load_samples
@@ -75,7 +76,7 @@ def judge(workspace: Workspace) -> Callable[[str, Any], dict[str, Any]]:
     objective = loaded["forget"][1]
     classes = tuple(workspace.read_request()["forget_classes"])
     aim = accuracies(reference.to(device), objective, sets, classes)
-    available = unlearn.available(workspace, sets, about["unseen"]["accuracy"], device)
+    available = unlearn.available(workspace, sets, Unseen(**about["unseen"]), device)
 
     def judged(method: str, config: Any) -> dict[str, Any]:
         model = copy.deepcopy(original).to(device)

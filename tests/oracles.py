@@ -235,6 +235,14 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> float:
     return total / len(logits)
 
 
+def margin(logits: Tensor, labels: Tensor) -> float:
+    """Mean of z_y − log Σ_{k≠y} exp z_k over samples."""
+    total = 0.0
+    for z, label in zip(logits.double(), labels.tolist(), strict=True):
+        total += float(z[label] - torch.cat([z[:label], z[label + 1 :]]).logsumexp(0))
+    return total / len(logits)
+
+
 def pgd(
     gradient: Callable[[Tensor], Tensor],
     image: Tensor,

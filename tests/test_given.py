@@ -14,7 +14,7 @@ torch.set_num_threads(1)
 
 def forget(**other) -> ForgetSet:
     given = {"samples": Samples(torch.rand(4, 3), torch.tensor([0, 1, 1, 2]))}
-    return ForgetSet(**given | {"classes": (), "target_accuracy": 50.0} | other)
+    return ForgetSet(**given | {"classes": (), "target_margin": 1.0} | other)
 
 
 def first(method: str, **given):

@@ -68,12 +68,14 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, metrics.Meas
 def judged(measured: dict[str, metrics.Measured], name: str, reference: int = 0) -> verdict.Verdict:
     """By the shipped margins, with every other retrained model as the floor."""
     of = measured[f"retrained {reference}"]
+    labels = {set_: found.tolist() for set_, found in of.outputs.labels.items()}
     others = {f"retrained {k}" for k in range(RETRAINED)} - {name, f"retrained {reference}"}
     return verdict.judge(
         metrics.compare(measured[name], of),
         metrics.compare(of, of),
         [metrics.compare(measured[other], of) for other in sorted(others)],
         verdict.Config(),
+        sizes=verdict.sizes(labels, (FORGOTTEN,)),
         class_wise=True,
     )
 

@@ -40,7 +40,7 @@ def linear(features: Tensor, factor: float = 1.0, bias: float = 0.0) -> tuple[nn
         model.bias.copy_(torch.tensor([bias, 0.0, 0.0]))
     labels = torch.arange(len(features)) % 3
     samples = Samples(features * factor, labels)
-    return model, ForgetSet(samples=samples, classes=(), target_accuracy=-1.0)
+    return model, ForgetSet(samples=samples, classes=(), target_margin=-1e9)
 
 
 def path(model: nn.Linear, forget: ForgetSet, config, updates: int, method: str = "imu") -> Tensor:

@@ -207,7 +207,7 @@ def language() -> tuple[nn.Module, ForgetSet, Samples]:
         targets[row, 1 + row % 5 :] = IGNORED
     samples = Samples({"tokens": tokens}, targets)
     fit(model, Language(), samples, 14)
-    forget = ForgetSet(samples=samples[2:5], classes=(), target_accuracy=40.0)
+    forget = ForgetSet(samples=samples[2:5], classes=(), target_margin=0.0)
     return model, forget, samples[torch.tensor([0, 1, *range(5, 12)])]
 
 

@@ -12,6 +12,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from flows import pipeline
+from flows.running import pages
+from flows.running.failures import EXPLAINED
+from flows.running.pages import UnchangedError
+from flows.running.requests import Method
 from imu import metrics
 from imu.datasets import digits
 from tasks import report
@@ -250,8 +255,8 @@ def test_the_verdicts_and_what_decided_them_come_first(reported: Workspace) -> N
         f.model: f for f in findings.findings(lineup.compared(reported, lineup.table(reported)))
     }
     assert said["other"].decided == [
-        "RA −8.00, allowed 2.25",
-        "TA −8.50, allowed 2.75",
+        "RA −8.00, allowed 3.58",
+        "TA −8.50, allowed 6.31",
         "also: told apart",
     ]
     assert said["logit_mask"].decided == ["probe_5 +37.00, allowed 7.00"]
@@ -267,6 +272,43 @@ def test_the_verdicts_and_what_decided_them_come_first(reported: Workspace) -> N
     assert "Indistinguishable from retraining on these tests: ours. Utility lost: other." in text
     assert "it is not a guarantee" in text
     assert "no power" not in text
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("retrained", [True, False])
+def test_a_method_that_left_the_weights_as_they_were_is_unchanged(
+    workspace: Workspace, retrained: bool
+) -> None:
+    for item in ("ours", "nothing"):
+        change(workspace, item, unchanged=1.0)
+    before = lineup.table(workspace)
+    assert "unchanged" not in before
+    if not retrained:
+        path = workspace.root / "params.yaml"
+        path.write_text(path.read_text().replace("retrain: true", "retrain: false"))
+    results = lineup.table(workspace)
+    found = {f.model: f for f in findings.findings(lineup.compared(workspace, results))}
+    assert found["ours"].outcome == "unchanged"
+    assert found["ours"].words == "unchanged: nothing was unlearned"
+    assert found["nothing"].outcome == ("not forgotten" if retrained else "not judged")
+
+
+def test_the_flow_of_a_method_that_changed_nothing_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = {"unchanged": "unchanged: nothing was unlearned", "masked only": "masked only"}
+    artifacts.write_json(
+        tmp_path / "runs" / "report" / "verdicts.json",
+        {o: {"outcome": o, "words": words, "decided": ["why"]} for o, words in said.items()},
+    )
+    pages.changed(tmp_path, "masked only")
+    with pytest.raises(UnchangedError, match="is unchanged: nothing was unlearned; why"):
+        pages.changed(tmp_path, "unchanged")
+    assert UnchangedError in EXPLAINED
+    asked: dict[str, str] = {}
+    monkeypatch.setattr(pipeline, "_asked", lambda _, **given: asked.update(given))
+    pipeline.unlearn.fn(Method("imu"))
+    assert asked["changed"] == "imu"
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -308,7 +350,7 @@ def test_a_floor_that_fails_its_own_tests_is_told(workspace: Workspace) -> None:
     report.run(workspace, None)
     assert report.outcomes(workspace)["floor"] == "indistinguishable"
     assert "Retraining with another seed fails" not in Page(workspace).text
-    change(workspace, "floor", RA=97.0)
+    change(workspace, "floor", RA=95.0)
     report.run(workspace, None)
     assert "Retraining with another seed fails as well (floor)" in Page(workspace).text
 

@@ -84,7 +84,7 @@ def states(method: str, updates: int = 2, *, sgd: dict | None = None, **given) -
             | (sgd or {})
         )
     model = network()
-    forget = ForgetSet(samples=FORGET, classes=(), target_accuracy=-1.0)
+    forget = ForgetSet(samples=FORGET, classes=(), target_margin=-1e9)
     available = {"forget": lambda: forget, "retain": lambda: RETAIN}
     run = unlearn.run(method, model, TASK, kind(**given), seed=SEED, available=available)
     return [[p.detach().clone() for p in model.parameters()] for _ in run]

@@ -25,9 +25,13 @@ FLOOR = [  # within 1 point of the reference on both sides, and 0.05 of TV
     {n: v + (0.01 if n.startswith("TV") else -0.5) for n, v in REFERENCE.items()},
 ]
 
+SIZES = dict.fromkeys(("forget", "half", "retain", "forgotten", "kept"), 1000)
 
-def judged(*, class_wise: bool = True, floor=FLOOR, **changes: float) -> verdict.Verdict:
-    return judge(REFERENCE | changes, REFERENCE, floor, LIMITS, class_wise=class_wise)
+
+def judged(
+    *, class_wise: bool = True, floor=FLOOR, sizes=SIZES, **changes: float
+) -> verdict.Verdict:
+    return judge(REFERENCE | changes, REFERENCE, floor, LIMITS, sizes=sizes, class_wise=class_wise)
 
 
 def test_the_reference_and_its_floor_are_indistinguishable():
@@ -83,14 +87,71 @@ def test_the_other_side_of_a_one_sided_test_is_no_fault():
 
 
 def test_the_gravest_outcome_is_the_verdict_and_the_others_are_kept():
-    faults = {"FA": 99.0, "RA": 10.0, "probe_5": 99.0, "TV": 0.9}
+    faults = {"RA": 10.0, "FA": 99.0, "probe_5": 99.0, "TV": 0.9}
     found = []
     for name in list(faults):
         found.append(judged(**faults))
         faults[name] = REFERENCE[name]
     assert [f.outcome for f in found] == list(OUTCOMES[:4])
-    assert [r.test.metric for r in found[0].failed] == ["FA", "RA", "probe_5", "TV"]
-    assert [r.test.metric for r in found[0].decisive] == ["FA"]
+    assert [r.test.metric for r in found[0].failed] == ["RA", "FA", "probe_5", "TV"]
+    assert [r.test.metric for r in found[0].decisive] == ["RA"]
+
+
+@pytest.mark.parametrize(
+    ("model", "outcome"),
+    [
+        ({"FA": 93.6, "RA": 94.0, "MIA_entropy": 2.0}, "utility lost"),  # unlearned too far
+        (dict.fromkeys(("FA", "RA", "TA"), 10.0) | {"MIA": 0.0}, "utility lost"),  # one class
+        ({"MIA_entropy": 2.0}, "not forgotten"),
+    ],
+)
+def test_what_a_collapsed_model_says_of_the_forget_set_is_no_sign_of_memory(model, outcome):
+    reference = REFERENCE | {"FA": 99.1, "RA": 100.0, "TA": 98.8, "MIA": 9.0, "MIA_entropy": 9.0}
+    found = judge(reference | model, reference, [reference], LIMITS, sizes=SIZES, class_wise=False)
+    assert found.outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("metric", "counted", "sign"),
+    [
+        ("FA", "forget", 1),
+        ("FA", "forget", -1),
+        ("TFA", "forgotten", 1),
+        ("RA", "retain", -1),
+        ("TA", "kept", -1),
+        ("probe_5", "forget", 1),
+        ("proto_5", "forget", 1),
+        ("relearn_auc", "half", 1),
+    ],
+)
+def test_one_sample_is_never_beyond_the_margin_and_two_of_them_are(metric, counted, sign):
+    sizes = SIZES | {counted: 6}
+    for samples, failed in ((1, []), (2, [metric])):
+        moved = {metric: REFERENCE[metric] + sign * samples * 100 / 6}
+        found = judged(floor=[], sizes=sizes, **moved)
+        assert [result.test.metric for result in found.failed] == failed
+
+
+def test_attacks_on_single_samples_count_the_forget_set():
+    for name in verdict.MEMBERSHIP:
+        for moved in (-20.0, 20.0):
+            value = {name: REFERENCE[name] + moved}
+            assert judged(
+                floor=[], sizes=SIZES | {"forget": 5}, class_wise=False, **value
+            ).outcome == ("indistinguishable")
+            assert judged(floor=[], class_wise=False, **value).outcome != "indistinguishable"
+
+
+def test_the_sizes_are_those_of_what_the_metrics_count():
+    labels = {"forget": [1] * 5, "retain": [0, 2, 2], "test": [0, 1, 1, 2, 0, 1, 2]}
+    assert verdict.sizes(labels, (1,)) == {
+        "forget": 5,
+        "half": 3,
+        "retain": 3,
+        "forgotten": 3,
+        "kept": 4,
+    }
+    assert verdict.sizes(labels, ())["kept"] == 7
 
 
 def test_without_a_floor_the_margin_alone_counts():
@@ -103,7 +164,14 @@ def test_a_missing_value_is_an_error(lacking):
     less = {name: value for name, value in REFERENCE.items() if name != "probe_5"}
     given = {"model": REFERENCE, "reference": REFERENCE, "floor": REFERENCE} | {lacking: less}
     with pytest.raises(KeyError, match="probe_5 was not measured on every model"):
-        judge(given["model"], given["reference"], [given["floor"]], LIMITS, class_wise=True)
+        judge(
+            given["model"],
+            given["reference"],
+            [given["floor"]],
+            LIMITS,
+            sizes=SIZES,
+            class_wise=True,
+        )
 
 
 def test_a_negative_distance_of_the_floor_does_not_widen_the_margin():
@@ -114,14 +182,14 @@ def test_a_negative_distance_of_the_floor_does_not_widen_the_margin():
 
 def test_a_distance_needs_no_value_of_the_reference():
     less = {name: value for name, value in REFERENCE.items() if name != "U_LiRA"}
-    found = judge(REFERENCE | {"U_LiRA": 50.0}, less, FLOOR, LIMITS, class_wise=True)
+    found = judge(REFERENCE | {"U_LiRA": 50.0}, less, FLOOR, LIMITS, sizes=SIZES, class_wise=True)
     (result,) = found.decisive
     assert (result.test.metric, result.reference) == ("U_LiRA", 0.0)
 
 
 def test_a_metric_that_nobody_has_is_left_out():
     less = {name: value for name, value in REFERENCE.items() if not name.startswith("proto")}
-    found = judge(less, less, [], LIMITS, class_wise=True)
+    found = judge(less, less, [], LIMITS, sizes=SIZES, class_wise=True)
     assert "proto_5" not in {result.test.metric for result in found.results}
     assert len(found.results) == 11
 

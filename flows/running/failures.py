@@ -9,6 +9,7 @@ import logging
 from flows.running.cells import CommitError
 from flows.running.children import ChildError
 from flows.running.holding import WorkspaceBusyError
+from flows.running.pages import UnchangedError
 from tasks.files.artifacts import ArtifactError
 from tasks.files.params import ParameterError
 from tasks.graph.lock import LockError
@@ -21,6 +22,7 @@ EXPLAINED = (
     LockError,
     ParameterError,
     TrackingError,
+    UnchangedError,
     WorkspaceBusyError,
 )
 # Through these Prefect tells what a flow, a task and the process of a run raised.

@@ -52,6 +52,17 @@ def leave(folder: Path, outcomes: dict[str, str], page: Page, *, whole: bool, wa
         tell(others, wanted)
 
 
+def changed(folder: Path, model: str) -> None:
+    """Raises UnchangedError when the method left the model as it was."""
+    said = json.loads((folder / "runs" / "report" / "verdicts.json").read_text())[model]
+    if said["outcome"] == "unchanged":
+        raise UnchangedError(f"{model} is {said['words']}; {said['decided'][0]}")
+
+
+class UnchangedError(RuntimeError):
+    """A request was to be served by the model that was to forget."""
+
+
 def tell(others: list[str], wanted: str) -> None:
     """Send the event that automations wait for: methods with other verdicts than ``wanted``."""
     emit_event(

@@ -13,7 +13,7 @@ and may offer
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from imu import discovery
-from imu.objectives import IGNORED, Objective, Samples, mean_over_positions
+from imu.objectives import IGNORED, Objective, Samples, margins, mean_over_positions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,16 +29,21 @@ class ForgetSet:
     """All that a forget-only method is given besides the original model.
 
     classes: the classes to be forgotten whole; empty for sample-wise forgetting.
-    target_accuracy: %, where forgetting stops: 0 for whole classes, else the accuracy that the
-    original model had on data it had not seen (a number kept with the model).
+    Where forgetting stops, all of which must hold, measured on the set:
+    target_accuracy: %; 0 for whole classes.
+    target_margin: of the mean margin log(p_y / (1 − p_y)); for samples that of unseen ones of the
+    same labels, and least_fall how far it must fall at least (``imu.unseen``: numbers kept with the
+    original model).
 
     Raises ValueError when there is no sample, none with anything to predict, a class that is no
-    label of the set, or a target that is not a number up to 100.
+    label of the set, a target that is not a number in its range, or none at all for samples.
     """
 
     samples: Samples
     classes: tuple[int, ...]
-    target_accuracy: float
+    target_accuracy: float = 100.0
+    target_margin: float = inf  # logits
+    least_fall: float = 0.0  # logits
 
     def __post_init__(self) -> None:
         if len(self.samples) == 0:
@@ -52,6 +57,33 @@ class ForgetSet:
             )
         if not self.target_accuracy <= 100:
             raise ValueError(f"target_accuracy must be <= 100, got {self.target_accuracy}")
+        if not self.target_margin > -inf:
+            raise ValueError(f"target_margin must be a number or inf, got {self.target_margin}")
+        if not 0 <= self.least_fall < inf:
+            raise ValueError(f"least_fall must be >= 0 and finite, got {self.least_fall}")
+        if not self.classes and self.target_margin == inf and self.least_fall == 0:
+            raise ValueError("samples need a target_margin or a least_fall, got neither")
+
+    def wanted_margin(self, first: "Step") -> float:
+        """The mean margin at which a method stops that began at ``first``."""
+        return min(self.target_margin, first.margin - self.least_fall)
+
+    def reached(self, first: "Step", now: "Step") -> bool:
+        """Whether a method that began at ``first`` is at its target."""
+        return now.accuracy <= self.target_accuracy and now.margin <= self.wanted_margin(first)
+
+    def ended(self, first: "Step", last: "Step") -> str:
+        """Where a method ended that began at ``first``, and whether that is its target."""
+        if self.classes:
+            where = f"forget accuracy {last.accuracy:.2f} %, target {self.target_accuracy:.2f} %"
+        else:
+            where = (
+                f"mean margin {last.margin:.3f}, at first {first.margin:.3f}, "
+                f"target {self.wanted_margin(first):.3f}"
+            )
+        if not self.reached(first, last):
+            return f"ended short of the target: {where}"
+        return f"{'at the target' if last.step else 'nothing to do, at the target'}: {where}"
 
 
 class UnlearningError(RuntimeError):
@@ -62,6 +94,7 @@ class Step(NamedTuple):
     step: int  # updates made so far
     loss: float  # mean loss on the forget set, evaluation mode
     accuracy: float  # % right, mean over samples of the share of their positions, likewise
+    margin: float  # log(p_y / (1 − p_y)), mean over samples of that over their positions, likewise
     seconds: float = 0.0  # spent by the method so far, measuring included; filled in by ``run``
 
 
@@ -146,4 +179,5 @@ def measured(step: int, objective: Objective, logits: Tensor, targets: Tensor) -
         step,
         objective.losses(logits, targets).mean().item(),
         100 * mean_over_positions(right, targets).mean().item(),
+        mean_over_positions(margins(logits, targets), targets).mean().item(),
     )

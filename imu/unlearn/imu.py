@@ -9,7 +9,7 @@ Influence weights as in arXiv 2508.01620, section 3; what differs from the paper
 - Class-wise, only the head's rows of the forgotten classes move.
 - Steps are measured in logits, so that one setting serves every feature scale: the step size is
   ``step / mean(|h|² + 1)``.
-- It stops at the target accuracy: 0 for a class, the accuracy on unseen data for samples.
+- It stops at its target: accuracy 0 for a class, the margin of unseen data for samples.
 
 ``weights`` puts the claim of the method to the test. ``permuted`` gives the same weights to other
 samples, drawn at random; ``uniform`` gives every sample the same. If these do as well, influence
@@ -68,7 +68,7 @@ def unlearn(
     """Ascend Σ w_i log(1 − p_i) / Σ w_i by full-batch gradient steps on the head.
 
     influence: (n,), the weights w_i >= 0 of ``imu.influence.ascent_weights``; at least one > 0.
-    A sample's weight is shared among its positions. It ends at the target accuracy, or after
+    A sample's weight is shared among its positions. It ends at the target, or after
     ``max_steps`` updates.
     """
     if not influence.sum() > 0:
@@ -87,16 +87,18 @@ def unlearn(
     moving = features.new_zeros(layer.out_features, 1)  # (classes, 1)
     moving[list(forget.classes) or slice(None)] = 1
     watch = watcher(model, objective, forget, lambda: layer(inputs))
-    for step in range(config.max_steps + 1):
-        now = watch(step)
-        yield now
-        if now.accuracy <= forget.target_accuracy or step == config.max_steps:
+    first = now = watch(0)
+    yield now
+    for step in range(1, config.max_steps + 1):
+        if forget.reached(first, now):
             return
         with torch.no_grad():
             gradient = unlikelihood_gradient(layer(features), labels) * shares  # (m, classes)
             layer.weight.add_(rate * moving * (gradient.T @ features))
             if layer.bias is not None:
                 layer.bias.add_(rate * moving[:, 0] * gradient.sum(0))
+        now = watch(step)
+        yield now
 
 
 def unlikelihood_gradient(logits: Tensor, labels: Tensor) -> Tensor:

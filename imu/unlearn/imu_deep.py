@@ -16,8 +16,10 @@ z* lowers the label's logit by what the network owes to having been trained on t
 
 an estimate of the leave-one-out prediction (Koh & Liang 2017, arXiv 1703.04730, section 2.1; IMU's
 weights, arXiv 2508.01620, section 3, with g_i in place of the mean gradient), over the parameters
-of block and head. κ is the least that takes the accuracy of the aims ``reach`` times as far down
-as the target lies (at most to 0): training follows the aims part of the way. Where classes are
+of block and head. κ is ``reach`` times as far as the mean margin has to fall: training follows the
+aims part of the way. First updates take margins too far down and later ones bring them back: of
+samples that are few or remembered well too far, as predictions hardly differ there. It then ends
+with the last epoch at the target. Where classes are
 forgotten whole z* has none of their logits (DELETE's teacher, arXiv 2503.23751), no influence is
 computed, and at the end the head's rows of the classes are masked as in ``logit_mask``.
 
@@ -61,8 +63,6 @@ from imu.unlearn.common.block import CHUNK, Aims, Block
 from imu.unlearn.common.descent import MASKED_LOGIT, checked_head, mask, update, watcher
 
 NEEDS = frozenset({"forget"})
-HALVINGS = 40  # of the range in which κ is looked for
-LARGEST = 1e6  # κ that lowers a logit beyond any other
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ class Config:
     # Of samples alone.
     influence: Literal["self", "permuted", "uniform", "loss"] = "self"
     damping: float = 0.01  # of self-influence
-    reach: float = 1.5  # how far the aims lie, 1: at the target accuracy
+    reach: float = 1.5  # how far the aims lie, 1: at the target
     # Of classes alone, to ``attack_steps``.
     temperature: float = 0.5  # of q
     stretch: float = 1.6  # how far features are moved, 1: as neural collapse has it
@@ -118,7 +118,7 @@ def unlearn(
     *,
     forget: ForgetSet,
 ) -> Iterator[Step]:
-    """Train the block towards the aims for all epochs, unless samples are at their target already.
+    """Train the block towards the aims for all epochs, or while samples stay at their target.
 
     Raises ValueError when the network has no layer before its head, a name in ``layers`` is none of
     its modules or holds the head, or a class is to be masked in a head without bias.
@@ -129,9 +129,9 @@ def unlearn(
     features, logits = block.all(entering.outputs, samples)
     layer = checked_head(model, features, logits)
     watch = watcher(model, objective, forget, lambda: block.all(entering.outputs, samples)[1])
-    now = measured(0, objective, logits, samples.targets)
-    yield now
-    if config.epochs == 0 or (not forget.classes and now.accuracy <= forget.target_accuracy):
+    first = measured(0, objective, logits, samples.targets)
+    yield first
+    if config.epochs == 0 or (not forget.classes and forget.reached(first, first)):
         return
     aim = _aim(model, objective, config, generator, forget, block.layers, logits)
     # Samples' features are free: divided by inf, their distance is 0.
@@ -157,6 +157,7 @@ def unlearn(
         return total
 
     updates = 0
+    there: list[Tensor] = []  # weights of the block when samples were last at their target
     for _ in range(config.epochs):
         rows = torch.randperm(len(samples), generator=generator).split(config.batch_size)
         others = torch.randperm(len(kept.samples) if kept else 0, generator=generator)
@@ -164,7 +165,16 @@ def unlearn(
             of_batch = lambda batch=batch, near=near: loss(batch, near)  # noqa: E731
             update(model, optimizer, block.trained, of_batch, updates + 1)
             updates += 1
-        yield watch(updates)
+        now = watch(updates)
+        if not forget.classes:
+            if forget.reached(first, now):
+                there = [parameter.detach().clone() for parameter in block.trained]
+            elif there:
+                with torch.no_grad():
+                    for parameter, value in zip(block.trained, there, strict=True):
+                        parameter.copy_(value)
+                return
+        yield now
     if forget.classes:
         mask(layer, forget.classes)
         yield watch(updates + 1)
@@ -187,23 +197,11 @@ def _aim(
         )
     shares = _influence(model, objective, config, generator, forget.samples, layers)  # (n,)
     shares = shares.view(-1, *[1] * (targets.dim() - 1)).expand(targets.shape)
-
-    def lowered(kappa: float) -> Tensor:
-        own = F.one_hot(targets.clamp(min=0), logits.shape[-1]) * (kappa * shares)[..., None]
-        return logits - own.to(logits)
-
-    def accuracy(kappa: float) -> float:
-        return measured(0, objective, lowered(kappa), targets).accuracy
-
-    start = accuracy(0.0)
-    wanted = start - config.reach * (start - forget.target_accuracy)
-    low, high = 0.0, 1.0
-    while accuracy(high) > max(wanted, 0.0) and high < LARGEST:
-        low, high = high, 2 * high
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if accuracy(middle) > max(wanted, 0.0) else (low, middle)
-    return lowered(high)
+    now = measured(0, objective, logits, targets)
+    # A margin falls as far as its label's logit, and the shares have the mean 1.
+    kappa = config.reach * (now.margin - forget.wanted_margin(now))
+    own = F.one_hot(targets.clamp(min=0), logits.shape[-1]) * (kappa * shares)[..., None]
+    return logits - own.to(logits)
 
 
 def _influence(

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from imu.models import evaluating, head, only_trains
 from imu.objectives import Objective
-from imu.unlearn import ForgetSet, Step
+from imu.unlearn import ForgetSet, Step, UnlearningError
 from imu.unlearn.common.descent import Sgd, watcher
 
 NEEDS = frozenset({"forget", "influence"})
@@ -54,7 +54,8 @@ def unlearn(
     """Ascend the weighted loss of the forget set; yields once per epoch.
 
     influence: (n,), the weights w_i >= 0 of ``imu.influence.ascent_weights``. No update is made on
-    a batch whose weights are all 0, nor on one of a single sample, which has no batch statistics.
+    a batch whose weights are all 0, nor on one of a single sample, which has no batch statistics;
+    raises UnlearningError when none was made.
     """
     layer, watch = head(model), watcher(model, objective, forget)
     optimizer = config.sgd.optimizer(layer.parameters())
@@ -79,6 +80,8 @@ def unlearn(
             ascended.backward()
             optimizer.step()
             updates += 1
+        if not updates:
+            raise UnlearningError("no batch has two samples or more, one of them with a weight")
         yield watch(updates)
 
 

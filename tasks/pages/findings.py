@@ -1,6 +1,6 @@
 """What the table of results says, in plain sentences made from its numbers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Literal, NamedTuple
 
 import pandas as pd
@@ -47,8 +47,9 @@ WORDS: dict[verdict.Outcome, str] = {
     "not forgotten": "not forgotten",
 }
 FAILED: Literal["failed"] = "failed"  # the method left no model
+UNCHANGED: Literal["unchanged"] = "unchanged"  # the method left the original's weights
 NOT_JUDGED: Literal["not judged"] = "not judged"  # nothing was retrained
-Outcome = verdict.Outcome | Literal["failed", "not judged"]
+Outcome = verdict.Outcome | Literal["failed", "unchanged", "not judged"]
 
 
 class Explained(NamedTuple):
@@ -92,7 +93,9 @@ class Compared(NamedTuple):
     mask: str | None
     class_wise: bool
     limits: verdict.Config
+    sizes: Mapping[verdict.Counted, int]
     failures: Mapping[str, str] = {}  # methods that left no model, and why
+    unchanged: Set[str] = frozenset()  # methods that left the original; ``nothing`` is none of them
 
     @property
     def methods(self) -> list[str]:
@@ -151,7 +154,14 @@ class Compared(NamedTuple):
             if other != model
         ]
         reference = self.values(self.reference)
-        return verdict.judge(own, reference, others, self.limits, class_wise=self.class_wise)
+        return verdict.judge(
+            own,
+            reference,
+            others,
+            self.limits,
+            sizes=self.sizes,
+            class_wise=self.class_wise,
+        )
 
     def judges(self, model: str, name: str) -> bool:
         """Whether the metric tells of the model.
@@ -242,8 +252,10 @@ def headlines(compared: Compared, found: list[Finding]) -> list[str]:
 
 def powerless(compared: Compared) -> bool:
     """Whether the original model passes as one that forgot."""
-    nothing = compared.nothing
-    return nothing is not None and compared.verdict(nothing).outcome != "not forgotten"
+    if compared.nothing is None:
+        return False
+    failed = {result.test.outcome for result in compared.verdict(compared.nothing).failed}
+    return "not forgotten" not in failed
 
 
 def blind(compared: Compared) -> list[str]:
@@ -289,6 +301,9 @@ def _finding(compared: Compared, model: str) -> Finding:
     if model in compared.failures:
         why = compared.failures[model]
         return Finding(model, kind, FAILED, "failed: it left no model", [why], answers)
+    if model in compared.unchanged:
+        why = "the weights are the original's: the log of the method says where it ended"
+        return Finding(model, kind, UNCHANGED, "unchanged: nothing was unlearned", [why], answers)
     if not compared.retrained:
         return Finding(model, kind, NOT_JUDGED, NOT_JUDGED, ["nothing was retrained"], answers)
     found = compared.verdict(model)

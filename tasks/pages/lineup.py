@@ -82,7 +82,7 @@ def table(workspace: Workspace) -> pd.DataFrame:
     for row in rows(workspace):
         path = workspace.evaluation(row.producer) / "metrics.json"
         values = artifacts.read_json(path)
-        names = values.keys() - {findings.WORK}
+        names = values.keys() - {findings.WORK, findings.UNCHANGED}
         if not names and failure(workspace, row):
             lines.append({"model": row.model, "kind": row.kind} | _per_sample(workspace, row))
             continue
@@ -110,13 +110,19 @@ def absent(workspace: Workspace, results: pd.DataFrame) -> list[str]:
 
 def compared(workspace: Workspace, results: pd.DataFrame) -> findings.Compared:
     by_method = {row.method: row.model for row in reversed(rows(workspace))}
+    classes = workspace.read_request()["forget_classes"]
     return findings.Compared(
         table=results.set_index("model"),
         nothing=by_method.get("nothing"),
         mask=by_method.get("logit_mask"),
-        class_wise=bool(workspace.read_request()["forget_classes"]),
+        class_wise=bool(classes),
         limits=params.load(workspace.root, "verdict", verdict.Config),
+        sizes=verdict.sizes(
+            {n: workspace.read_manifest(n)["label"].tolist() for n in ("forget", "retain", "test")},
+            classes,
+        ),
         failures={row.model: why for row in rows(workspace) if (why := failure(workspace, row))},
+        unchanged={row.model for row in rows(workspace) if unchanged(workspace, row)},
     )
 
 
@@ -126,6 +132,12 @@ def failure(workspace: Workspace, row: Row) -> str:
         return ""
     why: str = artifacts.read_json(workspace.failure(row.producer))
     return why
+
+
+def unchanged(workspace: Workspace, row: Row) -> bool:
+    """Whether a method left the weights as they were; to do so is what ``nothing`` is for."""
+    found = artifacts.read_json(workspace.evaluation(row.producer) / "metrics.json")
+    return findings.UNCHANGED in found and row.method != "nothing"
 
 
 def prune(workspace: Workspace) -> None:

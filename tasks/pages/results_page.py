@@ -107,7 +107,7 @@ def _counted(outcomes: pd.Series) -> str:
     found = Counter(outcomes.dropna())
     if not found:
         return "–"
-    known = (findings.FAILED, *verdict.OUTCOMES)
+    known = (findings.FAILED, findings.UNCHANGED, *verdict.OUTCOMES)
     return ", ".join(f"{o} {found[o]}/{len(outcomes)}" for o in known if found[o])
 
 

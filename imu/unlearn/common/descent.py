@@ -24,7 +24,7 @@ class Sgd:
     batch_size: int = 64  # samples; the last batch of an epoch may be smaller
     momentum: float = 0.9
     weight_decay: float = 0.0
-    stop_at_target: bool = True  # end as soon as the forget accuracy is at its target
+    stop_at_target: bool = True  # end as soon as the forget set is at its target
 
     def __post_init__(self) -> None:
         if not 0 < self.learning_rate < inf:
@@ -62,7 +62,7 @@ def descend(
     """Minimise ``loss`` over shuffled batches of row numbers, in evaluation mode.
 
     Evaluation mode freezes BatchNorm's statistics and switches dropout off, so what is trained is
-    what is measured. It ends after ``sgd.epochs``, or when the forget accuracy is at its target.
+    what is measured. It ends after ``sgd.epochs``, or when the forget set is at its target.
 
     loss: row numbers (b,) -> scalar. among: how many rows there are; default the forget samples.
     parameters: which are trained; default all. logits: how to predict the forget set; default a
@@ -74,11 +74,11 @@ def descend(
     count = len(forget.samples) if among is None else among
     watch = watcher(model, objective, forget, logits)
     updates = 0
-    yield (now := watch(0))
+    yield (now := (first := watch(0)))
     for _ in range(sgd.epochs):
         batches = torch.randperm(count, generator=generator).split(sgd.batch_size)
         for number, rows in enumerate(batches, 1):
-            if sgd.stop_at_target and now.accuracy <= forget.target_accuracy:
+            if sgd.stop_at_target and forget.reached(first, now):
                 return
             update(model, optimizer, trained, partial(loss, rows), updates + 1)
             updates += 1

@@ -126,7 +126,7 @@ def keep(
 ) -> dict[str, Predicted]:
     """Write a model that was trained on ``manifest``; what it predicts on three sets, by name."""
     data, device = workspace.dataset(), workspace.device()
-    scores, found = {}, {}
+    scores, found, lying = {}, {}, {}
     for name in (manifest, "validation", "test"):
         samples, objective = load_samples(workspace, name, data, device)
         logits = predictions(model, objective, samples.inputs)
@@ -135,8 +135,8 @@ def keep(
             "accuracy": 100 * (logits.argmax(1) == samples.targets).double().mean().item(),
             "loss": mean_cross_entropy(logits.double(), samples.targets).mean().item(),
         }
-        found[name] = margins(logits.double(), samples.targets), samples.targets
-    kept = unseen(found[manifest][0], *found["validation"], classes=len(data.classes))
+        lying[name] = margins(logits.double(), samples.targets), samples.targets
+    kept = unseen(lying[manifest][0], *lying["validation"], classes=len(data.classes))
     artifacts.write_table(out / "curve.csv", pd.DataFrame(epochs, columns=training.Epoch._fields))
     artifacts.write_tensors(
         out / "model.safetensors", model.state_dict(), about | {"unseen": asdict(kept)}

@@ -101,6 +101,11 @@ def run_stage(workspace: "Workspace", stage: str, item: str | None) -> None:
     module = discovery.load("tasks", stage) if stage in discovery.names("tasks") else None
     if module is None or not hasattr(module, "run"):
         raise params.ParameterError(f"there is no stage {stage!r}; dvc.yaml names the stages")
+    has_items = module.run.__annotations__["item"] is str
+    if has_items and item is None:
+        raise params.ParameterError(f"the stage {stage} needs an item, as dvc.yaml gives it")
+    if not has_items and item is not None:
+        raise params.ParameterError(f"the stage {stage} has no items, got {item!r}")
     begin = perf_counter()
     seconds = module.run(workspace, item)
     producer = f"{stage}/{item}" if item else stage

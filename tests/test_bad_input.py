@@ -42,12 +42,13 @@ def failing(root: Path, *stage: str) -> str:
             "unlearn.imu.sees must be 'forget' for the method imu, got 'retain'",
         ),
         (
-            {"unlearn": {"fine_tune": {"sees": "forget"}}},
+            {"unlearn": {"fine_tune": {"method": "fine_tune", "sees": "forget"}}},
             "unlearn fine_tune",
             "unlearn.fine_tune.sees must be 'retain' for the method fine_tune, got 'forget'",
         ),
-        ({}, "unlearn other", "no item 'other' of the stage unlearn: choose from nothing"),
-        ({}, "unlearn", "no item '' of the stage unlearn: choose from nothing, logit_mask"),
+        ({}, "unlearn other", "unlearn has no 'other', only nothing, logit_mask"),
+        ({}, "unlearn", "the stage unlearn needs an item, as dvc.yaml gives it"),
+        ({}, "train x", "the stage train has no items, got 'x'"),
         ({}, "trian", "there is no stage 'trian'"),
     ],
 )

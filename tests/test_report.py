@@ -23,6 +23,7 @@ from tasks import report
 from tasks.files import artifacts, params
 from tasks.files.workspace import Workspace, digest
 from tasks.pages import figures, findings, lineup, report_page
+from tasks.tracking.record import record
 
 PARAMETERS = """\
 # <script>alert("parameters")</script>
@@ -31,6 +32,7 @@ split: {dataset: digits}
 original: {checkpoint: "", retrain: true}
 pixels: {mean: [], std: []}
 retrain: {floor: {seed_offset: 1000}, reference: {seed_offset: 0}}
+ensemble: {members: 3, families: {}, judged: {}}
 unlearn:
   ours: {method: imu}
   nothing: {method: nothing}
@@ -49,9 +51,8 @@ VALUES = {  # FA, RA, TFA, TA, gap, gap_acc, MIA, TV, probe_5, and RTE_work wher
     "other": (0.0, 92.0, 0.0, 91.0, 25.5625, 4.125, 12.5, 0.25, 55.0, 31.75),
 }
 NAMES = ("FA", "RA", "TFA", "TA", "gap", "gap_acc", "MIA", "TV", "probe_5", "RTE_work")
-PLACES = dict(zip((*NAMES, "U_LiRA"), (2, 2, 2, 2, 2, 2, 2, 4, 2, 1, 2), strict=True))
+PLACES = dict(zip(NAMES, (2, 2, 2, 2, 2, 2, 2, 4, 2, 1), strict=True))
 RETRAINED = ("reference", "floor", "floor2")
-SAMPLES = ("U_LiRA",)  # measured over many models
 
 
 @pytest.fixture(scope="module")
@@ -93,10 +94,6 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         artifacts.write_table(out / "trajectory.csv", steps.assign(validation=95.0, test=94.0))
         artifacts.write_table(out / "predictions.parquet", predicted)
         artifacts.write_json(out / "failure.json", "")
-        judged = "ensemble/floor" if item in RETRAINED else f"unlearn/{item}"
-        artifacts.write_json(
-            workspace.per_sample(judged) / "metrics.json", {"U_LiRA": 1.0 + len(item)}
-        )
     return workspace.root
 
 
@@ -181,8 +178,11 @@ def test_the_bytes_depend_on_the_inputs_alone(reported: Workspace, workspace: Wo
 
 
 def test_the_record_names_every_output(reported: Workspace) -> None:
-    files = [path for paths in report.record(reported, None).files.values() for path in paths]
-    assert {str(path.relative_to(reported.root)) for path in files} == set(outputs(reported))
+    files = [path for paths in record(reported, "report", None).files.values() for path in paths]
+    assert {str(path.relative_to(reported.root)) for path in files} == {
+        *outputs(reported),
+        "params.yaml",
+    }
 
 
 def test_a_method_that_sees_the_retain_set_is_marked_and_stands_apart(workspace: Workspace) -> None:
@@ -219,15 +219,10 @@ def test_every_number_is_that_of_the_evaluation(reported: Workspace) -> None:
         ("MIA",),
         ("TV",),
         ("probe_5",),
-        SAMPLES,
         ("RTE_work",),
     ]
     for item, kind in found["kind"].items():
         measured = json.loads((evaluation(reported, item) / "metrics.json").read_text())
-        if item != "reference":
-            judged = "ensemble/floor" if kind == "floor" else f"unlearn/{item}"
-            path = reported.per_sample(judged) / "metrics.json"
-            measured |= json.loads(path.read_text())
         assert found.loc[item].drop("kind").dropna().to_dict() == measured
         printed = {n: f"{measured[n]:.{PLACES[n]}f}" if n in measured else "" for n in PLACES}
         rows = [row for row in page.rows if row[:2] == [item, kind]]
@@ -240,7 +235,7 @@ def test_every_number_is_that_of_the_evaluation(reported: Workspace) -> None:
 
 def test_a_value_that_is_absent_is_empty_not_zero(reported: Workspace) -> None:
     lines = (reported.runs / "report" / "table.csv").read_text().splitlines()
-    assert next(line for line in lines if line.startswith("nothing,")).endswith(",8.0,,,")
+    assert next(line for line in lines if line.startswith("nothing,")).endswith(",,,")
 
 
 def test_the_verdicts_and_what_decided_them_come_first(reported: Workspace) -> None:

@@ -44,7 +44,6 @@ def test_the_shipped_trials_forget_no_reported_class_and_have_the_ideas_of_their
             assert len(of_scenario) == len(trial.classes)
             for cell in of_scenario:
                 assert cell.changes["split.scenario"] == scenario
-                assert cell.changes["ensemble.members"] == 0
                 asked = {name for name, i in plan.ideas.items() if scenario in i.scenarios}
                 asked &= {*(trial.ideas or asked)}
                 assert cell.changes["unlearn"].keys() == asked | {"nothing", "logit_mask"}

@@ -20,7 +20,7 @@ def test_a_cell_has_changed_parameters_and_the_rest_as_it_is(workspace: Path) ->
     assert params.read(folder) == expected
     assert prepare(workspace, cell) == folder
     assert prepare(workspace, Cell(name="x", changes={"seed": 8})) != folder
-    code = "imu/objective.py"
+    code = "imu/objectives/__init__.py"
     assert (folder / code).read_bytes() == (workspace / code).read_bytes()
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from time import monotonic, sleep
 
 import httpx
@@ -36,22 +37,25 @@ def serving() -> Iterator[Callable[[], None]]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}/api"
-    server = subprocess.Popen(
-        [sys.executable, "-m", "flows.running.server", str(port)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    said = get_current_settings().home / "server.log"
+    said.parent.mkdir(parents=True, exist_ok=True)
+    with said.open("w") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "flows.running.server", str(port)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
     try:
         with temporary_settings({PREFECT_API_URL: url}):
-            yield lambda: _wait(server, url)
+            yield lambda: _wait(server, url, said)
     finally:
         end([server])
 
 
-def _wait(server: "subprocess.Popen[str]", url: str) -> None:
+def _wait(server: "subprocess.Popen[str]", url: str, log: Path) -> None:
     deadline = monotonic() + PATIENCE
     while True:
         try:
@@ -60,13 +64,10 @@ def _wait(server: "subprocess.Popen[str]", url: str) -> None:
         except httpx.HTTPError:
             ended = server.poll() is not None
             if ended or monotonic() > deadline:
-                end([server])
-                assert server.stdout is not None
-                said = "\n".join(server.stdout.read().splitlines()[-5:])
-                home = get_current_settings().home
+                last = "\n".join(log.read_text().splitlines()[-5:])
                 raise ChildError(
-                    f"Prefect's server did not start; its database lies in {home}: where it is "
-                    f"damaged, move prefect.db away. It said: {said}"
+                    f"Prefect's server did not start. Where its database {log.parent}/prefect.db "
+                    f"is damaged, move it away. {log} ends with:\n{last}"
                 ) from None
             sleep(0.1)
     left = FlowRunFilter(state=FlowRunFilterState.model_validate({"type": {"any_": ["RUNNING"]}}))

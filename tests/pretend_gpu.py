@@ -8,8 +8,9 @@ implementation on GPUs. In a backward pass, which runs in a thread that no error
 in ``LATER`` and told at the end.
 
 Of ``torch.utils.backend_registration``, which calls its interface experimental. Not seen here:
-what depends on the name "cuda" (free memory, pinned memory, nccl), kernels themselves, and numbers
-without dimensions that lie on the CPU where an operation wants them away.
+what depends on the name "cuda" (free memory, pinned memory, nccl), kernels themselves, numbers
+without dimensions that lie on the CPU where an operation wants them away, and lower precision:
+autocast leaves everything in float32.
 """
 
 import sys
@@ -228,6 +229,7 @@ def register() -> None:
     Tensor.new_tensor = new_tensor  # type: ignore[method-assign]
     everything = torch.library.Library("_", "IMPL")
     everything.fallback(lambda op, *args, **kwargs: computed(op, args, kwargs), "PrivateUse1")
+    everything.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
     of_aten = torch.library.Library("aten", "IMPL")
     for name in FACTORIES:
         packet, _, overload = name.partition(".")

@@ -1,0 +1,123 @@
+"""Requests: which samples are to be forgotten; and the networks that are trained for them."""
+
+import math
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from benchmarks.gpu.lab import FORGOTTEN, Lab, Record
+from imu import influence, splitting, training
+from imu.datasets import LabelledImages
+from imu.objective import Classification, Samples, predictions
+from imu.unlearn import ForgetSet
+
+SETS = ("forget", "retain", "validation", "test")
+SCENARIOS = ("class", "fraction")
+# Name -> the request that it is trained for; the original is the same for all.
+NETWORKS = {"original": "class"} | {f"reference-{scenario}": scenario for scenario in SCENARIOS}
+
+
+class Cell:
+    """One request, and the samples that it divides the data into."""
+
+    def __init__(
+        self, data: LabelledImages, config: splitting.Config, device: torch.device
+    ) -> None:
+        listed = {"id": data.ids, "index": range(len(data.labels)), "label": data.labels}
+        sets = splitting.split(pd.DataFrame(listed), config, data.published_test)
+        chosen, self.classes = splitting.select(sets, config, data.classes)
+        self.rows = {name: rows["index"].tolist() for name, rows in chosen.items()}
+        self.data, self.device = data, device
+        self.task = Classification(mean=data.mean, std=data.std, scale=data.scale)
+
+    def samples(self, name: str, most: int | None = None) -> Samples:
+        """Those of a set, or ``most`` of them at random; the forget set in [0, 1], as in stages."""
+        rows = self.rows[name]
+        if most is not None and most < len(rows):
+            chosen = np.random.default_rng(0).choice(len(rows), most, replace=False)
+            rows = [rows[i] for i in sorted(chosen)]
+        images, labels = training.pixels(self.data, rows, self.device)
+        return Samples(images.float() / self.data.scale if name == "forget" else images, labels)
+
+    def accuracy(self, model: nn.Module, samples: Samples) -> float:
+        """In %."""
+        found = predictions(model, self.task, samples.inputs).argmax(1)
+        return 100 * (found == samples.targets).double().mean().item()
+
+    def given(
+        self, model: nn.Module, forget: Samples, unseen_accuracy: float
+    ) -> dict[str, Callable[[], Any]]:
+        """What methods may need, by the same rules as in stages."""
+        n = len(forget)
+        target = 0.0 if self.classes else 100 * math.ceil(unseen_accuracy * n / 100) / n
+        chosen = ForgetSet(samples=forget, classes=self.classes, target_accuracy=target)
+        config = influence.Config()
+
+        def weights() -> Tensor:
+            return influence.ascent_weights(
+                influence.influence(model, self.task, forget, config),
+                clip_quantile=config.clip_quantile,
+                top_fraction=config.top_fraction,
+            )[0]
+
+        return {
+            "forget": lambda: chosen,
+            "influence": weights,
+            "retain": lambda: self.samples("retain"),
+        }
+
+
+def request(lab: Lab, scenario: str) -> Cell:
+    config = splitting.Config(
+        dataset="cifar10",
+        validation=lab.sizes.validation,
+        test="published",
+        scenario=scenario,  # type: ignore[arg-type]
+        by_class=splitting.ClassRequest(classes=(FORGOTTEN,)),
+    )
+    return Cell(lab.data, config, lab.device)
+
+
+def train(lab: Lab, name: str, recipe: training.Config) -> Record:
+    """Train one of ``NETWORKS``; its weights are kept for later checks.
+
+    Raises TimeoutError when an epoch more would not fit in the time left.
+    """
+    cell = request(lab, NETWORKS[name])
+    rows = cell.rows["train" if name == "original" else "retain"]
+    model = lab.build().to(lab.device)
+    begin, ends = perf_counter(), [0.0]
+    for epoch in training.fit(model, lab.data, rows, recipe, seed=0, device=lab.device):
+        ends.append(perf_counter() - begin)  # its loss was read, so the device is done
+        if epoch.epoch < recipe.epochs and lab.left() < ends[-1] - ends[-2]:
+            raise TimeoutError(f"{name}: no time for epoch {epoch.epoch + 1} of {recipe.epochs}")
+    validation, test = (cell.accuracy(model, cell.samples(part)) for part in ("validation", "test"))
+    path = lab.scratch / f"{name}.pt"
+    state = {key: tensor.cpu() for key, tensor in model.state_dict().items()}
+    torch.save({"state": state, "unseen": validation}, path.with_suffix(".part"))
+    path.with_suffix(".part").rename(path)
+    return {
+        "samples": len(rows),
+        "images": recipe.epochs * (len(rows) // recipe.batch_size) * recipe.batch_size,
+        "seconds": ends[-1],
+        "epochs": np.diff(ends).tolist(),
+        "validation": validation,
+        "test": test,
+    }
+
+
+def trained(lab: Lab, name: str) -> bool:
+    return (lab.scratch / f"{name}.pt").exists()
+
+
+def load(lab: Lab, name: str) -> tuple[nn.Module, float]:
+    """A trained network, and its accuracy in % on what it has not seen."""
+    kept = torch.load(lab.scratch / f"{name}.pt")
+    model = lab.build()
+    model.load_state_dict(kept["state"])
+    return model.to(lab.device).eval(), kept["unseen"]

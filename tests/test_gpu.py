@@ -5,17 +5,20 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from time import monotonic, sleep, time
 
 import pytest
+from PIL import Image
 
 from benchmarks.gpu import __main__ as command
-from benchmarks.gpu import lab
+from benchmarks.gpu import images, lab
 from benchmarks.gpu.page import PAGE, RESULTS, page
 from imu import training
+from imu.datasets import Source, image_folder
 from imu.models import resnet18
 from tasks import params
 from tests.conftest import REPOSITORY, run
@@ -36,6 +39,7 @@ FORWARD = {
     ("influence", "last block and head"),
     ("influence", "all parameters"),
 }
+FORKS = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 # In one process, so that what a backward pass could not do away is told.
 AWAY = """
 import sys, tempfile
@@ -112,11 +116,28 @@ def test_the_page_is_made_from_the_results_beside_it() -> None:
     assert page(lab.read(RESULTS)) == PAGE.read_text(encoding="utf-8")
 
 
+@FORKS
+def test_an_archive_of_photographs_is_unpacked(tmp_path: Path) -> None:
+    """As ``image_folder`` makes a data set of the same images."""
+    colours = {"train/cat/1": 10, "train/dog/2": 60, "train/dog/3": 90, "test/cat/4": 200}
+    for name, value in {**colours, "test/dog/5": 250}.items():
+        path = tmp_path / "images" / f"{name}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (value, value // 2, 255 - value)).save(path)
+    with tarfile.open(tmp_path / "some.tar.xz", "w:xz") as file:
+        file.add(tmp_path / "images", arcname=".")
+    assert images.unpack(tmp_path / "some.tar.xz", tmp_path)["images"] == 5
+    found = images.load(tmp_path)
+    image_folder.write(tmp_path / "right", Source(path=str(tmp_path / "images")))
+    right = image_folder.load(tmp_path / "right")
+    assert (found.mean, found.std, found.classes) == (right.mean, right.std, ("cat", "dog"))
+    ours, others = found.ids.argsort(), right.ids.argsort()
+    for name in ("ids", "images", "labels", "published_test"):
+        assert (getattr(found, name)[ours] == getattr(right, name)[others]).all()
+
+
 def started(out: Path, work: Callable[[], Iterable[lab.Record]]) -> command.Started:
     return command.start("check", out, work)
-
-
-FORKS = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 
 
 @FORKS
@@ -152,7 +173,7 @@ def test_a_check_that_hangs_is_killed_with_what_it_started(
     ended = process.ended(time() + 0.1)
     assert monotonic() - begin < 10
     assert ended["ended"] == "killed"
-    assert stubborn or "in hangs" in (tmp_path / "check.log").read_text()  # where it was
+    assert stubborn or any("in hangs" in line for line in ended["log"])  # where it was
     child = lab.read(tmp_path / "results.jsonl")[0]["pid"]
     state = Path(f"/proc/{child}/stat")
     assert not state.exists() or state.read_text().split()[2] == "Z"
@@ -166,7 +187,7 @@ def test_a_check_that_crashes_is_told_from_one_that_ends(tmp_path: Path) -> None
 
     ended = started(tmp_path, crashes).ended(time() + 60)
     assert (ended["ended"], ended["code"]) == ("failed", -signal.SIGSEGV)
-    assert "Segmentation fault" in (tmp_path / "check.log").read_text()
+    assert "Segmentation fault" in ended["log"][0]
 
 
 def test_a_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:

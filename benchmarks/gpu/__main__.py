@@ -29,6 +29,7 @@ from imu import discovery
 ENDING = 5.0  # seconds kept for the end
 GRACE = 3.0  # seconds that a check may be late
 TOLD = 15  # lines of a log that stand in the results where a check failed
+FATAL = "Fatal Python error"
 RESULTS = "results.jsonl"
 MACHINE, UNPACKING = "machine", "unpacking"  # processes that are no checks
 # Forks share what is imported, which takes longer than some checks. No device is in use here.
@@ -66,8 +67,7 @@ class Started:
             "seconds": time() - self.begin,
         }
         if late or code:
-            lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
-            record |= {"code": code, "log": lines[-TOLD:]}
+            record |= {"code": code, "log": told(self.log)}
         return record
 
     def kill(self) -> None:
@@ -78,13 +78,20 @@ class Started:
             self.process.join(1.0)
 
 
+def told(log: Path) -> list[str]:
+    """The end of a log; where faulthandler wrote, the innermost calls, which come first."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    fatal = [number for number, line in enumerate(lines) if line.startswith(FATAL)]
+    return lines[fatal[-1] :][:TOLD] if fatal else lines[-TOLD:]
+
+
 def start(name: str, out: Path, work: Callable[[], Iterable[Record]]) -> Started:
     """Run ``work``; each record is written as soon as it comes."""
     log = out / f"{name}.log"
 
     def child() -> None:
         os.setsid()
-        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
+        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
             os.dup2(file, stream.fileno())
@@ -141,8 +148,8 @@ def drive(options: argparse.Namespace, begin: float) -> None:
     finally:
         for process in running:
             process.kill()
+        append(results, {"check": MACHINE, "what": "end", "seconds": time() - begin})
         shutil.rmtree(scratch, ignore_errors=True)
-    append(results, {"check": MACHINE, "what": "end", "seconds": time() - begin})
 
 
 def prepared(module: ModuleType, lab: Lab) -> Iterator[Record]:

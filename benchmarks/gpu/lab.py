@@ -180,7 +180,7 @@ def attempt(record: Record) -> Iterator[None]:
 def append(path: Path, record: Mapping[str, Any]) -> None:
     """One line, whole or not at all: several processes write."""
     line = json.dumps(record, ensure_ascii=False) + "\n"
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         os.write(file, line.encode())
     finally:

@@ -42,6 +42,7 @@ PHOTOGRAPHS = True
 REFERENCE = "reference"
 RELEARNED = ("nothing", "logit_mask", "imu", "imu_deep")
 FIRST = (*RELEARNED, "imu_published", "gradient_ascent_head", "delete", "amun")
+LONG = 3600.0  # seconds
 SETTLING = 15.0  # seconds before the end, for the judging of what has run
 PASSES = 160  # of fine-tune relearning over the samples that measure it, about
 SHOWN = ("FA", "TFA", "RA", "TA", "gap", "MIA", "TV", "KL", "probe_5", "proto_5", "relearn_auc")
@@ -106,7 +107,7 @@ def judged(lab: Lab, pool: Pool) -> Iterator[Record]:
                     yield from news(judges)
     for judge in judges.values():
         for found in judge.waiting.values():
-            found.wait(max(0.0, lab.left()))
+            found.wait(min(max(0.0, lab.left()), LONG))
     yield from news(judges)
 
 

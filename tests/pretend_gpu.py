@@ -120,7 +120,11 @@ class Away(Tensor):
 
 def _listed(key: Any) -> Any:
     keys = key if isinstance(key, tuple) else (key,)
-    found = tuple(_tensor(each) if isinstance(each, list) else each for each in keys)
+    found = tuple(
+        # Of an empty list torch would make float32, which is no index.
+        _tensor(each, dtype=None if each else torch.int64) if isinstance(each, list) else each
+        for each in keys
+    )
     return found if isinstance(key, tuple) else found[0]
 
 

@@ -18,3 +18,7 @@ A check is a file in ``benchmarks/gpu/checks``, found by its name, which offers
     ``run(lab)``: yields results, dicts for JSON, as they become known;
     ``page(found)``: its section of docs/gpu.md, from its own results.
 """
+
+from time import time
+
+BEGIN = time()  # before what takes seconds to import

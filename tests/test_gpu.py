@@ -20,7 +20,7 @@ from benchmarks.gpu.page import PAGE, RESULTS, page
 from imu import training
 from imu.datasets import Source, image_folder
 from imu.models import resnet18
-from tasks import params
+from tasks.files import params
 from tests.conftest import REPOSITORY, run
 
 # What a bare machine lacks cannot be imported here either, nor by what is started from here.

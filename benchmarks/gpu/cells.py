@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from benchmarks.gpu.lab import FORGOTTEN, Lab, Record
 from imu import influence, splitting, training
 from imu.datasets import LabelledImages
-from imu.objective import Classification, Samples, predictions
+from imu.datasets.common.tensors import pixels
+from imu.objectives import Classification, Samples, predictions
 from imu.unlearn import ForgetSet
 
 SETS = ("forget", "retain", "validation", "test")
@@ -41,7 +42,7 @@ class Cell:
         if most is not None and most < len(rows):
             chosen = np.random.default_rng(0).choice(len(rows), most, replace=False)
             rows = [rows[i] for i in sorted(chosen)]
-        images, labels = training.pixels(self.data, rows, self.device)
+        images, labels = pixels(self.data, rows, self.device)
         return Samples(images.float() / self.data.scale if name == "forget" else images, labels)
 
     def accuracy(self, model: nn.Module, samples: Samples) -> float:

@@ -8,7 +8,8 @@ from time import perf_counter
 
 import numpy as np
 
-from imu.datasets import LabelledImages, _images, _packed, image_folder
+from imu.datasets import LabelledImages, image_folder
+from imu.datasets.common import decoding, packed
 
 PACKED = "cifar10"  # folder of arrays
 SIDE = 32  # pixels
@@ -38,7 +39,7 @@ def unpack(archive: Path | None, scratch: Path) -> dict[str, object]:
     classes = sorted(set(labels))
     blocks = [[(n, found[n]) for n in names[i : i + BLOCK]] for i in range(0, len(names), BLOCK)]
     with get_context("fork").Pool() as pool:
-        _packed.write(
+        packed.write(
             scratch / PACKED,
             image_folder.NAME,
             pool.imap(_decoded, blocks),
@@ -56,7 +57,7 @@ def unpack(archive: Path | None, scratch: Path) -> dict[str, object]:
 
 
 def _decoded(block: list[tuple[str, bytes]]) -> np.ndarray:
-    return np.stack([_images.decoded(BytesIO(content), name, SIDE) for name, content in block])
+    return np.stack([decoding.decoded(BytesIO(content), name, SIDE) for name, content in block])
 
 
 def load(scratch: Path) -> LabelledImages:

@@ -26,8 +26,8 @@ from benchmarks.gpu.lab import (
 from benchmarks.influence import loop
 from imu.influence import Config, influence
 from imu.models import head_name
-from imu.objective import Samples
-from imu.unlearn._block import last_block
+from imu.objectives import Samples
+from imu.unlearn.common.block import last_block
 
 PLACE = 4
 SHARE = 0.11

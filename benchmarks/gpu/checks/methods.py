@@ -34,7 +34,7 @@ from benchmarks.gpu.lab import (
     table,
 )
 from imu import discovery, metrics, unlearn, verdict
-from imu.objective import Samples
+from imu.objectives import Samples
 
 PLACE = 3
 SHARE = 0.45

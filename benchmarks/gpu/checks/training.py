@@ -30,7 +30,7 @@ from benchmarks.gpu.lab import (
 )
 from benchmarks.training import dataloader, moved_to
 from imu import training
-from imu.distributed import ALONE
+from imu.training.distributed import ALONE
 
 PLACE = 2
 SHARE = 0.33

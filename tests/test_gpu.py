@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from time import monotonic, sleep, time
 
+import psutil
 import pytest
 from PIL import Image
 
@@ -73,7 +74,7 @@ def test_all_checks_run_on_a_bare_machine(tmp_path: Path) -> None:
     assert ended == dict.fromkeys(["machine", "unpacking", *command.checks()], "done")
     found = {(record["check"], record.get("what")) for record in results}
     assert found >= {("methods", "judged"), ("methods", "relearned"), ("training", "steps")}
-    judged = [r for r in results if r["check"] == "methods" and r["what"] == "judged"]
+    judged = [record for record in results if record.get("what") == "judged"]
     assert {(r["scenario"], r["name"]) for r in judged} == {
         (scenario, name)
         for scenario in ("class", "fraction")
@@ -175,8 +176,9 @@ def test_a_check_that_hangs_is_killed_with_what_it_started(
     assert ended["ended"] == "killed"
     assert stubborn or any("in hangs" in line for line in ended["log"])  # where it was
     child = lab.read(tmp_path / "results.jsonl")[0]["pid"]
-    state = Path(f"/proc/{child}/stat")
-    assert not state.exists() or state.read_text().split()[2] == "Z"
+    while psutil.pid_exists(child) and psutil.Process(child).status() != psutil.STATUS_ZOMBIE:
+        assert monotonic() - begin < 10
+        sleep(0.01)
 
 
 @FORKS

@@ -96,7 +96,8 @@ def test_all_checks_run_on_the_pretended_gpu(tmp_path: Path) -> None:
     parts = [r for r in results if r["check"] == "stages" and ("stages", r["what"]) not in FORWARD]
     assert all(record["same"] for record in parts)
     farther = {record["what"] for record in parts if record["from_cpu"] > 0}
-    assert farther <= {"train: bfloat16, channels last"}  # it has float32 there
+    # The one is float32 there; for attention the CPU has a kernel of its own.
+    assert farther <= {"train: bfloat16, channels last", "network: vit"}
 
 
 def test_the_recipe_is_that_of_the_settings() -> None:

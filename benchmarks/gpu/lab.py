@@ -56,7 +56,7 @@ class Sizes:
     relearned: int = 1000  # forget samples, and as many retained ones, for fine-tune relearning
     scored: int = 5000  # samples whose influence is computed
     looped: int = 200  # of these one by one
-    seconds: tuple[float, float] = (30.0, 8.0)  # that a method may take: of the first, of others
+    seconds: tuple[float, float] = (20.0, 6.0)  # that a method may take: of the first, of others
     entries: tuple[str, ...] = ()  # methods and variants; none: all
     networks: tuple[str, ...] = ()  # of which two steps are trained; likewise
     attacked: int = 5  # models of a request that are relearned from

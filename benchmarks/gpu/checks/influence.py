@@ -43,7 +43,11 @@ def plan() -> list[Work]:
     return [
         computing(f"{sizes.scored:,} samples, head", n * forward, FLOAT32),
         computing("the same, all parameters and last block", 2 * n * (both + 2 * forward), FLOAT32),
-        Work(f"the loop, {sizes.looped} samples", looped * STEP, f"{looped:,} steps of {STEP} s"),
+        Work(
+            f"the loop, {sizes.looped} samples",
+            looped * STEP,
+            f"{looped:,} steps of {STEP} s, assumed",
+        ),
     ]
 
 
@@ -52,6 +56,7 @@ def run(lab: Lab) -> Iterator[Record]:
     trained = cells.trained(lab, "original")
     model = cells.load(lab, "original")[0] if trained else lab.build().to(lab.device)
     samples = cell.samples("train", lab.sizes.scored)
+    assert isinstance(samples.inputs, Tensor)
     samples = Samples(samples.inputs.float() / cell.data.scale, samples.targets)
     yield {"what": "samples", "n": len(samples), "trained": trained}
     few = samples[: lab.sizes.looped]

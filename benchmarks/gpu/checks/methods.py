@@ -78,7 +78,11 @@ def plan() -> list[Work]:
         Work(f"{first} runs of the first methods", first * sizes.seconds[0] / 3, runs),
         Work(f"{others} runs of others", others * sizes.seconds[1] / 3, runs),
         computing("outputs of all models", (first + others) * judged * image, FLOAT32),
-        Work(f"relearning from {models}", steps * STEP / 3, f"{steps:,.0f} passes of {STEP / 3} s"),
+        Work(
+            f"relearning from {models}",
+            steps * STEP / 3,
+            f"{steps:,.0f} passes of {STEP / 3:.3f} s, assumed",
+        ),
     ]
 
 

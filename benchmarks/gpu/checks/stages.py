@@ -217,5 +217,8 @@ def page(found: list[Record]) -> str:
         rows = [(record["what"], record["failed"]) for record in failed]
         lines.append(table(("part", "failure"), rows))
     rows = [(record["what"], f"{record['from_cpu']:.1e}") for record in farthest]
-    lines.append("Farthest from the CPU, largest difference over largest number:\n")
+    lines.append(
+        "Farthest from the CPU: the largest difference over the largest number of a tensor. "
+        "Training amplifies what is rounded otherwise.\n"
+    )
     return "\n".join([*lines, table(("part", "difference"), rows)])

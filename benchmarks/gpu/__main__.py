@@ -20,7 +20,11 @@ from pathlib import Path
 from time import time
 from types import ModuleType
 
+import sklearn.linear_model
+import sklearn.model_selection
+import sklearn.svm  # noqa: F401 - for the forks, see FORKING
 import torch
+import torchvision  # noqa: F401 - likewise
 
 from benchmarks.gpu import BEGIN
 from benchmarks.gpu.images import unpack

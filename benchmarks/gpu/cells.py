@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.gpu.lab import FORGOTTEN, Lab, Record
-from imu import influence, splitting, training
+from imu import influence, selecting, splitting, training
 from imu.datasets import LabelledImages
 from imu.datasets.common.tensors import pixels
 from imu.objectives import Classification, Samples, predictions
@@ -30,10 +30,11 @@ class Cell:
         self, data: LabelledImages, config: splitting.Config, device: torch.device
     ) -> None:
         listed = {"id": data.ids, "index": range(len(data.labels)), "label": data.labels}
-        sets = splitting.split(pd.DataFrame(listed), config, data.published_test)
-        chosen, self.classes = splitting.select(sets, config, data.classes)
-        self.rows = {name: rows["index"].tolist() for name, rows in chosen.items()}
-        self.data, self.device = data, device
+        samples = pd.DataFrame(listed | {"sha256": data.ids})  # copies are not looked for
+        sets = splitting.split(samples, config, data.classes, data.published_test)
+        chosen = selecting.select(samples, sets, config, data.classes)
+        self.rows = {name: rows["index"].tolist() for name, rows in chosen.sets.items()}
+        self.data, self.device, self.classes = data, device, chosen.forget_classes
         self.task = Classification(mean=data.mean, std=data.std, scale=data.scale)
 
     def samples(self, name: str, most: int | None = None) -> Samples:

@@ -53,7 +53,6 @@ class Sizes:
     steps: int = 50  # of training that are timed at once
     workers: int = 14  # processes of the DataLoader, and of attacks on a CPU
     retained: int = 5000  # samples that stand for the retain set where models are judged
-    relearned: int = 1000  # forget samples, and as many retained ones, for fine-tune relearning
     scored: int = 5000  # samples whose influence is computed
     looped: int = 200  # of these one by one
     seconds: tuple[float, float] = (20.0, 6.0)  # that a method may take: of the first, of others
@@ -72,7 +71,6 @@ TINY = Sizes(
     steps=2,
     workers=1,
     retained=40,
-    relearned=10,
     scored=24,
     looped=4,
     entries=("logit_mask", "imu", "ssd"),

@@ -44,7 +44,7 @@ RELEARNED = ("nothing", "logit_mask", "imu", "imu_deep")
 FIRST = (*RELEARNED, "imu_published", "gradient_ascent_head", "delete", "amun")
 LONG = 3600.0  # seconds
 SETTLING = 15.0  # seconds before the end, for the judging of what has run
-PASSES = 160  # of fine-tune relearning over the samples that measure it, about
+PASSES = 1000  # of small batches in fine-tune relearning, about
 SHOWN = ("FA", "TFA", "RA", "TA", "gap", "MIA", "TV", "KL", "probe_5", "proto_5", "relearn_auc")
 
 
@@ -72,7 +72,7 @@ def plan() -> list[Work]:
     first, others = 2 * ranks.count(0), 2 * (len(ranks) - ranks.count(0))
     judged = SHARE_FORGOTTEN * TRAINED + sizes.retained + HELD + TESTED
     image, models = of_resnet18(backward=False), 2 * (len(RELEARNED) + 1)
-    steps = models * PASSES * (2 * sizes.relearned / 128 + 2)
+    passes = models * PASSES
     runs = "assumed: a third of the most that each may take"
     return [
         Work(f"{first} runs of the first methods", first * sizes.seconds[0] / 3, runs),
@@ -80,8 +80,8 @@ def plan() -> list[Work]:
         computing("outputs of all models", (first + others) * judged * image, FLOAT32),
         Work(
             f"relearning from {models}",
-            steps * STEP / 3,
-            f"{steps:,.0f} passes of {STEP / 3:.3f} s, assumed",
+            passes * STEP / 3,
+            f"{passes:,} passes of {STEP / 3:.3f} s, assumed",
         ),
     ]
 
@@ -107,7 +107,7 @@ def judged(lab: Lab, pool: Pool) -> Iterator[Record]:
         for scenario, judge in judges.items() if rank == 0 else ():
             for name in (REFERENCE, *RELEARNED)[: lab.sizes.attacked]:
                 if name in judge.models and lab.left() > SETTLING:
-                    yield judge.relearn(scenario, name, lab.sizes.relearned)
+                    yield judge.relearn(scenario, name)
                     yield from news(judges)
     for judge in judges.values():
         for found in judge.waiting.values():
@@ -180,22 +180,19 @@ class Judge:
         if keep:
             self.models[name] = model
 
-    def relearn(self, scenario: str, name: str, most: int) -> Record:
-        """The attacks that train the network, on some of the forget set and of the retain set."""
+    def relearn(self, scenario: str, name: str) -> Record:
+        """The attacks that train the network."""
         record: Record = {"what": "relearned", "scenario": scenario, "name": name}
-        few = {part: self.samples[part][:0] for part in SETS} | {
-            part: self.cell.samples(part, most) for part in ("forget", "retain")
-        }
         subject = metrics.Subject(
             model=self.models[name],
             objective=self.cell.task,
-            samples=few | {"validation": self.samples["validation"]},
+            samples=self.samples,
             outputs=self.outputs[name],
             original_accuracy=self.original_accuracy,
         )
         with attempt(record):
             found = self.values.setdefault(name, {})
-            for module in offering("attack"):
+            for module in attacks():
                 found |= module.attack(subject)
         return record
 
@@ -232,16 +229,13 @@ class Judge:
 
 def measured(outputs: metrics.Outputs) -> dict[str, float]:
     """All that one model's outputs and features give."""
-    values: dict[str, float] = {}
-    for module in offering("measure"):
-        values |= module.measure(outputs)
-    return values
+    return dict(metrics.of_outputs(outputs).values)
 
 
-def offering(what: str) -> list[Any]:
-    """The metrics that offer "measure" or "attack"."""
+def attacks() -> list[Any]:
+    """The metrics that train the network."""
     found = [discovery.load("imu.metrics", name) for name in discovery.names("imu.metrics")]
-    return [module for module in found if hasattr(module, what)]
+    return [module for module in found if hasattr(module, "attack")]
 
 
 def page(found: list[Record]) -> str:
@@ -260,8 +254,8 @@ def page(found: list[Record]) -> str:
         what = "A class" if scenario == "class" else "A random tenth"
         parts.append(f"### {what}\n\n{table(('model', 's', 'steps', *SHOWN, 'margins'), rows)}")
     return (
-        "FA, RA and the like as in the README, RA on some retained samples; *relearn_auc* on some "
-        "of the forget set, and not for every method. *margins*: the verdict if retrained models "
+        "FA, RA and the like as in the README, RA on some retained samples; *relearn_auc* not "
+        "for every method. *margins*: the verdict if retrained models "
         "did not differ at all, for there is one reference and no noise floor; which tests "
         "decided.\n\n" + "\n".join(parts)
     )

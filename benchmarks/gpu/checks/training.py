@@ -126,7 +126,7 @@ def loaded(lab: Lab, recipe: training.Config) -> float:
     loader = dataloader(lab.data, recipe, lab.sizes.workers, lab.device)
     model = lab.build().to(lab.device).train()
     layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-    optimizer, schedule = training.descent(model.parameters(), recipe, 2 * steps)
+    optimizer = training.descent(model.parameters(), recipe, 2 * steps)
     with training.prepared(model, recipe, lab.device, ALONE) as forward:
         batches = moved_to(loader, lab.device)
 
@@ -138,7 +138,6 @@ def loaded(lab: Lab, recipe: training.Config) -> float:
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
-                schedule.step()
 
         some()
         return steps * recipe.batch_size / lab.seconds(some)

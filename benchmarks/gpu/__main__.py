@@ -93,10 +93,11 @@ def told(log: Path) -> list[str]:
 def start(name: str, out: Path, work: Callable[[], Iterable[Record]]) -> Started:
     """Run ``work``; each record is written as soon as it comes."""
     log = out / f"{name}.log"
+    log.write_bytes(b"")
 
     def child() -> None:
         os.setsid()
-        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
+        file = os.open(log, os.O_WRONLY | os.O_APPEND)
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
             os.dup2(file, stream.fileno())
@@ -126,7 +127,7 @@ def drive(options: argparse.Namespace, begin: float) -> None:
         running.append(start(name, options.out, work))
         return running[-1]
 
-    def finish(process: Started, until: float) -> None:
+    def finish(process: Started, until: float) -> bool:
         ended = process.ended(until)
         append(results, ended)
         print({key: value for key, value in ended.items() if key != "log"}, flush=True)

@@ -241,7 +241,12 @@ def attacks() -> list[Any]:
 def page(found: list[Record]) -> str:
     """A table per request, in the order in which the methods ran."""
     runs = [record for record in found if record["what"] == "run"]
-    parts = []
+    trained = [
+        f"{record['name']} ({record['test']:.2f} % right of the test images)"
+        for record in found
+        if record["what"] == "trained"
+    ]
+    parts = [f"Trained here, not compiled: {', '.join(trained)}.\n"] if trained else []
     for scenario in SCENARIOS:
         judgements = {
             record["name"]: record

@@ -132,10 +132,12 @@ def drive(options: argparse.Namespace, begin: float) -> None:
         append(results, ended)
         print({key: value for key, value in ended.items() if key != "log"}, flush=True)
         print("".join(f"    {line}\n" for line in ended.get("log", [])), end="", flush=True)
+        return bool(ended["ended"] == "done")
 
     append(results, {"check": MACHINE, "what": "plan", "parts": plan()})
     try:
-        finish(begun(MACHINE, lambda: [machine(options)]), end)
+        if not finish(begun(MACHINE, lambda: [machine(options)]), end):
+            raise SystemExit(f"there is no device {options.device!r} here")
         # Beside the first check, which needs no photographs.
         unpacking = begun(UNPACKING, lambda: [unpack(options.cifar, scratch)])
         until = begin

@@ -1,7 +1,7 @@
 """Requests: which samples are to be forgotten; and the networks that are trained for them."""
 
-import math
 from collections.abc import Callable
+from dataclasses import asdict
 from time import perf_counter
 from typing import Any
 
@@ -14,8 +14,9 @@ from benchmarks.gpu.lab import FORGOTTEN, Lab, Record
 from imu import influence, selecting, splitting, training
 from imu.datasets import LabelledImages
 from imu.datasets.common.tensors import pixels
-from imu.objectives import Classification, Samples, predictions
+from imu.objectives import Classification, Samples, margins, predictions
 from imu.unlearn import ForgetSet
+from imu.unseen import Unseen, unseen
 
 SETS = ("forget", "retain", "validation", "test")
 SCENARIOS = ("class", "fraction")
@@ -46,18 +47,29 @@ class Cell:
         images, labels = pixels(self.data, rows, self.device)
         return Samples(images.float() / self.data.scale if name == "forget" else images, labels)
 
-    def accuracy(self, model: nn.Module, samples: Samples) -> float:
+    def logits(self, model: nn.Module, name: str) -> tuple[Tensor, Tensor]:
+        """In float64, and the labels."""
+        samples = self.samples(name)
+        return predictions(model, self.task, samples.inputs).double(), samples.targets
+
+    def accuracy(self, model: nn.Module, name: str) -> float:
         """In %."""
-        found = predictions(model, self.task, samples.inputs).argmax(1)
-        return 100 * (found == samples.targets).double().mean().item()
+        logits, labels = self.logits(model, name)
+        return 100 * (logits.argmax(1) == labels).double().mean().item()
 
     def given(
-        self, model: nn.Module, forget: Samples, unseen_accuracy: float
+        self, model: nn.Module, forget: Samples, unseen: Unseen
     ) -> dict[str, Callable[[], Any]]:
         """What methods may need, by the same rules as in stages."""
-        n = len(forget)
-        target = 0.0 if self.classes else 100 * math.ceil(unseen_accuracy * n / 100) / n
-        chosen = ForgetSet(samples=forget, classes=self.classes, target_accuracy=target)
+        if self.classes:
+            chosen = ForgetSet(samples=forget, classes=self.classes, target_accuracy=0.0)
+        else:
+            chosen = ForgetSet(
+                samples=forget,
+                classes=(),
+                target_margin=unseen.target(forget.targets),
+                least_fall=max(unseen.excess, 0.0),
+            )
         config = influence.Config()
 
         def weights() -> Tensor:
@@ -91,25 +103,27 @@ def train(lab: Lab, name: str, recipe: training.Config) -> Record:
     Raises TimeoutError when an epoch more would not fit in the time left.
     """
     cell = request(lab, NETWORKS[name])
-    rows = cell.rows["train" if name == "original" else "retain"]
+    part = "train" if name == "original" else "retain"
+    rows = cell.rows[part]
     model = lab.build().to(lab.device)
     begin, ends = perf_counter(), [0.0]
     for epoch in training.fit(model, lab.data, rows, recipe, seed=0, device=lab.device):
         ends.append(perf_counter() - begin)  # its loss was read, so the device is done
         if epoch.epoch < recipe.epochs and lab.left() < ends[-1] - ends[-2]:
             raise TimeoutError(f"{name}: no time for epoch {epoch.epoch + 1} of {recipe.epochs}")
-    validation, test = (cell.accuracy(model, cell.samples(part)) for part in ("validation", "test"))
+    trained_on, held = (margins(*cell.logits(model, each)) for each in (part, "validation"))
+    labels = cell.samples("validation").targets
+    kept = unseen(trained_on, held, labels, len(lab.data.classes))
     path = lab.scratch / f"{name}.pt"
     state = {key: tensor.cpu() for key, tensor in model.state_dict().items()}
-    torch.save({"state": state, "unseen": validation}, path.with_suffix(".part"))
+    torch.save({"state": state, "unseen": asdict(kept)}, path.with_suffix(".part"))
     path.with_suffix(".part").rename(path)
     return {
         "samples": len(rows),
         "images": recipe.epochs * (len(rows) // recipe.batch_size) * recipe.batch_size,
         "seconds": ends[-1],
         "epochs": np.diff(ends).tolist(),
-        "validation": validation,
-        "test": test,
+        **{each: cell.accuracy(model, each) for each in ("validation", "test")},
     }
 
 
@@ -117,9 +131,9 @@ def trained(lab: Lab, name: str) -> bool:
     return (lab.scratch / f"{name}.pt").exists()
 
 
-def load(lab: Lab, name: str) -> tuple[nn.Module, float]:
-    """A trained network, and its accuracy in % on what it has not seen."""
+def load(lab: Lab, name: str) -> tuple[nn.Module, Unseen]:
+    """A trained network, and what it says of what it has not seen."""
     kept = torch.load(lab.scratch / f"{name}.pt")
     model = lab.build()
     model.load_state_dict(kept["state"])
-    return model.to(lab.device).eval(), kept["unseen"]
+    return model.to(lab.device).eval(), Unseen(**kept["unseen"])

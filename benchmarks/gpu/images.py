@@ -7,9 +7,10 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
+from PIL import Image
 
 from imu.datasets import LabelledImages, image_folder
-from imu.datasets.common import decoding, packed
+from imu.datasets.common import packed
 
 PACKED = "cifar10"  # folder of arrays
 SIDE = 32  # pixels
@@ -37,7 +38,7 @@ def unpack(archive: Path | None, scratch: Path) -> dict[str, object]:
     names = sorted(found)
     parts, labels = zip(*(Path(name).parts[-3:-1] for name in names), strict=True)
     classes = sorted(set(labels))
-    blocks = [[(n, found[n]) for n in names[i : i + BLOCK]] for i in range(0, len(names), BLOCK)]
+    blocks = [[found[n] for n in names[i : i + BLOCK]] for i in range(0, len(names), BLOCK)]
     with get_context("fork").Pool() as pool:
         packed.write(
             scratch / PACKED,
@@ -56,8 +57,9 @@ def unpack(archive: Path | None, scratch: Path) -> dict[str, object]:
     }
 
 
-def _decoded(block: list[tuple[str, bytes]]) -> np.ndarray:
-    return np.stack([decoding.decoded(BytesIO(content), name, SIDE) for name, content in block])
+def _decoded(block: list[bytes]) -> np.ndarray:
+    pictures = [np.asarray(Image.open(BytesIO(content)).convert("RGB")) for content in block]
+    return np.stack(pictures).transpose(0, 3, 1, 2)  # (k, 3, height, width)
 
 
 def load(scratch: Path) -> LabelledImages:

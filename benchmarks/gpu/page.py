@@ -24,7 +24,7 @@ def page(results: list[Record]) -> str:
         parts.append(f"## {name.capitalize()}\n\n{subject}\n")
         if "log" in ended.get(name, {}):
             log = "\n".join(ended[name]["log"])
-            parts.append(f"It {ended[name]['ended']}; its log ends:\n\n```text\n{log}\n```\n")
+            parts.append(f"Ended: {ended[name]['ended']}. Its log:\n\n```text\n{log}\n```\n")
         parts.append(module.page(found) if found else "No results.\n")
     return "\n".join(parts)
 

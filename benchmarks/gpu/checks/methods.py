@@ -166,7 +166,7 @@ class Judge:
         most = {"retain": lab.sizes.retained}
         samples = {name: cell.samples(name, most.get(name)) for name in SETS}
         original, _ = cells.load(lab, "original")
-        judge = cls(cell, samples, cell.accuracy(original, samples["forget"]), pool)
+        judge = cls(cell, samples, cell.accuracy(original, "forget"), pool)
         judge.take(REFERENCE, cells.load(lab, f"reference-{scenario}")[0], keep=True)
         return judge
 
@@ -219,8 +219,14 @@ class Judge:
             )
             common = {key: v for key, v in reference.values.items() if key in model.values}
             values = metrics.compare(model, replace(reference, values=common))
+            labels = {part: of_set.tolist() for part, of_set in model.outputs.labels.items()}
             judgement = verdict.judge(
-                values, common, [], verdict.Config(), class_wise=bool(self.cell.classes)
+                values,
+                common,
+                [],
+                verdict.Config(),
+                sizes=verdict.sizes(labels, self.cell.classes),
+                class_wise=bool(self.cell.classes),
             )
             record |= {"values": values, "verdict": judgement.outcome}
             record["decisive"] = [result.test.metric for result in judgement.decisive]

@@ -23,8 +23,6 @@ from torch import Tensor, nn
 from imu.influence import Config, head_influence, influence, parameter_influence
 from imu.models import head, resnet_small
 from imu.objectives import Classification, Samples
-from tasks.files import artifacts
-from tasks.pages import tables
 
 PAIRS = 7
 DAMPING = 0.01
@@ -39,7 +37,12 @@ IMAGES = Classification()
 
 
 def loop(
-    model: nn.Module, samples: Samples, parameters: Sequence[nn.Parameter], *, passes: int = 1
+    model: nn.Module,
+    samples: Samples,
+    parameters: Sequence[nn.Parameter],
+    *,
+    passes: int = 1,
+    task: Classification = IMAGES,
 ) -> Tensor:
     """Scores by one forward and one backward pass per sample: (n,).
 
@@ -51,7 +54,7 @@ def loop(
         gradients = []
         for i in range(len(samples)):
             sample = samples[i : i + 1]
-            loss = IMAGES.losses(IMAGES.logits(model, sample.inputs), sample.targets).sum()
+            loss = task.losses(task.logits(model, sample.inputs), sample.targets).sum()
             gradients.append(torch.autograd.grad(loss, parameters))
     pieces = []
     for own in zip(*gradients, strict=True):
@@ -279,6 +282,10 @@ def measured_lines(device: torch.device) -> list[str]:
 
 
 def main() -> None:
+    # Not before: `benchmarks.gpu` runs without their packages.
+    from tasks.files import artifacts
+    from tasks.pages import tables
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu")
     device = torch.device(parser.parse_args().device)

@@ -39,9 +39,6 @@ from imu.models import resnet_small
 from imu.objectives import Classification, Samples, normalised
 from imu.training import loading
 from imu.training.distributed import ALONE
-from tasks.files import artifacts
-from tasks.pages import tables
-from tasks.train import operations
 
 CPU = torch.device("cpu")
 CLASSES, SHAPE = 10, (3, 32, 32)
@@ -321,6 +318,8 @@ def ceiling(repeats: int) -> float:
 
 def matrix_units(sizes: Sizes) -> list[str]:
     """ResNet-18 with one option more in every row, against the ceiling."""
+    from tasks.train import operations  # not before: `benchmarks.gpu` runs without its packages
+
     device, data = torch.device("cuda"), images(sizes.deep)
     most = ceiling(sizes.repeats)
     lines = [f"| product of matrices, bfloat16 | | {most / 1e12:.1f} | 100 |"]
@@ -351,6 +350,8 @@ def matrix_units(sizes: Sizes) -> list[str]:
 
 
 def page(device: torch.device, sizes: Sizes) -> str:
+    from tasks.pages import tables
+
     command = "make bench"
     where = "CPU, 1 thread"
     if device.type == "cuda":
@@ -415,6 +416,8 @@ def main() -> None:
     if options.quick:
         print(text)
         return
+    from tasks.files import artifacts
+
     name = "benchmarks.md" if device.type == "cpu" else f"benchmarks-{device.type}.md"
     artifacts.write_text(Path.cwd() / "docs" / name, text)
 

@@ -8,8 +8,9 @@ implementation on GPUs. In a backward pass, which runs in a thread that no error
 in ``LATER`` and told at the end.
 
 Of ``torch.utils.backend_registration``, which calls its interface experimental. Not seen here:
-what depends on the name "cuda" (free memory, pinned memory, nccl), kernels themselves, and numbers
-without dimensions that lie on the CPU where an operation wants them away.
+what depends on the name "cuda" (free memory, pinned memory, nccl), kernels themselves, numbers
+without dimensions that lie on the CPU where an operation wants them away, and lower precision:
+autocast leaves everything in float32.
 """
 
 import sys
@@ -119,7 +120,11 @@ class Away(Tensor):
 
 def _listed(key: Any) -> Any:
     keys = key if isinstance(key, tuple) else (key,)
-    found = tuple(_tensor(each) if isinstance(each, list) else each for each in keys)
+    found = tuple(
+        # Of an empty list torch would make float32, which is no index.
+        _tensor(each, dtype=None if each else torch.int64) if isinstance(each, list) else each
+        for each in keys
+    )
     return found if isinstance(key, tuple) else found[0]
 
 
@@ -228,6 +233,7 @@ def register() -> None:
     Tensor.new_tensor = new_tensor  # type: ignore[method-assign]
     everything = torch.library.Library("_", "IMPL")
     everything.fallback(lambda op, *args, **kwargs: computed(op, args, kwargs), "PrivateUse1")
+    everything.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
     of_aten = torch.library.Library("aten", "IMPL")
     for name in FACTORIES:
         packet, _, overload = name.partition(".")

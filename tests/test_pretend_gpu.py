@@ -45,6 +45,7 @@ REFUSED = {
 TAKEN = (
     "far + torch.tensor(1.0)",
     "far[torch.tensor([0, 2])]",
+    "far[[]]",
     "far.copy_(near)",
     "near.copy_(far)",
     "far.cpu().numpy()",

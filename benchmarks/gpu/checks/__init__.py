@@ -1,0 +1,1 @@
+"""One check a file; what a file offers stands in ``benchmarks.gpu``."""

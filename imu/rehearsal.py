@@ -27,7 +27,7 @@ ONCE = ("epochs", "max_epochs", "max_steps", "attack_steps", "draws")  # fields 
 CLOSE = 1e-3  # of two passes: batches of another size round differently
 CLASSES = 4  # labels that take part in a rehearsal
 EACH = 8  # samples of each: half to train on, a quarter to validate, a quarter to test
-NEVER = -1.0  # %, a target that no method reaches, so that each makes its step
+NEVER = -1e9  # % or logits, a target that no method reaches, so that each makes its step
 UNREACHED = 1000.0  # %, an accuracy that no attack regains, so that it is tried from one count
 T = TypeVar("T")
 
@@ -206,7 +206,11 @@ def _unlearn(
     method: Method,
     classes: tuple[int, ...],
 ) -> None:
-    forget = unlearn.ForgetSet(samples=sets["forget"], classes=classes, target_accuracy=NEVER)
+    forget = unlearn.ForgetSet(
+        samples=sets["forget"],
+        classes=classes,
+        **({"target_accuracy": NEVER} if classes else {"target_margin": NEVER}),
+    )
     given: dict[str, Callable[[], Any]] = {
         "forget": lambda: forget,
         "influence": lambda: torch.ones(len(forget.samples), device=forget.samples.targets.device),

@@ -73,4 +73,4 @@ def test_a_method_that_gives_up_before_its_first_step_leaves_no_model(
     found = record(workspace, "unlearn", "diverging")
     assert found.model is None
     assert found.metrics["steps"] == 0
-    assert found.curves == {"forget_loss": [], "forget_accuracy": []}
+    assert found.curves == {"forget_loss": [], "forget_accuracy": [], "forget_margin": []}

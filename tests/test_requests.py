@@ -120,14 +120,14 @@ def test_a_parameter_that_the_method_lacks_is_refused() -> None:
 def test_a_cell_of_a_commit_has_its_files_whatever_lies_in_the_clone(tmp_path: Path) -> None:
     root = make_workspace(tmp_path / "workspace")
     commit = clean_commit(root)
-    code = root / "imu" / "objective.py"
+    code = root / "imu" / "cost.py"
     committed = code.read_bytes()
     code.write_bytes(committed + b"\n")
     with pytest.raises(CommitError, match="differ from its commit"):
         clean_commit(root)
     changes = {"seed": 7}
     folder = prepare(root, Cell(name="x", changes=changes, commit=commit))
-    assert (folder / "imu" / "objective.py").read_bytes() == committed
+    assert (folder / "imu" / "cost.py").read_bytes() == committed
     assert params.section(folder, "seed") == 7
     assert prepare(root, Cell(name="x", changes=changes)) != folder
     unknown = "0" * 40

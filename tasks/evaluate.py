@@ -11,8 +11,7 @@ from imu import metrics
 from imu.efficiency import rte
 from imu.metrics import accuracy
 from imu.objectives import Objective, Samples, predictions
-from tasks import unlearn
-from tasks.files import artifacts, params
+from tasks.files import artifacts, params, unlearned
 from tasks.files.samples import load_samples
 from tasks.files.workspace import NOT_RETRAINED, Workspace, load_model
 from tasks.pages import slices
@@ -34,7 +33,7 @@ def run(workspace: Workspace, item: str) -> None:
         return
     failure = ""
     if item.startswith("unlearn/"):
-        failure = unlearn.why_failed(workspace, item.removeprefix("unlearn/"))
+        failure = unlearned.why_failed(workspace, item.removeprefix("unlearn/"))
         artifacts.write_json(workspace.failure(item), failure)
     device, data = workspace.device(), workspace.dataset()
     sets = {
@@ -137,7 +136,7 @@ def _trajectory(
     model = _loaded(workspace, "train", device)
     path = workspace.runs / item / "trajectory.safetensors"
     rows = []
-    for step, state in unlearn.snapshots(path, copy.deepcopy(model.state_dict())):
+    for step, state in unlearned.snapshots(path, copy.deepcopy(model.state_dict())):
         model.load_state_dict(state)
         found = [out for weights, out in known.values() if _same(weights, model.state_dict())]
         row: dict[str, float] = {"step": step}
@@ -166,6 +165,5 @@ def _work(workspace: Workspace, item: str) -> dict[str, float]:
     done = read(item)
     if done["steps"] == 0:
         return {}
-    needed = unlearn.needs_influence(workspace, item.removeprefix("unlearn/"))
-    influence = read("influence")["flops"] if needed else 0
+    influence = read("influence")["flops"] if done["uses_influence"] else 0
     return {"RTE_work": rte(read(REFERENCE)["flops"], done["flops"] + influence)}

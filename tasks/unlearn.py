@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from pathlib import Path
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -19,6 +19,8 @@ from tasks.files import artifacts, params
 from tasks.files.progress import Progress
 from tasks.files.samples import load_samples
 from tasks.files.workspace import Stopwatch, Workspace, load_model
+
+OFTEN = 1.0  # seconds between two lines that tell how far it is
 
 
 def run(workspace: Workspace, item: str) -> float:
@@ -46,7 +48,8 @@ def run(workspace: Workspace, item: str) -> float:
     progress = methods.run(
         entry.method, model, objective, entry.config, seed=workspace.seed, available=given
     )
-    lines, failure = Progress(workspace, f"unlearn/{item}", methods.Step._fields), ""
+    lines = Progress(workspace, f"unlearn/{item}", methods.Step._fields)
+    said, failure = 0.0, ""
     while True:
         try:
             with watch.running(), flops:
@@ -62,9 +65,12 @@ def run(workspace: Workspace, item: str) -> float:
         steps.append(step)
         lines.add(*step)
         trajectory.add(step.step, model.state_dict())
-        print(
-            f"step {step.step}: forget loss {step.loss:.4f}, forget accuracy {step.accuracy:.2f} %"
-        )
+        if step.step == 0 or perf_counter() - said > OFTEN:
+            said = perf_counter()
+            print(
+                f"step {step.step}: forget loss {step.loss:.4f}, "
+                f"forget accuracy {step.accuracy:.2f} %"
+            )
     if steps and not failure:
         print(target.ended(steps[0], steps[-1]))
     curve = pd.DataFrame(steps, columns=methods.Step._fields)
@@ -74,7 +80,12 @@ def run(workspace: Workspace, item: str) -> float:
         artifacts.write_tensors(out / "model.safetensors", {}, about | {"failure": failure})
     else:
         artifacts.write_tensors(out / "model.safetensors", model.state_dict(), about)
-    values = {"steps": 0.0, "flops": flops.total, "failed": float(bool(failure))}
+    values = {
+        "steps": 0.0,
+        "flops": flops.total,
+        "failed": float(bool(failure)),
+        "uses_influence": float("influence" in methods.needs(entry.method)),
+    }
     if steps:
         last = steps[-1]
         values |= {
@@ -87,12 +98,6 @@ def run(workspace: Workspace, item: str) -> float:
             values["target_margin"] = target.wanted_margin(steps[0])
     artifacts.write_json(out / "metrics.json", values)
     return watch.seconds
-
-
-def why_failed(workspace: Workspace, item: str) -> str:
-    """Why there is no model of ``item``, although it ran; "" where there is one."""
-    about = artifacts.read_tensors(workspace.model(f"unlearn/{item}"))[1]
-    return str(about.get("failure", ""))
 
 
 class Entry(NamedTuple):
@@ -113,7 +118,7 @@ def configured(workspace: Workspace, item: str) -> Entry:
     method = params.parse(params.section(workspace.root, f"{where}.method"), f"{where}.method", str)
     sees = params.parse(params.section(workspace.root, f"{where}.sees"), f"{where}.sees", str)
     module = discovery.load("imu.unlearn", method)
-    needed = "retain" if "retain" in module.NEEDS else "forget"
+    needed = "retain" if "retain" in methods.needs(method) else "forget"
     if sees != needed:
         raise params.ParameterError(
             f"{params.FILE}: {where}.sees must be {needed!r} for the method {method}, got {sees!r}"
@@ -142,16 +147,10 @@ def entries() -> dict[str, dict[str, Any]]:
     """What ``unlearn`` in ``params.yaml`` would be with every method and variant there is."""
     found = {}
     for method in methods.names():
-        needs = discovery.load("imu.unlearn", method).NEEDS
-        sees = "retain" if "retain" in needs else "forget"
+        sees = "retain" if "retain" in methods.needs(method) else "forget"
         for name, config in methods.variants(method).items():
             found[name] = {"method": method, "sees": sees, **asdict(config)}
     return found
-
-
-def needs_influence(workspace: Workspace, item: str) -> bool:
-    method = configured(workspace, item).method
-    return "influence" in discovery.load("imu.unlearn", method).NEEDS
 
 
 def _forget_set(workspace: Workspace, samples: Samples, unseen: Unseen) -> methods.ForgetSet:
@@ -204,18 +203,3 @@ class Trajectory:
             for name, tensor in state.items()
         }
         return tensors, {"steps": sorted(kept)}
-
-
-def snapshots(path: Path, original: dict[str, Tensor]) -> list[tuple[int, dict[str, Tensor]]]:
-    """Step and full state of every stored snapshot, in order."""
-    tensors, about = artifacts.read_tensors(path)
-    found = []
-    for step in about["steps"]:
-        prefix = f"{step}/"
-        changed = {
-            name.removeprefix(prefix): tensor
-            for name, tensor in tensors.items()
-            if name.startswith(prefix)
-        }
-        found.append((step, original | changed))
-    return found

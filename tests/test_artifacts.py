@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from tasks import unlearn
-from tasks.files import artifacts
+from tasks.files import artifacts, unlearned
 from tasks.files.artifacts import ArtifactError
 
 torch.set_num_threads(1)
@@ -114,7 +114,7 @@ def test_a_trajectory_keeps_what_two_places_share_once(tmp_path):
         model[0].bias.add_(1)  # what was kept stays as it was
     artifacts.write_tensors(path, *trajectory.stored())
     assert set(safetensors.torch.load_file(path)) == {"1/0.bias"}
-    ((step, state),) = unlearn.snapshots(path, before)
+    ((step, state),) = unlearned.snapshots(path, before)
     assert step == 1
     assert torch.equal(state["again.bias"], before["0.bias"] + 1)
     assert torch.equal(state["0.bias"], before["0.bias"] + 1)

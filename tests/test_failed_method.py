@@ -8,7 +8,7 @@ import pytest
 
 from imu.unlearn import UnlearningError, fine_tune
 from tasks import report, unlearn
-from tasks.files import artifacts
+from tasks.files import artifacts, unlearned
 from tasks.files.workspace import Workspace
 from tasks.tracking.record import record
 from tasks.tracking.store import Store
@@ -69,7 +69,7 @@ def test_a_method_that_gives_up_before_its_first_step_leaves_no_model(
     monkeypatch.setattr(fine_tune, "unlearn", gives_up)
     workspace = Workspace(ran)
     unlearn.run(workspace, "diverging")
-    assert unlearn.why_failed(workspace, "diverging") == "nothing near"
+    assert unlearned.why_failed(workspace, "diverging") == "nothing near"
     found = record(workspace, "unlearn", "diverging")
     assert found.model is None
     assert found.metrics["steps"] == 0

@@ -125,7 +125,6 @@ def test_a_flow_that_loses_mlflow_goes_on_and_says_how_to_log_later(
 
     monkeypatch.setattr(Tracker, "ended", lost)
     filled.ended(Stage("split", None, frozenset(), ""))
-    monkeypatch.undo()
     with pytest.raises(TrackingError, match=r"it is away(.|\n)*log them with `dvc repro track`"):
         filled.finish({"split"})
 

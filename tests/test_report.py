@@ -255,7 +255,10 @@ def test_the_verdicts_and_what_decided_them_come_first(reported: Workspace) -> N
         "also: told apart",
     ]
     assert said["logit_mask"].decided == ["probe_5 +37.00, allowed 7.00"]
-    assert said["ours"].decided == ["all 8 tests passed", "not measured: U_LiRA, proto_5, relearn_auc"]
+    assert said["ours"].decided == [
+        "all 8 tests passed",
+        "not measured: U_LiRA, proto_5, relearn_auc",
+    ]
     first = next(row for row in page.rows if row[0] == "other")
     assert first[1] == "utility lost" + "".join(said["other"].decided)
     assert first[3:] == [

@@ -15,12 +15,15 @@ from time import monotonic, sleep
 import httpx
 from prefect import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState
+from prefect.events.worker import EventsWorker
+from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 from prefect.states import Crashed
 
 from flows.running.children import ChildError, end
 
 PATIENCE = 120.0  # seconds for a start on a busy machine
+LAST_WORDS = 5.0  # seconds for logs and events that are still to be sent
 
 
 @contextmanager
@@ -52,6 +55,9 @@ def serving() -> Iterator[Callable[[], None]]:
         with temporary_settings({PREFECT_API_URL: url}):
             yield lambda: _wait(server, url, said)
     finally:
+        # What is not sent by now would be tried for a minute at this process's end.
+        APILogWorker.drain_all(timeout=LAST_WORDS)
+        EventsWorker.drain_all(timeout=LAST_WORDS)
         end([server])
 
 

@@ -135,6 +135,7 @@ def run_stages(run: Running, jobs: int) -> dict[str, Outcome]:
         try:
             outcomes[running[done]] = done.result()
             lock.keep(root, outcomes)
+            run.tracking.require()
         except Exception as error:
             failures[running[done]] = error
     if failures:

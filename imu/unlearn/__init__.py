@@ -102,6 +102,11 @@ def names() -> tuple[str, ...]:
     return discovery.names("imu.unlearn")
 
 
+def needs(method: str) -> frozenset[str]:
+    """What a method may see besides the original model, a subset of forget, influence, retain."""
+    return frozenset(discovery.load("imu.unlearn", method).NEEDS)
+
+
 def variants(method: str) -> dict[str, Any]:
     """Name -> Config of what the tables show of a method; its defaults, unless it has VARIANTS."""
     module = discovery.load("imu.unlearn", method)

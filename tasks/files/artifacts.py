@@ -165,6 +165,19 @@ def _once(tensors: dict[str, "Tensor"]) -> tuple[dict[str, "Tensor"], dict[str, 
     return content, tied
 
 
+def read_about(path: Path) -> dict[str, Any]:
+    """``about`` of a file from ``write_tensors``, without its tensors and without torch."""
+    from safetensors import SafetensorError, safe_open
+
+    require(path)
+    try:
+        with safe_open(path, framework="np") as file:
+            about: dict[str, Any] = json.loads((file.metadata() or {})["about"])
+            return about
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        raise ArtifactError(_damaged(path, error)) from error
+
+
 def require(path: Path) -> None:
     """Raises ArtifactError when there is no such file."""
     if not path.is_file():

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imu.efficiency import rte
-from tasks.files import artifacts, params, progress
+from tasks.files import artifacts, params, progress, unlearned
 from tasks.files.workspace import NOT_RETRAINED, Workspace
 from tasks.graph import lock
 
@@ -127,10 +127,7 @@ def _influence(workspace: Workspace, item: str) -> Record:
 
 
 def _unlearn(workspace: Workspace, item: str) -> Record:
-    from tasks import unlearn
-
-    entry = unlearn.configured(workspace, item)
-    out, failure = workspace.runs / "unlearn" / item, unlearn.why_failed(workspace, item)
+    out, failure = workspace.runs / "unlearn" / item, unlearned.why_failed(workspace, item)
     curves = curve(artifacts.read_table(out / "curve.csv"))
     times = progress.took(workspace, f"unlearn/{item}")
     if times:
@@ -138,7 +135,7 @@ def _unlearn(workspace: Workspace, item: str) -> Record:
     return Record(
         params={
             "seed": workspace.seed,
-            "unlearn": {"method": entry.method, "sees": entry.sees, **asdict(entry.config)},
+            "unlearn": params.section(workspace.root, f"unlearn.{item}"),
             **({"failure": failure} if failure else {}),
         },
         metrics=artifacts.read_json(out / "metrics.json") | times,
@@ -176,13 +173,11 @@ def _rte_time(workspace: Workspace, producer: str) -> dict[str, float]:
 
     Absent where nothing was updated, no model was left, or a time is not of this machine.
     """
-    from tasks import unlearn
-
     made = artifacts.read_json(workspace.runs / producer / "metrics.json")
     if made["steps"] == 0 or made["failed"]:
         return {}
     needed = ["retrain/reference", producer]
-    if unlearn.needs_influence(workspace, producer.removeprefix("unlearn/")):
+    if made["uses_influence"]:
         needed.append("influence")
     seconds = [progress.took(workspace, name).get("seconds") for name in needed]
     if None in seconds:

@@ -188,7 +188,7 @@ class Store:
         from mlflow.models import Model, ModelSignature
         from mlflow.types import Schema, TensorSpec
 
-        about = artifacts.read_tensors(path)[1]
+        about = artifacts.read_about(path)
         model = self.client.create_logged_model(
             self.experiment,
             name=self.client.get_run(run).data.tags["model"],

@@ -12,7 +12,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from time import monotonic
 from typing import Annotated, Any, NamedTuple
@@ -159,7 +159,7 @@ def _asked(
         name=str(flow_run.name), changes=changes, commit=clean_commit(root) if pools else ""
     )
     folder = prepare(root, cell) if changes else root
-    with only_run(folder), warmed(root, folder):
+    with only_run(folder):
         ran = run_workspace(
             root,
             folder,
@@ -208,30 +208,30 @@ def run_workspace(
     try:
         for said in stages.mend(folder):
             log.warning(said)
-        children.run(["check"], log.info)
-        Children(root).run(["data"], log.info)
         if folder != root:
+            Children(root).run(["data"], log.info)
             children.dvc(["checkout", "-q", "data.dvc"], log.info)
-        if of_the_user(folder):
-            children.run(["rehearse"], log.info)
-        lineup.prune(workspace)
         parameters = params.read(folder)
-        graph = stages.stages(folder)
+        graph, stale = _read_graph(folder, children)
         elsewhere = Pools(cell, children, graph) if pools else None
         targets = [name for name in graph if part and name.startswith(part)]
         graph = {name: at for name, at in stages.wanted(graph, targets).items() if name != TRACK}
         tracking = Tracking(workspace, context)
         try:
             before = lock.locked_stages(folder)
-            running = Running(workspace, graph, children, tracking, elsewhere, force)
-            try:
-                outcomes: dict[str, str] = {**run_stages(running, jobs)}
-            finally:  # the next run takes what was made for granted
-                others = _say_otherwise(folder, before)
-            _require_unchanged(folder, parameters, outcomes)
+            running = Running(workspace, graph, stale, children, tracking, elsewhere, force)
+            with warmed(root, folder) if force or stale & graph.keys() else nullcontext():
+                if force or stale & graph.keys():
+                    _require_sound(root, folder, children, stale)
+                    lineup.prune(workspace)
+                try:
+                    outcomes: dict[str, str] = {**run_stages(running, jobs)}
+                finally:  # the next run takes what was made for granted
+                    others = _say_otherwise(folder, before)
+            left = _require_unchanged(folder, parameters, outcomes)
             outcomes |= {name: outcomes[name] + OTHERWISE for name in others}
             page = tracking.finish({*graph})
-            if not part:  # all that the last stage of the graph would do is done
+            if TRACK in left and not part:  # all that the last stage would do is done
                 children.dvc(["commit", "--force", "-q", TRACK], log.info)
         except BaseException as error:
             children.end_all()
@@ -244,6 +244,25 @@ def run_workspace(
         children.end_all()
 
 
+def _read_graph(folder: Path, children: Children) -> tuple[dict[str, stages.Stage], set[str]]:
+    """The stages of ``folder``, and which of them are not up to date."""
+    try:
+        return stages.stages(folder), stages.changed_stages(folder)
+    except Exception:
+        children.run(["check"], get_run_logger().info)  # names the parameter, as DVC does not
+        raise
+
+
+def _require_sound(root: Path, folder: Path, children: Children, stale: Collection[str]) -> None:
+    """Before anything is computed: parameters, data, and a rehearsal of what is the user's."""
+    log = get_run_logger()
+    children.run(["check"], log.info)
+    if folder == root:
+        children.run(["data"], log.info)
+    if "train" in stale and of_the_user(folder):
+        children.run(["rehearse"], log.info)
+
+
 def of_the_user(folder: Path) -> bool:
     """Whether network, weights or images are the user's, so that nobody has tried them here."""
     return (
@@ -253,15 +272,22 @@ def of_the_user(folder: Path) -> bool:
     )
 
 
-def _require_unchanged(folder: Path, parameters: dict[str, Any], outcomes: Collection[str]) -> None:
-    """Raises ChildError where the run's parameters or other inputs changed while it went on."""
+def _require_unchanged(
+    folder: Path, parameters: dict[str, Any], outcomes: Collection[str]
+) -> set[str]:
+    """The other stages that are not up to date.
+
+    Raises ChildError where the run's parameters or other inputs changed while it went on.
+    """
     if params.read(folder) != parameters:
         raise ChildError(f"{params.FILE} changed during the run: run it again")
-    if left := stages.changed_stages(folder) & set(outcomes):
+    left = stages.changed_stages(folder)
+    if changed := left & set(outcomes):
         raise ChildError(
-            f"not up to date after the run: {', '.join(sorted(left))}; an input changed "
+            f"not up to date after the run: {', '.join(sorted(changed))}; an input changed "
             "meanwhile, run it again"
         )
+    return left
 
 
 def _say_otherwise(folder: Path, before: dict[str, lock.Locked]) -> list[str]:
@@ -331,6 +357,14 @@ def run_tags() -> dict[str, str]:
     }
 
 
+def _is_up_to_date(root: Path) -> bool:
+    """Whether there is nothing to compute. What cannot be told now, the run tells in its words."""
+    try:
+        return not stages.changed_stages(root) - {TRACK}
+    except Exception:
+        return False
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m flows.pipeline", description=__doc__)
     parser.add_argument("--jobs", type=int, default=JOBS, help="stages at the same time")
@@ -343,11 +377,13 @@ def main() -> None:
     )
     parser.add_argument("--force", action="store_true", help="compute every stage again")
     arguments = parser.parse_args()
-    begin, file = monotonic(), arguments.settings
+    begin, root, file = monotonic(), Path.cwd(), arguments.settings
     # The server, the libraries of stages, and those of this process are started side by side.
     try:
         asked = Request(settings=params.read_file(file, str(file), "paths")) if file else AS_IT_IS
-        with only_run(Path.cwd()), warm(Path.cwd()), serving() as ready:
+        with only_run(root), serving() as ready, ExitStack() as libraries:
+            if file or arguments.force or not _is_up_to_date(root):
+                libraries.enter_context(warm(root))
             ready()
             outcomes = pipeline(asked, jobs=arguments.jobs, force=arguments.force)
     except EXPLAINED as error:

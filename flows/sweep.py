@@ -76,7 +76,7 @@ def run_cell(
     part: how the names of the stages begin that are to run; none: all. A part has no results.
     """
     folder, context = prepare(root, cell), Context(below=group, tags=run_tags())
-    with only_run(folder), warmed(root, folder):
+    with only_run(folder):
         ran = run_workspace(root, folder, cell, context, jobs=jobs, pools=pools, part=part)
     return {"folder": str(folder), "times": dict(ran.page.times)}
 

@@ -36,6 +36,7 @@ class Running:
 
     workspace: Workspace
     graph: dict[str, Stage]
+    stale: set[str]
     children: Children
     tracking: Tracking
     pools: Pools | None
@@ -103,7 +104,6 @@ def run_stages(run: Running, jobs: int) -> dict[str, Outcome]:
     failure no stage is started, but those that run may finish: their work is not lost.
     """
     graph, root = run.graph, run.workspace.root
-    stale = stages.changed_stages(root)
     weight = weights(graph)
     futures: dict[str, PrefectFuture[Outcome]] = {}
     here: set[str] = set()
@@ -114,7 +114,9 @@ def run_stages(run: Running, jobs: int) -> dict[str, Outcome]:
         for name in sorted(ready, key=lambda name: weight[name], reverse=True):
             if failures:
                 break
-            changed = name in stale or any(outcomes[n] != "unchanged" for n in graph[name].needs)
+            changed = name in run.stale or any(
+                outcomes[n] != "unchanged" for n in graph[name].needs
+            )
             pool = run.pools.of(name) if run.pools and (changed or run.force) else ""
             if not pool:
                 if len(here - (outcomes | failures).keys()) >= jobs:

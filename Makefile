@@ -95,7 +95,7 @@ data: .venv/installed
 	@python -m tasks data
 
 ## make setup     .venv, both databases and data/, nothing else
-setup: .venv/installed .prefect/ready .prefect/data
+setup: .venv/installed .prefect/ready mlflow/mlflow.db .prefect/data
 
 .venv/installed: requirements.lock pyproject.toml Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "imu needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
@@ -109,6 +109,9 @@ setup: .venv/installed .prefect/ready .prefect/data
 .prefect/ready: .venv/installed
 	@prefect server database upgrade -y > /dev/null
 	@touch $@
+
+mlflow/mlflow.db: | .venv/installed
+	@python -m tasks store
 
 .prefect/data: | .venv/installed
 	@python -m tasks data

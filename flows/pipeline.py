@@ -38,6 +38,7 @@ from tasks.files.workspace import BASELINES, Workspace
 from tasks.graph import lock, stages
 from tasks.pages import lineup
 from tasks.starting.warm import LINK
+from tasks.tracking.store import address
 from tasks.tracking.tracker import Context, Page
 
 JOBS = os.cpu_count() or 1
@@ -164,7 +165,7 @@ def _asked(
             root,
             folder,
             cell,
-            Context(tags=run_tags()),
+            Context(store=address(root), tags=run_tags()),
             jobs=jobs,
             force=force,
             pools=pools,

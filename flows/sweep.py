@@ -38,6 +38,7 @@ from flows.running.requests import Method, Request
 from tasks.files import artifacts, params
 from tasks.files.workspace import Workspace
 from tasks.pages import results, results_page
+from tasks.tracking.store import address
 from tasks.tracking.sweeps import Group
 from tasks.tracking.tracker import Context, Page
 
@@ -75,7 +76,10 @@ def run_cell(
 
     part: how the names of the stages begin that are to run; none: all. A part has no results.
     """
-    folder, context = prepare(root, cell), Context(below=group, tags=run_tags())
+    folder, context = (
+        prepare(root, cell),
+        Context(store=address(root), below=group, tags=run_tags()),
+    )
     with only_run(folder):
         ran = run_workspace(root, folder, cell, context, jobs=jobs, pools=pools, part=part)
     return {"folder": str(folder), "times": dict(ran.page.times)}

@@ -5,6 +5,7 @@ python -m tasks evaluate unlearn/imu
 python -m tasks data                  write data/ where it is missing, and check it
 python -m tasks check                 every parameter, as far as that goes without the data
 python -m tasks rehearse              what will run, tried on a few images: seconds, before hours
+python -m tasks store                 create MLflow's store and experiment where they are missing
 python -m tasks show                  the table of results
 python -m tasks entries               a line for params.yaml of every method there is
 python -m tasks tune                  every candidate for the methods' parameters
@@ -77,6 +78,10 @@ def _run(arguments: list[str]) -> int:
             from tasks import tune
 
             tune.asked(workspace, Path(file))
+        case ["store"]:
+            from tasks.tracking.store import Store
+
+            Store(workspace)
         case ["show"]:
             from tasks import report
 

@@ -55,13 +55,15 @@ class Store:
             from mlflow import MlflowClient
 
             local = self.uri.startswith("sqlite:///")
-            folder = Path(self.uri.removeprefix("sqlite:///")).parent
-            if local:
-                folder.mkdir(parents=True, exist_ok=True)
+            database = Path(self.uri.removeprefix("sqlite:///"))
+            if local and not database.is_file():
+                # Whole or not at all: MLflow refuses what a kill leaves of it.
+                with artifacts.replacing(database) as temporary:
+                    MlflowClient(tracking_uri=f"sqlite:///{temporary}").search_experiments()
             self.client = MlflowClient(tracking_uri=self.uri)
             name = str(section(workspace.root, "split.dataset"))
             found = self.client.get_experiment_by_name(name)
-            place = (folder / "artifacts").as_uri() if local else None
+            place = (database.parent / "artifacts").as_uri() if local else None
             self.experiment = (
                 found.experiment_id
                 if found

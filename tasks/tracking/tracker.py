@@ -33,8 +33,13 @@ ORIGINAL = "original"
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """Where a pipeline run belongs. below: a sweep's run that it is nested in; tags: more of it."""
+    """Where a pipeline run belongs.
 
+    store: MLflow's address; "" for that of the workspace. below: a sweep's run that it is nested
+    in. tags: more of it.
+    """
+
+    store: str = ""
     below: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
 
@@ -55,7 +60,7 @@ class Tracker:
     def __init__(self, workspace: Workspace, context: Context = Context()):
         """Begin the run. Raises TrackingError when MLflow cannot be reached."""
         self.workspace, self.context = workspace, context
-        self.store = Store(workspace)
+        self.store = Store(workspace, context.store)
         self._lock = threading.RLock()
         self._models: dict[str, str] = {}  # producer -> its run, begun here
         self._parts: set[str] = set()  # stages that are logged, by producer

@@ -39,7 +39,7 @@ PLAIN = "`dvc repro`"
 FLOW = ["-m", "flows.pipeline", "--jobs"]
 # Way -> command, and whether it talks to a server that runs already.
 WAYS = {
-    PLAIN: (["-m", "tasks", "dvc", "repro"], False),
+    PLAIN: (["-m", "tasks.graph", "repro"], False),
     "flow, one stage at a time": ([*FLOW, "1"], False),
     "flow, two stages at a time": ([*FLOW, "2"], False),
     "the same, with a server that runs": ([*FLOW, "2"], True),
@@ -123,7 +123,7 @@ def main() -> None:
         folder = Path(top) / "clone"
         clone(root, folder)
         # What ran once is in the caches of the system.
-        run([sys.executable, "-m", "tasks", "dvc", "repro", "-q"], folder)
+        run([sys.executable, "-m", "tasks.graph", "repro", "-q"], folder)
         stages = len(YAML(typ="safe").load((folder / "dvc.lock").read_text())["stages"])
         with server(folder) as (address, memory):
             sleep(10)

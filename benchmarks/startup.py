@@ -1,15 +1,14 @@
-"""What a stage costs besides what it computes: its start, and DVC.
+"""How long a run takes, and what a stage costs besides what it computes.
 
-Cold start against warm start (``tasks.warm``); DVC as it is against DVC as runs call it, which
-reads and writes one entry of dvc.lock in place of all (``tasks.graph.lockfile``).
+    make bench        writes docs/startup.md
 
-    make bench        after `make run`; writes docs/startup.md
-
-Both ways run the same stage in turn, in one session, logging to a store of their own. Reported are
-seconds and their ratio, pair by pair, and the seconds of each import in a process of its own.
+The default run in a clone of its own, set up: everything, nothing to do, one method changed, and
+all again by plain `dvc repro`. Then a stage that starts cold against one that starts warm
+(``tasks.starting.warm``), in turn, in one session; and the seconds of each import in a process of
+its own.
 """
 
-import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,14 +16,14 @@ from pathlib import Path
 from statistics import mean, stdev
 from time import perf_counter
 
+from benchmarks.orchestration import PREFECT, run
 from flows.running.children import warm
 from tasks.files import artifacts
-from tasks.graph import lineage
+from tasks.graph import lock
 from tasks.pages import tables
 
 PAIRS = 7
 STAGE = ("evaluate", "unlearn/imu")
-SMALLEST = "unlearn@nothing"
 IMPORTS = (
     "numpy",
     "pandas",
@@ -35,13 +34,13 @@ IMPORTS = (
     "prefect",
     "dvc.repo",
 )
+FLOW = [sys.executable, "-m", "flows.pipeline"]
+CHANGE = ("weights: influence, step: 0.25", "weights: influence, step: 0.3")
 
 
-def seconds(command: list[str], **environment: str) -> float:
+def seconds(command: list[str], folder: Path) -> float:
     begin = perf_counter()
-    subprocess.run(
-        command, env={**os.environ, **environment}, check=True, stdout=subprocess.DEVNULL
-    )
+    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
     return perf_counter() - begin
 
 
@@ -49,41 +48,58 @@ def spread(values: list[float]) -> str:
     return f"{mean(values):.2f} ± {stdev(values):.2f}"
 
 
+def runs(clone: Path) -> dict[str, float]:
+    """Seconds of whole runs in a clone without results; it is left with all of them."""
+    found = {"`make run`, everything": seconds(FLOW, clone)}
+    found["`make run`, nothing to do"] = seconds(FLOW, clone)
+    parameters = clone / "params.yaml"
+    before = parameters.read_text()
+    assert CHANGE[0] in before
+    parameters.write_text(before.replace(*CHANGE))
+    found["`make run`, one method changed"] = seconds(FLOW, clone)
+    parameters.write_text(before)
+    for left in (clone / "runs", clone / ".dvc" / "cache" / "runs"):
+        shutil.rmtree(left)
+    (clone / "dvc.lock").unlink()
+    found["`dvc repro`, everything"] = seconds(["dvc", "repro", "-q"], clone)
+    return found
+
+
 def main() -> None:
     root = Path.cwd()
-    if not (root / "runs" / "unlearn" / "imu").is_dir():
-        sys.exit("there are no results to work on: type `make run` first")
-    stages = len(lineage.locked_keys(root))
-    stage = [sys.executable, "-m", "tasks", *STAGE]
-    with tempfile.TemporaryDirectory() as folder, warm(root) as environment:
-        store = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
-        seconds(stage, **store, **environment)  # the first one waits for the imports
-        pairs = [
-            (seconds(stage, **store), seconds(stage, **store, **environment)) for _ in range(PAIRS)
-        ]
-        repro = ["repro", "--single-item", "--force", SMALLEST]
-        ways = (["dvc", *repro], [sys.executable, "-m", "tasks", "dvc", *repro])
-        tracked = [tuple(seconds(way, **store) for way in ways) for _ in range(PAIRS)]
-    imports = {name: [seconds([sys.executable, "-c", f"import {name}"])] for name in IMPORTS}
-    for name, values in imports.items():
-        values += [seconds([sys.executable, "-c", f"import {name}"]) for _ in range(2)]
-    cold, hot = zip(*pairs, strict=True)
-    whole, by_entry = zip(*tracked, strict=True)
+    with tempfile.TemporaryDirectory() as folder:
+        clone = Path(folder, "imu")
+        run(["git", "clone", "-q", str(root), str(clone)], root)
+        (clone / "dvc.lock").unlink()
+        for command in (["data"], ["store"]):
+            run([sys.executable, "-m", "tasks", *command], clone)
+        run([PREFECT, "server", "database", "upgrade", "-y"], clone)
+        whole = runs(clone)
+        size, stages = (clone / "dvc.lock").stat().st_size, len(lock.locked_stages(clone))
+        stage = [sys.executable, "-m", "tasks", *STAGE]
+        cold, hot = [], []
+        for _ in range(PAIRS):
+            cold.append(seconds(stage, clone))
+            with warm(clone):
+                seconds(stage, clone)  # the first one waits for the imports
+                hot.append(seconds(stage, clone))
+    imports = {
+        name: [seconds([sys.executable, "-c", f"import {name}"], root) for _ in range(3)]
+        for name in IMPORTS
+    }
     lines = [
-        "# Start-up\n",
+        "# How long runs take\n",
         tables.provenance("make bench"),
-        f"The stage `{' '.join(STAGE)}`, whole process, {PAIRS} pairs run in turn; seconds, mean ± "
-        "sample standard deviation.\n",
+        f"The default run in a fresh clone, set up; each once. {stages} stages, `dvc.lock` of "
+        f"{size / 1000:.0f} KB.\n",
+        "| run | seconds |\n| --- | --- |",
+        *(f"| {name} | {value:.0f} |" for name, value in whole.items()),
+        f"\nThe stage `{' '.join(STAGE)}`, whole process, {PAIRS} pairs run in turn; seconds, mean "
+        "± sample standard deviation.\n",
         "| start | seconds |\n| --- | --- |",
-        f"| cold | {spread(list(cold))} |",
-        f"| warm | {spread(list(hot))} |",
-        f"| ratio cold / warm | {spread([c / w for c, w in pairs])} |\n",
-        f"`dvc repro` of the stage `{SMALLEST}` alone, which computes next to nothing, in this "
-        f"repository, whose `dvc.lock` has {stages} stages: both cold, {PAIRS} pairs.\n",
-        "| `dvc.lock` | seconds |\n| --- | --- |",
-        f"| read and written whole, as DVC does | {spread(list(whole))} |",
-        f"| one entry, as runs do | {spread(list(by_entry))} |",
-        f"| difference | {spread([w - e for w, e in tracked])} |\n",
+        f"| cold | {spread(cold)} |",
+        f"| warm | {spread(hot)} |",
+        f"| ratio cold / warm | {spread([c / w for c, w in zip(cold, hot, strict=True)])} |\n",
         "One import in a fresh process, Python's own start included, 3 runs:\n",
         "| import | seconds |\n| --- | --- |",
         *(f"| {name} | {spread(values)} |" for name, values in imports.items()),

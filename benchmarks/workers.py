@@ -40,7 +40,7 @@ def prepare(root: Path, top: Path) -> tuple[Path, list[Path]]:
     here, workers = top / "here", [top / f"worker-{number}" for number in range(max(WORKERS))]
     clone(root, here, entries=("nothing",))
     run(
-        [sys.executable, "-m", "tasks", "dvc", "remote", "add", "-d", "x", str(top / "remote")],
+        [sys.executable, "-m", "tasks.graph", "remote", "add", "-d", "x", str(top / "remote")],
         here,
     )
     identity = ["-c", "user.name=benchmark", "-c", "user.email=benchmark"]

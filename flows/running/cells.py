@@ -17,6 +17,7 @@ from ruamel.yaml import YAML
 from tasks.files import artifacts, params
 from tasks.files.commit import git_tags
 from tasks.files.workspace import OWN
+from tasks.graph.configuration import configure_as
 
 FOLDER = ".cells"
 NEEDED = ("imu/", "tasks/", "flows/", "requests/", f"{OWN}/", "data.dvc", "dvc.yaml", ".dvcignore")
@@ -74,7 +75,7 @@ def prepare(root: Path, cell: Cell) -> Path:
             name = str(path.relative_to(folder))
             if path.is_file() and path.suffix != ".pyc" and name not in names:
                 path.unlink()  # left by an earlier try, and found by its name
-        _configure(root, folder)
+        configure_as(root, folder)
     return folder
 
 
@@ -143,25 +144,3 @@ def _dumped(parameters: dict[str, Any]) -> bytes:
     text = io.BytesIO()
     YAML(typ="safe").dump(parameters, text)
     return text.getvalue()
-
-
-def _configure(root: Path, folder: Path) -> None:
-    """DVC's configuration: the clone's cache and remotes, without git."""
-    from configobj import ConfigObj  # type: ignore[import-untyped]
-    from dvc.config import Config
-
-    clone = Config(str(root / ".dvc"))
-    core = {"no_scm": "true", "analytics": "false", "check_update": "false"}
-    if remote := clone["core"].get("remote"):
-        core["remote"] = remote
-    lines = ConfigObj(
-        {
-            "core": core,
-            "cache": {"dir": str(clone["cache"].get("dir") or root / ".dvc" / "cache")},
-            **{
-                f'remote "{name}"': {key: str(value) for key, value in options.items()}
-                for name, options in clone["remote"].items()
-            },
-        }
-    ).write()
-    artifacts.write_text(folder / ".dvc" / "config", "\n".join(lines) + "\n")

@@ -1,7 +1,4 @@
-"""The stages of ``dvc.yaml``: their order, what they run, and whether they are up to date.
-
-The only importer of dvc.
-"""
+"""The stages of ``dvc.yaml``: their order, what they run, and whether they are up to date."""
 
 import json
 import threading
@@ -9,8 +6,6 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
-
-from voluptuous import Invalid
 
 from tasks.files.params import ParameterError
 from tasks.graph import lock
@@ -127,6 +122,7 @@ def mend(root: Path) -> list[str]:
     from dvc.exceptions import DvcException
     from dvc.schema import COMPILED_LOCKFILE_SCHEMA
     from dvc.utils.serialize import parse_yaml
+    from voluptuous import Invalid
 
     done = []
     readers = root / ".dvc" / "tmp" / "rwlock"  # who reads and writes what

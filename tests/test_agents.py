@@ -283,12 +283,13 @@ def test_a_remote_that_cannot_be_reached_is_said_and_the_next_run_goes_on(site: 
         site.remote.unlink()
         away.rename(site.remote)
     flow_run = ask(site, REFERENCE, force=False, request=request)
-    assert ended(site, flow_run)["type"] == "COMPLETED"
+    state = ended(site, flow_run)
+    assert state["type"] == "COMPLETED", state["message"]
 
 
 def test_a_verdict_that_was_not_wanted_is_told(site: Site) -> None:
     code = (
-        "from prefect import flow\nfrom flows import pages\n"
+        "from prefect import flow\nfrom flows.running import pages\n"
         "@flow(flow_run_name='trial')\n"
         "def judged():\n    pages.tell(['imu: masked only'], 'indistinguishable')\n"
         "judged()"

@@ -129,10 +129,12 @@ def test_what_needs_a_reference_is_absent_and_said_to_be(ran: Path) -> None:
     report = (ran / "runs" / "report" / "report.html").read_text()
     assert "Nothing was retrained" in report
     verdicts = json.loads((ran / "runs" / "report" / "verdicts.json").read_text())
-    assert {verdict["outcome"] for verdict in verdicts.values()} == {"not judged"}
-    assert set(verdicts) == {"nothing", "logit_mask", "imu", "fine_tune"}
-    for absent in ("retrain/reference", "ensemble/oracle", "per_sample/unlearn/imu"):
-        assert json.loads((ran / "runs" / absent / "metrics.json").read_text()) == {}
+    outcomes = {model: verdict["outcome"] for model, verdict in verdicts.items()}
+    # Of samples a mask on classes leaves the weights as they were.
+    assert outcomes.pop("logit_mask") == "unchanged"
+    assert outcomes == {model: "not judged" for model in outcomes}
+    assert outcomes.keys() >= {"nothing", "imu"}
+    assert json.loads((ran / "runs/retrain/reference/metrics.json").read_text()) == {}
 
 
 def test_the_pipeline_run_in_mlflow_says_so_too(ran: Path) -> None:

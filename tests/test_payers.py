@@ -14,9 +14,9 @@ from tests.conftest import REPOSITORY, keep
 
 @pytest.fixture
 def cell(tmp_path: Path) -> Path:
-    """Two retained classes; imu gets half of b wrong and one of a right; amun left no model."""
+    """Two retained classes; imu gets half of b wrong and one of a right; imu_deep left no model."""
     shutil.copy(REPOSITORY / params.FILE, tmp_path)
-    keep(tmp_path, {"unlearn": ("nothing", "imu", "amun"), "retrain": ("reference",)})
+    keep(tmp_path, {"unlearn": ("nothing", "imu", "imu_deep"), "retrain": ("reference",)})
     space = Workspace(tmp_path)
     request = {"scenario": "class", "forget": "class c", "classes": ["a", "b", "c"]}
     artifacts.write_json(space.request, request)
@@ -31,7 +31,7 @@ def cell(tmp_path: Path) -> Path:
         found.insert(1, "id", [f"id-{number}" for number in range(5)])
         artifacts.write_table(space.evaluation(producer) / "predictions.parquet", found)
         artifacts.write_json(space.failure(producer), "")
-    artifacts.write_json(space.failure("unlearn/amun"), "it diverged")
+    artifacts.write_json(space.failure("unlearn/imu_deep"), "it diverged")
     return tmp_path
 
 

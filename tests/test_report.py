@@ -263,7 +263,7 @@ def test_the_verdicts_and_what_decided_them_come_first(reported: Workspace) -> N
     assert first[1] == "utility lost" + "".join(said["other"].decided)
     assert first[3:] == [
         "RA 92.00 | 100.00 ± 0.25TA 91.00 | 99.50 ± 0.75work 3.15 %",
-        "gap_acc 4.12 | floor 1.19TV 0.2500 | floor 0.0625U_LiRA 6.00 | floor 6.00",
+        "gap_acc 4.12 | floor 1.19TV 0.2500 | floor 0.0625",
         "probe_5 55.00 | 60.00 ± 2.00",
     ]
     text = " ".join(page.text.split())

@@ -91,7 +91,10 @@ def test_candidates_are_judged_without_test_images_and_failures_kept(
         "entry": {"method": "gradient_ascent", "sees": "forget", **entry},
         "candidates": [{"sgd.learning_rate": rate} for rate in rates.values()],
     }
-    good, bad = tune.asked(workspace, json.dumps(request))
+    asked = tmp_path / "asked.json"
+    artifacts.write_json(asked, request)
+    tune.asked(workspace, asked)
+    good, bad = artifacts.read_json(tune.answer(asked))
     assert good["gap"] == table.loc["good", "gap"]
     assert bad == {"gap": None, "failure": table.loc["bad", "failure"]}
 

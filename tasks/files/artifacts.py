@@ -156,7 +156,7 @@ def _once(tensors: dict[str, "Tensor"]) -> tuple[dict[str, "Tensor"], dict[str, 
     first: dict[Any, str] = {}
     for name, tensor in tensors.items():
         memory = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
-        if tensor.numel() and memory in first:
+        if tensor.data_ptr() and memory in first:  # 0: there is no memory that could be shared
             tied[name] = first[memory]
             continue
         first[memory] = name

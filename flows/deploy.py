@@ -6,7 +6,6 @@ IMU_WEBHOOK: an address that is told of runs that fail and of verdicts that were
 it is not set, nobody is told: what an earlier deploy set up for it is removed, address and all.
 """
 
-import json
 import os
 import sys
 from contextlib import suppress
@@ -89,7 +88,7 @@ def failed(webhook: UUID) -> AutomationCore:
         actions=[
             CallWebhook(
                 block_document_id=webhook,
-                payload=_text("{{ flow_run.name }}: {{ flow_run.state.name }}"),
+                payload=_text('flow_run.name ~ ": " ~ flow_run.state.name'),
             )
         ],
     )
@@ -105,13 +104,13 @@ def unwanted(webhook: UUID) -> AutomationCore:
             posture=Posture.Reactive,
             threshold=1,
         ),
-        actions=[CallWebhook(block_document_id=webhook, payload=_text("{{ event.payload.said }}"))],
+        actions=[CallWebhook(block_document_id=webhook, payload=_text("event.payload.said"))],
     )
 
 
-def _text(template: str) -> str:
-    """The body that chats take."""
-    return json.dumps({"text": template})
+def _text(expression: str) -> str:
+    """The body that chats take: names in it come from requests, and are quoted."""
+    return '{"text": {{ (' + expression + ") | tojson }}}"
 
 
 def prepare(webhook: str) -> list[str]:

@@ -118,22 +118,21 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=JOBS, help="stages at the same time")
     arguments = parser.parse_args()
     root = Path.cwd()
-    with warm(root), serving() as ready:
-        ready()
-        try:
-            with only_run(root):
-                if arguments.command == "table":
-                    table(
-                        root,
-                        arguments.jobs,
-                        shipped=arguments.shipped,
-                        settings=arguments.settings,
-                        scenarios=arguments.scenarios,
-                    )
-                else:
-                    tune(root, arguments.jobs)
-        except EXPLAINED as error:
-            sys.exit(f"{arguments.command} failed: {error}")
+    try:
+        with only_run(root), warm(root), serving() as ready:
+            ready()
+            if arguments.command == "table":
+                table(
+                    root,
+                    arguments.jobs,
+                    shipped=arguments.shipped,
+                    settings=arguments.settings,
+                    scenarios=arguments.scenarios,
+                )
+            else:
+                tune(root, arguments.jobs)
+    except EXPLAINED as error:
+        sys.exit(f"{arguments.command} failed: {error}")
 
 
 if __name__ == "__main__":

@@ -12,12 +12,13 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from time import monotonic
 from typing import Annotated, Any, NamedTuple
 
 from prefect import flow, get_run_logger
+from prefect.exceptions import ParameterTypeError
 from prefect.runtime import flow_run
 from pydantic import Field
 
@@ -159,8 +160,10 @@ def _asked(
     cell = Cell(
         name=str(flow_run.name), changes=changes, commit=clean_commit(root) if pools else ""
     )
-    folder = prepare(root, cell) if changes else root
+    folder = cell.folder(root) if changes else root
     with only_run(folder):
+        if changes:
+            prepare(root, cell)
         ran = run_workspace(
             root,
             folder,
@@ -227,8 +230,11 @@ def run_workspace(
                     lineup.prune(workspace)
                 try:
                     outcomes: dict[str, str] = {**run_stages(running, jobs)}
-                finally:  # the next run takes what was made for granted
-                    others = _say_otherwise(folder, before)
+                except BaseException:
+                    with suppress(lock.LockError):  # what went wrong first is to be told
+                        _say_otherwise(folder, before)
+                    raise
+                others = _say_otherwise(folder, before)
             left = _require_unchanged(folder, parameters, outcomes)
             outcomes |= {name: outcomes[name] + OTHERWISE for name in others}
             page = tracking.finish({*graph})
@@ -346,6 +352,7 @@ def warmed(root: Path, folder: Path | None = None) -> Iterator[None]:
             stack.enter_context(warm(root))
         if folder not in (None, root):
             lead(folder, (root / LINK).resolve())
+            stack.callback((folder / LINK).unlink, missing_ok=True)
         yield
 
 
@@ -387,7 +394,7 @@ def main() -> None:
                 libraries.enter_context(warm(root))
             ready()
             outcomes = pipeline(asked, jobs=arguments.jobs, force=arguments.force)
-    except EXPLAINED as error:
+    except (*EXPLAINED, ParameterTypeError) as error:
         sys.exit(f"pipeline failed: {error}")
     except KeyboardInterrupt:
         sys.exit("stopped; the next run goes on with what is done")

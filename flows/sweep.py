@@ -76,11 +76,10 @@ def run_cell(
 
     part: how the names of the stages begin that are to run; none: all. A part has no results.
     """
-    folder, context = (
-        prepare(root, cell),
-        Context(store=address(root), below=group, tags=run_tags()),
-    )
+    folder = cell.folder(root)
+    context = Context(store=address(root), below=group, tags=run_tags())
     with only_run(folder):
+        prepare(root, cell)
         ran = run_workspace(root, folder, cell, context, jobs=jobs, pools=pools, part=part)
     return {"folder": str(folder), "times": dict(ran.page.times)}
 

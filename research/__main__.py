@@ -22,13 +22,12 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=JOBS, help="stages at the same time")
     arguments = parser.parse_args()
     root = Path.cwd()
-    with warm(root), serving() as ready:
-        ready()
-        try:
-            with only_run(root):
-                research(root, arguments.jobs, arguments.trials)
-        except EXPLAINED as error:
-            sys.exit(f"research failed: {error}")
+    try:
+        with only_run(root), warm(root), serving() as ready:
+            ready()
+            research(root, arguments.jobs, arguments.trials)
+    except EXPLAINED as error:
+        sys.exit(f"research failed: {error}")
 
 
 if __name__ == "__main__":

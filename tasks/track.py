@@ -8,14 +8,15 @@ from tasks.files.workspace import Workspace
 
 def run(workspace: Workspace, item: None) -> None:
     """Raises TrackingError when MLflow does not take it: the results are complete all the same."""
-    from tasks.tracking.tracker import Tracker, logged_already, stages_of
+    from tasks.tracking.record import present
+    from tasks.tracking.tracker import Tracker, logged_already
 
     if known := logged_already(workspace):
         print(f"MLflow has it: run {known}")
         return
     tracker = Tracker(workspace)
     try:
-        page = tracker.finish(stages_of(workspace.root))
+        page = tracker.finish(present(workspace).keys())
     except BaseException as error:
         tracker.fail("FAILED", str(error))
         raise

@@ -124,3 +124,17 @@ def test_a_command_that_is_not_ours_is_refused(repository: Path) -> None:
     with pytest.raises(ParameterError, match="cmd must be `exec python -m tasks STAGE"):
         stages.stages(repository)
     assert "unlearn@imu" in stages.stages(REPOSITORY)
+
+
+def test_what_params_yaml_has_no_more_is_not_logged(repository: Path) -> None:
+    from tasks.files.workspace import Workspace
+    from tasks.tracking.record import present
+
+    (repository / "params.yaml").write_text(
+        "retrain: {}\nunlearn: {a: {}}\nensemble: {families: {}, judged: {}}\n"
+    )
+    assert [*present(Workspace(repository))] == [*NAMES]  # all of them evaluate unlearn/a
+    (repository / "params.yaml").write_text(
+        "retrain: {}\nunlearn: {b: {}}\nensemble: {families: {}, judged: {}}\n"
+    )
+    assert present(Workspace(repository)) == {}

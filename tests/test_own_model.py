@@ -132,7 +132,7 @@ def test_what_needs_a_reference_is_absent_and_said_to_be(ran: Path) -> None:
     outcomes = {model: verdict["outcome"] for model, verdict in verdicts.items()}
     # Of samples a mask on classes leaves the weights as they were.
     assert outcomes.pop("logit_mask") == "unchanged"
-    assert outcomes == {model: "not judged" for model in outcomes}
+    assert outcomes == dict.fromkeys(outcomes, "not judged")
     assert outcomes.keys() >= {"nothing", "imu"}
     assert json.loads((ran / "runs/retrain/reference/metrics.json").read_text()) == {}
 

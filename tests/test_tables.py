@@ -302,7 +302,7 @@ def cell(root: Path, seed: int, without: str = "") -> tuple[str, dict[str, dict[
         (root / "runs" / part).mkdir(parents=True)
     (root / "params.yaml").write_text(
         f"seed: {seed}\nunlearn: {{imu: {{sees: forget}}, nothing: {{sees: forget}}}}\n"
-        "ensemble: {members: 8}\n"
+        "ensemble: {members: 8, families: {oracle: {}}}\n"
     )
     request = {"dataset": "digits", "scenario": "ids", "forget": "ids in x", "forget_classes": [8]}
     (root / "runs" / "split" / "request.json").write_text(json.dumps(request))

@@ -1,5 +1,7 @@
 """The process that stages start warm from."""
 
+import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -14,3 +16,19 @@ def test_the_server_ends_without_a_word(workspace: Path, capfd: pytest.CaptureFi
         asked = run("python", "-m", "tasks", "no", "such", "stage", cwd=workspace, check=False)
         assert asked.returncode == 2
     assert capfd.readouterr() == ("", "")
+
+
+def test_nobody_else_is_handed_a_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is handed on holds the environment, passwords included."""
+    from tasks.starting import warm
+
+    monkeypatch.chdir(tmp_path)
+    warm.LINK.parent.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(warm.LINK))
+        listener.listen()
+        monkeypatch.setattr(warm, "_owner", lambda connection: os.getuid() + 1)
+        assert warm._call("tasks.__main__", ["key"]) is None
+        caller, _ = listener.accept()
+        assert caller.recv(1) == b""
+        caller.close()

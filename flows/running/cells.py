@@ -54,7 +54,7 @@ def prepare(root: Path, cell: Cell) -> Path:
     folder = cell.folder(root)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):  # two workers of one clone may want the same cell
-        names = set()
+        names, parameters = set(), {}
         for name, content in _committed(root, cell.commit) if cell.commit else _present(root):
             names.add(name)
             if name == params.FILE:
@@ -69,6 +69,11 @@ def prepare(root: Path, cell: Cell) -> Path:
             # What the user brings may be kept out of git.
             shutil.copytree(root / OWN, folder / OWN, dirs_exist_ok=True)
             names |= {str(path.relative_to(root)) for path in (root / OWN).rglob("*")}
+            split = parameters["split"]
+            for name in (split["by_ids"]["file"], split["forgotten_before"]):
+                if (root / name).is_file():
+                    artifacts.write_bytes(folder / name, (root / name).read_bytes())
+                    names.add(name)
         for path in (
             p for part in NEEDED if part.endswith("/") for p in (folder / part).rglob("*")
         ):

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic, sleep
@@ -45,13 +45,18 @@ class Children:
         self.run(["--wait-for-lock", *arguments], line, module="tasks.graph")
 
     def run(
-        self, arguments: list[str], line: Callable[[str], None], *, module: str = "tasks"
-    ) -> None:
+        self,
+        arguments: list[str],
+        line: Callable[[str], None],
+        *,
+        module: str = "tasks",
+        allowed: Collection[int] = (0,),
+    ) -> int:
         """Run ``python -m tasks`` with ``arguments``, handing every line to ``line``.
 
         The child leads a session of its own and asks the kernel for SIGTERM when its parent dies
-        (``tasks.starting``), so no kill of the flow leaves a writer behind. Raises ChildError when
-        the exit status is not 0.
+        (``tasks.starting``), so no kill of the flow leaves a writer behind. Returns the exit
+        status; raises ChildError when it is none of ``allowed``.
         """
         with self._lock:
             if self.closed:
@@ -82,8 +87,9 @@ class Children:
         finally:
             with self._lock:
                 self._running.discard(child)
-        if status:
+        if status not in allowed:
             raise ChildError(reason(lines) or f"{' '.join(arguments)}: status {status}")
+        return status
 
     def end_all(self) -> None:
         """End every child; none is started any more."""

@@ -13,7 +13,8 @@ from flows.running.pools import Pools
 from flows.running.tracking import Tracking
 from tasks.files import progress
 from tasks.files.workspace import Workspace
-from tasks.graph import lock, stages
+from tasks.graph import lock
+from tasks.graph.__main__ import ABSENT
 from tasks.graph.stages import Stage
 from tasks.starting.ending import KILLED
 
@@ -94,7 +95,11 @@ def _repro(name: str, run: Running, *, forced: bool) -> None:
 
 def _absent(name: str, run: Running) -> bool:
     """Whether neither this clone nor the remote has the results; those of the remote come here."""
-    return not stages.restore(run.workspace.root, name)
+    # In a process of its own: DVC remembers what a remote did not have.
+    status = run.children.run(
+        ["restore", name], lambda _: None, module="tasks.graph", allowed=(0, ABSENT)
+    )
+    return status == ABSENT
 
 
 def run_stages(run: Running, jobs: int) -> dict[str, Outcome]:

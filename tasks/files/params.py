@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 FILE = "params.yaml"
+TABLES = (".csv", ".parquet")
 REPLACED = ("network", "retrain", "unlearn")  # sections whose keys depend on what they name
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Sections whose entries are stages, and what of an entry is part of a path.
@@ -45,10 +46,14 @@ def read_file(path: Path, name: str, of: str) -> dict[str, Any]:
         content = copy.deepcopy(_parsed(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise ParameterError(f"there is no {name}") from error
+    except OSError as error:
+        raise ParameterError(f"{name} cannot be read: {error.strerror}") from error
     except (YAMLError, UnicodeDecodeError) as error:
         raise ParameterError(f"{name} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise ParameterError(f"{name} must be a mapping of {of}, got {content!r}")
+    if wrong := [key for key in content if not isinstance(key, str)]:
+        raise ParameterError(f"{name}: a key must be a text, got {wrong[0]!r}")
     return content
 
 
@@ -179,6 +184,8 @@ def require_inside(root: Path, where: str, file: object) -> Path:
     path = root / str(file)
     if "://" in str(file) or not path.resolve().is_relative_to(root.resolve()):
         raise ParameterError(f"{FILE}: {where} must be a file in the workspace, got {file!r}")
+    if path.suffix not in TABLES:  # what a table lacks is told, and so is how a file begins
+        raise ParameterError(f"{FILE}: {where} must end in {' or '.join(TABLES)}, got {file!r}")
     return path
 
 

@@ -57,6 +57,7 @@ def ended(
             "seconds": seconds,
             "process_seconds": process_seconds,
             "output": _digest(workspace, producer),
+            "lines": _sha256(_path(workspace, producer, "csv")),
         },
     )
 
@@ -73,14 +74,28 @@ def took(workspace: Workspace, producer: str) -> dict[str, float]:
     if not path.is_file():
         return {}
     found: dict[str, Any] = artifacts.read_json(path)
-    if found.pop("output") != _digest(workspace, producer):
+    output, _ = found.pop("output"), found.pop("lines")
+    if output is None or output != _digest(workspace, producer):
         return {}
     return {name: value for name, value in found.items() if value is not None}
+
+
+def course(workspace: Workspace, producer: str) -> "pd.DataFrame | None":
+    """The lines of the output that lies here; None where they are of another try."""
+    path = _path(workspace, producer, "json")
+    if not took(workspace, producer):
+        return None
+    whole = artifacts.read_json(path)["lines"] == _sha256(_path(workspace, producer, "csv"))
+    return read(workspace, producer) if whole else None
 
 
 def _digest(workspace: Workspace, producer: str) -> str | None:
     """SHA-256 of a stage's model or table of influence; None where it makes neither."""
     path = workspace.influence if producer == "influence" else workspace.model(producer)
+    return _sha256(path)
+
+
+def _sha256(path: Path) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 

@@ -69,13 +69,14 @@ def collected(cells: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
         judged = found.loc[~found["kind"].isin(["reference", "floor"]), "model"]
         if unknown := sorted(set(judged) - outcomes.keys()):
             raise artifacts.ArtifactError(f"{report.verdicts(workspace)} has no {unknown}")
+        many = params.section(workspace.root, "ensemble")
         about = {
             "dataset": request["dataset"],
             "scenario": request["scenario"],
             "forget": " · ".join(filter(None, [request["forget"], said.get("differs", "")])),
             "class_wise": bool(request["forget_classes"]),
             "seed": params.section(workspace.root, "seed"),
-            "networks": params.section(workspace.root, "ensemble.members"),
+            "networks": many["members"] if many["families"] else 0,
             "model": found["model"],
             "kind": found["kind"],
             "sees": [entries[m]["sees"] if m in entries else "retain" for m in found["model"]],

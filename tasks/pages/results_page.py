@@ -249,7 +249,7 @@ def _differing(settings: Mapping[str, Any]) -> list[str]:
 def _networks(table: pd.DataFrame) -> str:
     numbers = sorted(table["networks"].unique())
     if numbers == [0]:
-        return "Nothing is measured per sample over many networks: `ensemble.members` is 0.\n"
+        return "Nothing is measured per sample over many networks: `ensemble.families` has none.\n"
     return (
         f"Per sample, each training seed has families of {', '.join(map(str, numbers))} small "
         "networks of their own (`ensemble` in `params.yaml`); KLoM means nothing without the "

@@ -18,6 +18,7 @@ import os
 import selectors
 import signal
 import socket
+import struct
 import sys
 import threading
 from pathlib import Path
@@ -71,8 +72,10 @@ def _call(module: str, arguments: list[str]) -> int | None:
     with socket.socket(socket.AF_UNIX) as connection:
         try:
             connection.connect(str(LINK))
-        except (FileNotFoundError, ConnectionRefusedError):
+        except (FileNotFoundError, ConnectionRefusedError, PermissionError):
             return None
+        if _owner(connection) != os.getuid():
+            return None  # what is sent holds the whole environment
         request = {
             "module": module,
             "arguments": arguments,
@@ -80,15 +83,28 @@ def _call(module: str, arguments: list[str]) -> int | None:
             "environment": dict(os.environ),
         }
         content = json.dumps(request).encode()
-        socket.send_fds(connection, [len(content).to_bytes(8, "big")], [0, 1, 2])
-        connection.sendall(content)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: connection.sendall(b"t"))
-        status = connection.recv(8)
+        try:
+            socket.send_fds(connection, [len(content).to_bytes(8, "big")], [0, 1, 2])
+            connection.sendall(content)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, lambda *_: connection.sendall(b"t"))
+            status = connection.recv(8)
+        except (ConnectionResetError, BrokenPipeError):
+            status = b""
+        end_with_parent()  # its handler does not need the connection
     if not status:
         print("the process that runs stages ended before this one", file=sys.stderr)
         return 1
     return int(status)
+
+
+def _owner(connection: socket.socket) -> int:
+    """Id of the user whose process listens at the other end."""
+    size = struct.calcsize("3i")
+    _, user, _ = struct.unpack(
+        "3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    )
+    return int(user)
 
 
 def serve(listener: socket.socket) -> None:
@@ -112,6 +128,8 @@ def serve(listener: socket.socket) -> None:
                     ready.register(os.pidfd_open(child), selectors.EVENT_READ, ("child", child))
                 continue
             kind, child = key.data
+            if child not in children:
+                continue  # it ended in the same moment
             if kind == "caller":
                 # A byte means that the caller got a signal, none that it is gone.
                 if not children[child].recv(1):
@@ -133,7 +151,10 @@ def _fork(connection: socket.socket, listener: socket.socket) -> int:
         length, descriptors, _, _ = socket.recv_fds(connection, 8, 3)
         content = b""
         while len(content) < int.from_bytes(length, "big"):
-            content += connection.recv(1 << 16)
+            part = connection.recv(1 << 16)
+            if not part:
+                raise ConnectionResetError("the caller is gone")
+            content += part
     except OSError:
         connection.close()
         return 0

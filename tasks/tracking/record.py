@@ -60,10 +60,30 @@ def model_of(stage: str, item: str | None) -> str:
     return judged if judged.startswith(("retrain/", "unlearn/")) else ""
 
 
+def present(workspace: Workspace) -> dict[str, lock.Locked]:
+    """The stages of ``dvc.lock`` that ``params.yaml`` still has, but the one that logs.
+
+    DVC keeps the entries of those that are gone.
+    """
+    content = params.read(workspace.root)
+    items = {
+        "retrain": content["retrain"],
+        "unlearn": content["unlearn"],
+        "ensemble": content["ensemble"]["families"],
+        "per_sample": content["ensemble"]["judged"],
+    }
+    found = {}
+    for name, at in lock.locked_stages(workspace.root).items():
+        made = f"{at.stage}/{at.item}" if at.stage != "evaluate" else str(at.item)
+        kind, _, item = made.partition("/")
+        if at.stage != "track" and (kind not in items or item in items[kind]):
+            found[name] = at
+    return found
+
+
 def pipeline_key(workspace: Workspace) -> str:
     """Equal if and only if all stages were made from the same; ``track`` makes nothing."""
-    stages = lock.locked_stages(workspace.root)
-    return lock.joint_key({name: at.key for name, at in stages.items() if name != "track"})
+    return lock.joint_key({name: at.key for name, at in present(workspace).items()})
 
 
 def curve(table: "pd.DataFrame | None") -> dict[str, list[tuple[int, float]]]:
@@ -130,8 +150,8 @@ def _unlearn(workspace: Workspace, item: str) -> Record:
     out, failure = workspace.runs / "unlearn" / item, unlearned.why_failed(workspace, item)
     curves = curve(artifacts.read_table(out / "curve.csv"))
     times = progress.took(workspace, f"unlearn/{item}")
-    if times:
-        curves |= {"seconds": curve(progress.read(workspace, f"unlearn/{item}"))["seconds"]}
+    course = curve(progress.course(workspace, f"unlearn/{item}"))
+    curves |= {name: points for name, points in course.items() if name == "seconds"}
     return Record(
         params={
             "seed": workspace.seed,

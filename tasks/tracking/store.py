@@ -1,4 +1,4 @@
-"""MLflow's store: how runs are found, made and filled. The only importer of mlflow."""
+"""MLflow's store: how runs are found, made and filled."""
 
 import hashlib
 import json
@@ -166,9 +166,10 @@ class Store:
             self.client.set_terminated(run, status)
 
     def close_left(self) -> None:
-        """Close runs of this workspace that a kill left running."""
+        """Close runs of pipelines and models of this workspace that a kill left running."""
         for run in self.search("attributes.status = 'RUNNING'"):
-            if self._here.items() <= run.data.tags.items():
+            ours = run.data.tags.get("imu.kind") in ("pipeline", "model")
+            if ours and self._here.items() <= run.data.tags.items():
                 self.end(run.info.run_id, "KILLED", "its process was ended")
 
     def link(self, run: str) -> str:

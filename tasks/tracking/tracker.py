@@ -15,7 +15,6 @@ import threading
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote, urlencode
 
@@ -141,7 +140,9 @@ class Tracker:
 
         made: the stages that made and judged it, by name.
         """
-        keys = {name: at.key for name, at in made.items()} | {"verdict": str(verdict)}
+        # With what came out: another kind of processor makes another model from the same.
+        keys = {name: f"{at.key} {at.outputs}" for name, at in made.items()}
+        keys["verdict"] = str(verdict)
         key = lock.joint_key(keys)
         restored = {}
         if producer not in self._models:
@@ -224,8 +225,3 @@ def logged_already(workspace: Workspace) -> str:
 
 def _name(producer: str) -> str:
     return ORIGINAL if producer == "train" else producer.partition("/")[2]
-
-
-def stages_of(root: Path) -> list[str]:
-    """Every stage that ``dvc.lock`` records but the one that logs."""
-    return [name for name, at in lock.locked_stages(root).items() if at.stage != "track"]

@@ -224,8 +224,9 @@ def run_workspace(
         try:
             before = lock.locked_stages(folder)
             running = Running(workspace, graph, stale, children, tracking, elsewhere, force)
-            with warmed(root, folder) if force or stale & graph.keys() else nullcontext():
-                if force or stale & graph.keys():
+            computes = force or bool(stale & graph.keys())
+            with warmed(root, folder) if computes else nullcontext():
+                if computes:
                     _require_sound(root, folder, children, stale)
                     lineup.prune(workspace)
                 try:

@@ -9,9 +9,9 @@ Tags:
     verdict        as README names it; verdict.words, verdict.decided: in a sentence, and why
 """
 
+import json
 import platform
 import socket
-import threading
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -54,13 +54,12 @@ class Page(NamedTuple):
 
 
 class Tracker:
-    """Logs what stages leave on disk; stages may begin and end side by side."""
+    """Logs what stages leave on disk, in whatever order they end; one call at a time."""
 
     def __init__(self, workspace: Workspace, context: Context = Context()):
         """Begin the run. Raises TrackingError when MLflow cannot be reached."""
         self.workspace, self.context = workspace, context
         self.store = Store(workspace, context.store)
-        self._lock = threading.RLock()
         self._models: dict[str, str] = {}  # producer -> its run, begun here
         self._parts: set[str] = set()  # stages that are logged, by producer
         self._points: dict[tuple[str, str], int] = {}  # how many of a curve are logged
@@ -78,18 +77,15 @@ class Tracker:
                 return
             prefix = "forget_" if stage == "unlearn" else ""
             curves = {f"{prefix}{name}": points for name, points in curve(table).items()}
-            with self._lock:
-                self.store.values(self._model(producer), curves=self._new(producer, curves))
+            self.store.values(self._model(producer), curves=self._new(producer, curves))
 
     def ended(self, stage: str, item: str | None) -> None:
         """Log what a stage has left on disk, once."""
         part = f"{stage}/{item}" if item else stage
-        found = record(self.workspace, stage, item)
-        with self._lock:
-            if part not in self._parts:
-                producer = model_of(stage, item)
-                self._log(self._model(producer) if producer else self.run, producer, found)
-                self._parts.add(part)
+        if part not in self._parts:
+            producer, found = model_of(stage, item), record(self.workspace, stage, item)
+            self._log(self._model(producer) if producer else self.run, producer, found)
+            self._parts.add(part)
 
     def finish(self, names: Collection[str]) -> Page:
         """Close the run as finished. names: its stages; those that were not computed are linked."""
@@ -210,8 +206,8 @@ class Tracker:
         order = [row.producer for row in lineup.rows(self.workspace)]
         chosen = [runs[producer] for producer in order if producer in runs]
         wanted = {
-            "runs": f"[{', '.join(repr(run) for run in chosen)}]".replace("'", '"'),
-            "experiments": f'["{self.store.experiment}"]',
+            "runs": json.dumps(chosen),
+            "experiments": json.dumps([self.store.experiment]),
         }
         return f"/#/compare-runs?{urlencode(wanted, quote_via=quote)}&workflowType=machine_learning"
 

@@ -20,7 +20,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from imu.influence import Config, head_influence, influence, parameter_influence
+from imu.influences import Config, head_influence, influence, parameter_influence
 from imu.models import head, resnet_small
 from imu.objectives import Classification, Samples
 

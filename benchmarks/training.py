@@ -33,8 +33,8 @@ from benchmarks.influence import exponent, resnet18, synchronise
 from imu import training
 from imu.datasets import LabelledImages
 from imu.datasets.common.tensors import pixels
-from imu.influence import Config as Influence
-from imu.influence import influence
+from imu.influences import Config as Influence
+from imu.influences import influence
 from imu.models import resnet_small
 from imu.objectives import Classification, Samples, normalised
 from imu.training import loading

@@ -5,7 +5,7 @@
 
 Networks of the pipeline's kind are trained on the handwritten digits, for requests and with seeds
 that no page of results uses. Each retrained model takes its turn as the reference, and three of the
-others as the floor. The margins are those that ship (``imu.verdict.Config``); they were chosen on
+others as the floor. The margins are those that ship (``imu.verdicts.Config``); they were chosen on
 this page.
 """
 
@@ -19,12 +19,12 @@ import pandas as pd
 import torch
 from torch import nn
 
-from imu import metrics, selecting, splitting, training, verdict
+from imu import metrics, selecting, splitting, training, verdicts
 from imu.datasets import LabelledImages, digits
 from imu.datasets.common.tensors import pixels
+from imu.methods import ForgetSet, logit_mask
 from imu.models import resnet_small
 from imu.objectives import Classification, Samples
-from imu.unlearn import ForgetSet, logit_mask
 from tasks.files import artifacts
 from tasks.pages import tables
 
@@ -91,7 +91,7 @@ class Setting:
 
 def judged(
     models: Mapping[str, metrics.Measured], class_wise: bool
-) -> dict[str, list[verdict.Verdict]]:
+) -> dict[str, list[verdicts.Verdict]]:
     """Kind -> a verdict for every reference, model and draw of a floor."""
     retrained = [name for name in models if name.startswith("retrained")]
     found = {
@@ -101,34 +101,34 @@ def judged(
     }
     outputs = next(iter(models.values())).outputs
     labels = {name: of_set.tolist() for name, of_set in outputs.labels.items()}
-    sizes = verdict.sizes(labels, outputs.forget_classes)
+    sizes = verdicts.sizes(labels, outputs.forget_classes)
     draw = np.random.default_rng(SEED)
-    verdicts: dict[str, list[verdict.Verdict]] = {}
+    judged: dict[str, list[verdicts.Verdict]] = {}
     for model, of in found:
         others = [name for name in retrained if name not in (model, of)]
         for _ in range(DRAWS if model != of else 0):
             floor = [found[name, of] for name in draw.choice(others, FLOOR, replace=False)]
-            said = verdict.judge(
+            said = verdicts.judge(
                 found[model, of],
                 found[of, of],
                 floor,
-                verdict.Config(),
+                verdicts.Config(),
                 sizes=sizes,
                 class_wise=class_wise,
             )
-            verdicts.setdefault(model.split()[0], []).append(said)
-    return verdicts
+            judged.setdefault(model.split()[0], []).append(said)
+    return judged
 
 
-def outcomes(verdicts: Mapping[str, list[verdict.Verdict]]) -> pd.DataFrame:
+def outcomes(judged: Mapping[str, list[verdicts.Verdict]]) -> pd.DataFrame:
     rows = []
-    for kind, said in verdicts.items():
+    for kind, said in judged.items():
         counts = Counter(each.outcome for each in said)
         failed = Counter(result.test.metric for each in said for result in each.failed)
         shares = ", ".join(f"{n} {100 * c / len(said):.1f} %" for n, c in failed.most_common())
         rows.append(
             {"model": kind, "verdicts": len(said)}
-            | {o: f"{100 * counts[o] / len(said):.1f} %" for o in verdict.OUTCOMES}
+            | {o: f"{100 * counts[o] / len(said):.1f} %" for o in verdicts.OUTCOMES}
             | {"tests that failed": shares or "–"}
         )
     return pd.DataFrame(rows)
@@ -136,7 +136,7 @@ def outcomes(verdicts: Mapping[str, list[verdict.Verdict]]) -> pd.DataFrame:
 
 def spreads(models: Mapping[str, metrics.Measured], class_wise: bool) -> pd.DataFrame:
     """What each kind of model has in the metrics that verdicts are made of: mean ± deviation."""
-    names = dict.fromkeys(c.metric for c in verdict.CRITERIA if c.class_wise in (None, class_wise))
+    names = dict.fromkeys(c.metric for c in verdicts.CRITERIA if c.class_wise in (None, class_wise))
     kinds: dict[str, list[metrics.Measured]] = {}
     for name, model in models.items():
         kinds.setdefault(name.split()[0], []).append(model)
@@ -155,7 +155,7 @@ def main() -> None:
     torch.set_num_threads(1)
     root = Path.cwd()
     data = digits.load(root / "data" / "digits")
-    margins = ", ".join(f"{n} {v:g}" for n, v in vars(verdict.Config()).items())
+    margins = ", ".join(f"{n} {v:g}" for n, v in vars(verdicts.Config()).items())
     parts = [
         "# How often verdicts err\n",
         tables.provenance("make bench"),

@@ -32,7 +32,7 @@ from flows.running.requests import Method, Request
 from flows.running.server import serving
 from flows.running.stages import Running, run_stages
 from flows.running.tracking import Tracking
-from imu.verdict import Outcome
+from imu.verdicts import Outcome
 from tasks import report
 from tasks.files import params
 from tasks.files.workspace import BASELINES, Workspace
@@ -106,7 +106,7 @@ def unlearn(
     The rest of the pipeline runs as far as it must: what an earlier run computed is restored.
 
     Args:
-        method: a file in imu/unlearn.
+        method: a file in imu/methods.
         request: what to forget; all that is empty is as in params.yaml.
         parameters: of the method, such as {"step": 0.1}; the others are as in params.yaml.
         jobs: stages that run here at the same time.

@@ -36,7 +36,7 @@ class FlopCounter:
         self._hook.remove()
 
     def _count(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if "forward" in vars(module):  # replaced: its output was recorded (imu.influence.prefix)
+        if "forward" in vars(module):  # replaced: its output was recorded (imu.influences.prefix)
             return
         if isinstance(module, nn.MultiheadAttention):
             self.total += _attention(module, *inputs[:2])

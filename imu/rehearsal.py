@@ -18,8 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from imu import discovery, metrics, unlearn
-from imu import influence as influences
+from imu import discovery, influences, methods, metrics
 from imu.models import evaluating
 from imu.objectives import Objective, Samples, predictions
 
@@ -39,7 +38,7 @@ class Trial(NamedTuple):
 
 
 class Method(NamedTuple):
-    method: str  # a file in imu/unlearn
+    method: str  # a file in imu/methods
     config: Any  # its Config
 
 
@@ -206,7 +205,7 @@ def _unlearn(
     method: Method,
     classes: tuple[int, ...],
 ) -> None:
-    forget = unlearn.ForgetSet(
+    forget = methods.ForgetSet(
         samples=sets["forget"],
         classes=classes,
         **({"target_accuracy": NEVER} if classes else {"target_margin": NEVER}),
@@ -217,8 +216,8 @@ def _unlearn(
         "retain": lambda: sets["retain"],
     }
     # Few samples, a network that is not trained: that a method gives up here says nothing.
-    with suppress(unlearn.UnlearningError):
-        steps = unlearn.run(
+    with suppress(methods.UnlearningError):
+        steps = methods.run(
             method.method, model, objective, shortened(method.config), seed=0, available=given
         )
         for _ in steps:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from imu import discovery, influence, splitting, training, verdict
+from imu import discovery, influences, splitting, training, verdicts
 from imu.datasets import Source
 from tasks import ensemble, retrain, unlearn
 from tasks.files import params
@@ -18,8 +18,8 @@ SECTIONS = {
     "original": Original,
     "pixels": Pixels,
     "train": training.Config,
-    "influence": influence.Config,
-    "verdict": verdict.Config,
+    "influence": influences.Config,
+    "verdict": verdicts.Config,
 }
 
 
@@ -61,7 +61,7 @@ def everything(workspace: Workspace) -> None:
             raise ParameterError(
                 f"{params.FILE}: unlearn.{item}: a name must not stand in retrain as well"
             )
-        _require_name(root, f"unlearn.{item}.method", "imu.unlearn")
+        _require_name(root, f"unlearn.{item}.method", "imu.methods")
         unlearn.configured(workspace, item)
     print("parameters are valid")
 

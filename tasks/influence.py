@@ -5,7 +5,7 @@ from time import perf_counter
 import pandas as pd
 from torch import Tensor, nn
 
-from imu import influence
+from imu import influences
 from imu.cost import FlopCounter
 from imu.objectives import Objective, Samples, predictions
 from tasks.files import artifacts, params
@@ -17,12 +17,12 @@ EVERY = 5.0  # seconds between two lines of progress
 
 def run(workspace: Workspace, item: None) -> float:
     device = workspace.device()
-    config = params.load(workspace.root, "influence", influence.Config)
+    config = params.load(workspace.root, "influence", influences.Config)
     data = workspace.dataset()
     samples, objective = load_samples(workspace, "forget", data, device)
     model, _ = load_model(workspace.model("train"))
     model.to(device)
-    if held := influence.held_bytes(model, objective, samples, config):
+    if held := influences.held_bytes(model, objective, samples, config):
         print(
             f"gradients of {min(config.chunk, len(samples))} samples are held at once, "
             f"{held / 1e9:.2g} GB; a smaller influence.chunk takes less"
@@ -59,12 +59,12 @@ def scored(
     model: nn.Module,
     objective: Objective,
     samples: Samples,
-    config: influence.Config,
-    progress: influence.Progress | None = None,
+    config: influences.Config,
+    progress: influences.Progress | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Influence, weight for ascent, and whether a sample is selected: (n,) each."""
-    scores = influence.influence(model, objective, samples, config, progress)
-    weights, selected = influence.ascent_weights(
+    scores = influences.influence(model, objective, samples, config, progress)
+    weights, selected = influences.ascent_weights(
         scores,
         score=config.score,
         clip_quantile=config.clip_quantile,
@@ -73,7 +73,7 @@ def scored(
     return scores, weights, selected
 
 
-def _telling() -> influence.Progress:
+def _telling() -> influences.Progress:
     """Prints how far it is, every few seconds."""
     begin = told = perf_counter()
 

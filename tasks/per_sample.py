@@ -9,8 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from imu import ensemble, influence, metrics
-from imu import unlearn as methods
+from imu import ensemble, influences, methods, metrics
 from imu.unseen import unseen
 from tasks import unlearn
 from tasks.ensemble import SETS, read_networks
@@ -43,7 +42,7 @@ def _unlearned(workspace: Workspace, item: str, watch: Stopwatch) -> metrics.Fam
     objective = loaded["forget"][1]
     sets = {name: samples for name, (samples, _) in loaded.items()}
     visible = {name: sets[name] for name in {"forget", entry.sees}}
-    config = params.load(workspace.root, "influence", influence.Config)
+    config = params.load(workspace.root, "influence", influences.Config)
     networks = [network.to(device) for network in read_networks(workspace, "original")]
     before = {
         name: torch.from_numpy(m) for name, m in read_margins(workspace, "original").margins.items()

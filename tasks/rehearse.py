@@ -11,7 +11,7 @@ from time import perf_counter
 import torch
 from torch import nn
 
-from imu import checkpoint, ensemble, influence, splitting, training
+from imu import checkpoint, ensemble, influences, splitting, training
 from imu.datasets import LabelledImages
 from imu.datasets.common.tensors import pixels
 from imu.objectives import Classification, Samples
@@ -70,7 +70,7 @@ def run(workspace: Workspace) -> None:
         model.to(device),
         Classification(mean=data.mean, std=data.std, scale=data.scale),
         sets,
-        influence=params.load(workspace.root, "influence", influence.Config),
+        influence=params.load(workspace.root, "influence", influences.Config),
         methods=methods,
         classes=classes,
         also={"train": train, "model.safetensors": store}

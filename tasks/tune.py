@@ -23,8 +23,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from imu import discovery
-from imu import unlearn as methods
+from imu import discovery, methods
 from imu.objectives import Objective, Samples, predictions
 from imu.unseen import Unseen
 from tasks import unlearn
@@ -108,13 +107,13 @@ def configured(entry: Mapping[str, Any], candidate: Mapping[str, Any]) -> Any:
     content = params.changed({"entry": dict(entry)}, changes)["entry"]
     method = entry["method"]
     fields = {name: content[name] for name in content if name not in ("method", "sees")}
-    return params.parse(fields, method, discovery.load("imu.unlearn", method).Config)
+    return params.parse(fields, method, discovery.load("imu.methods", method).Config)
 
 
 def candidates() -> Iterator[tuple[str, str, dict[str, Any], Any]]:
     """Entry, method, candidate (parameter -> value) and Config, over every method's SEARCH."""
     for method in methods.names():
-        search = getattr(discovery.load("imu.unlearn", method), "SEARCH", {})
+        search = getattr(discovery.load("imu.methods", method), "SEARCH", {})
         for name, config in methods.variants(method).items() if search else ():
             for values in product(*search.values()):
                 candidate = dict(zip(search, values, strict=True))

@@ -10,8 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from imu import discovery
-from imu import unlearn as methods
+from imu import discovery, methods
 from imu.cost import FlopCounter
 from imu.objectives import Samples
 from imu.unseen import Unseen
@@ -103,7 +102,7 @@ def run(workspace: Workspace, item: str) -> float:
 class Entry(NamedTuple):
     """One entry of ``unlearn`` in ``params.yaml``."""
 
-    method: str  # a file in imu/unlearn
+    method: str  # a file in imu/methods
     sees: str  # "forget": the forget set alone; "retain": the retain set as well
     config: Any  # the method's Config
 
@@ -117,7 +116,7 @@ def configured(workspace: Workspace, item: str) -> Entry:
     where = f"unlearn.{item}"
     method = params.parse(params.section(workspace.root, f"{where}.method"), f"{where}.method", str)
     sees = params.parse(params.section(workspace.root, f"{where}.sees"), f"{where}.sees", str)
-    module = discovery.load("imu.unlearn", method)
+    module = discovery.load("imu.methods", method)
     needed = "retain" if "retain" in methods.needs(method) else "forget"
     if sees != needed:
         raise params.ParameterError(

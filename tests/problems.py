@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from imu.influence import head_influence, parameter_influence
+from imu.influences import head_influence, parameter_influence
 from imu.models import resnet_small
 from imu.objectives import IGNORED, Classification, Samples, mean_cross_entropy
 from tests import oracles

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from imu import training
 from imu.datasets import digits
 from imu.datasets.common.tensors import pixels
+from imu.methods import ForgetSet, logit_mask
 from imu.metrics import (
     Measured,
     Outputs,
@@ -30,7 +31,6 @@ from imu.metrics import (
 )
 from imu.models import head, resnet_small
 from imu.objectives import Classification, Samples
-from imu.unlearn import ForgetSet, logit_mask
 from tests import oracles
 from tests.test_metrics import changed
 

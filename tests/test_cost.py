@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from imu.cost import FlopCounter
-from imu.influence import parameter_influence
+from imu.influences import parameter_influence
 from imu.models import vit
 from imu.objectives import Classification, Samples
 

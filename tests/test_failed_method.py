@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from imu.unlearn import UnlearningError, fine_tune
+from imu.methods import UnlearningError, fine_tune
 from tasks import report, unlearn
 from tasks.files import artifacts, unlearned
 from tasks.files.workspace import Workspace

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from imu import discovery, unlearn
+from imu import discovery, methods
+from imu.methods import ForgetSet
+from imu.methods.common.descent import Sgd
 from imu.objectives import Classification, Samples
-from imu.unlearn import ForgetSet
-from imu.unlearn.common.descent import Sgd
 
 torch.set_num_threads(1)
 
@@ -19,9 +19,9 @@ def forget(**other) -> ForgetSet:
 
 def first(method: str, **given):
     loaders = {name: (lambda value=value: value) for name, value in given.items()}
-    config = discovery.load("imu.unlearn", method).Config()
+    config = discovery.load("imu.methods", method).Config()
     model = nn.Linear(3, 3)
-    return next(unlearn.run(method, model, Classification(), config, seed=0, available=loaders))
+    return next(methods.run(method, model, Classification(), config, seed=0, available=loaders))
 
 
 @pytest.mark.parametrize("classes", [(3,), (-1,), ("1",)])
@@ -41,7 +41,7 @@ def test_targets_are_integers():
         Samples(torch.rand(2, 3), torch.zeros(2))
 
 
-RETAINING = [m for m in unlearn.names() if "retain" in discovery.load("imu.unlearn", m).NEEDS]
+RETAINING = [m for m in methods.names() if "retain" in discovery.load("imu.methods", m).NEEDS]
 
 
 @pytest.mark.parametrize("method", RETAINING)
@@ -73,10 +73,10 @@ def test_a_bad_input_is_not_blamed_on_the_learning_rate():
 
 def test_an_importance_that_is_not_finite_is_an_error():
     retain = Samples(torch.full((2, 3), float("nan")), torch.tensor([0, 1]))
-    model, config = nn.Linear(3, 3), discovery.load("imu.unlearn", "ssd").Config()
+    model, config = nn.Linear(3, 3), discovery.load("imu.methods", "ssd").Config()
     given = {"forget": forget, "retain": lambda: retain}
     with pytest.raises(FloatingPointError, match="ssd: the importance of weight is not finite"):
-        list(unlearn.run("ssd", model, Classification(), config, seed=0, available=given))
+        list(methods.run("ssd", model, Classification(), config, seed=0, available=given))
 
 
 @pytest.mark.parametrize("field", ["learning_rate", "weight_decay"])

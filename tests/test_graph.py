@@ -74,7 +74,7 @@ def test_unlearning_depends_on_retain_data_only_where_the_method_declares_it() -
     entries = params.section(REPOSITORY, "unlearn")
     for name, (_, paths) in watched(REPOSITORY).items():
         if name.startswith("unlearn@"):
-            needs = discovery.load("imu.unlearn", entries[name[8:]]["method"]).NEEDS
+            needs = discovery.load("imu.methods", entries[name[8:]]["method"]).NEEDS
             manifests = {Path(p).stem for p in paths if p.startswith("runs/split/")}
             expected = {"forget", "request"} | ({"retain"} if "retain" in needs else set())
             assert manifests == expected, name

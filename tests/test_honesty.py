@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from imu import ensemble, metrics, training, verdict
+from imu import ensemble, metrics, training, verdicts
 from imu.datasets import digits
+from imu.methods import ForgetSet, logit_mask
 from imu.models import resnet_small
 from imu.objectives import Classification, Samples
-from imu.unlearn import ForgetSet, logit_mask
 from tests.test_attacks import subject_of
 
 FORGOTTEN, RETRAINED = 8, 4  # the reference and a floor of three
@@ -65,17 +65,19 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, metrics.Meas
     }
 
 
-def judged(measured: dict[str, metrics.Measured], name: str, reference: int = 0) -> verdict.Verdict:
+def judged(
+    measured: dict[str, metrics.Measured], name: str, reference: int = 0
+) -> verdicts.Verdict:
     """By the shipped margins, with every other retrained model as the floor."""
     of = measured[f"retrained {reference}"]
     labels = {set_: found.tolist() for set_, found in of.outputs.labels.items()}
     others = {f"retrained {k}" for k in range(RETRAINED)} - {name, f"retrained {reference}"}
-    return verdict.judge(
+    return verdicts.judge(
         metrics.compare(measured[name], of),
         metrics.compare(of, of),
         [metrics.compare(measured[other], of) for other in sorted(others)],
-        verdict.Config(),
-        sizes=verdict.sizes(labels, (FORGOTTEN,)),
+        verdicts.Config(),
+        sizes=verdicts.sizes(labels, (FORGOTTEN,)),
         class_wise=True,
     )
 

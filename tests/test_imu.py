@@ -5,10 +5,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from imu import discovery, unlearn
+from imu import discovery, methods
+from imu.methods import ForgetSet, imu
+from imu.methods.common.descent import Sgd
 from imu.objectives import Classification, Samples
-from imu.unlearn import ForgetSet, imu
-from imu.unlearn.common.descent import Sgd
 from tests import oracles
 
 torch.set_num_threads(1)
@@ -47,7 +47,7 @@ def path(model: nn.Linear, forget: ForgetSet, config, updates: int, method: str 
     """Weight and bias before and after each update, as vectors: (updates + 1, 18)."""
     weights = torch.linspace(1.0, 0.0, len(forget.samples), dtype=torch.float64)
     given = {"forget": lambda: forget, "influence": lambda: weights}
-    progress = unlearn.run(method, model, TASK, config, seed=0, available=given)
+    progress = methods.run(method, model, TASK, config, seed=0, available=given)
     states = [
         nn.utils.parameters_to_vector(model.parameters()) for _ in islice(progress, updates + 1)
     ]
@@ -111,7 +111,7 @@ def test_one_update_follows_the_gradient_of_the_objective(method, given, shares)
             s * oracles.log_unlikelihood(*p) for s, p in zip(shares, pairs, strict=True)
         )
 
-    config = discovery.load("imu.unlearn", method).Config(**given)
+    config = discovery.load("imu.methods", method).Config(**given)
     before, after = path(model, forget, config, 1, method)
     expected = oracles.derivative(lambda p: objective(p, shares), before)
     torch.testing.assert_close(after - before, expected, rtol=0, atol=1e-12)

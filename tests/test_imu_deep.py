@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from imu import unlearn
+from imu import methods
 from imu.cost import FlopCounter
-from imu.influence import Config as Influence
-from imu.influence import influence
+from imu.influences import Config as Influence
+from imu.influences import influence
+from imu.methods import ForgetSet, Step, UnlearningError, imu_deep
+from imu.methods.common.block import Block, last_block
 from imu.models import head, resnet18, resnet_small, vgg16_bn, vit
 from imu.objectives import Classification, Samples, features_and_logits, predictions
-from imu.unlearn import ForgetSet, Step, UnlearningError, imu_deep
-from imu.unlearn.common.block import Block, last_block
 from tests import oracles
 from tests.test_unlearn import TASK, changed, class_wise, original, sample_wise, stepwise
 
@@ -157,7 +157,7 @@ def run(case: tuple, **given) -> nn.Module:
     given = {"batch_size": 8, **given}
     loaders = {"forget": lambda: forget}
     made = imu_deep.Config(**given)
-    list(unlearn.run("imu_deep", model, TASK, made, seed=0, available=loaders))
+    list(methods.run("imu_deep", model, TASK, made, seed=0, available=loaders))
     return model
 
 

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from imu.influence import Config, ascent_weights, head_influence, influence, parameter_influence
+from imu.influences import Config, ascent_weights, head_influence, influence, parameter_influence
 from imu.objectives import Classification, Samples, predictions
 from tests import oracles
 from tests.problems import (
@@ -49,7 +49,7 @@ def forbid_general_form(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("the general form was taken")
 
-    monkeypatch.setattr("imu.influence.parameter_influence", refuse)
+    monkeypatch.setattr("imu.influences.parameter_influence", refuse)
 
 
 def test_the_head_of_a_classification_takes_the_closed_form(monkeypatch):

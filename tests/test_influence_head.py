@@ -3,8 +3,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from imu.influence import head_influence
-from imu.influence.head import full_scores, residuals
+from imu.influences import head_influence
+from imu.influences.head import full_scores, residuals
 from imu.objectives import IGNORED
 from tests import oracles
 from tests.problems import DAMPING, FORMS, TOLERANCES, closed_form, expected, farness, problem

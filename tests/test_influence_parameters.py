@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
-from imu.influence import (
+from imu.influences import (
     Config,
     head_influence,
     held_bytes,
@@ -14,8 +14,8 @@ from imu.influence import (
     parameter_influence,
     parameters,
 )
-from imu.influence.parameters import chosen, per_sample_gradients
-from imu.influence.prefix import record, replaying
+from imu.influences.parameters import chosen, per_sample_gradients
+from imu.influences.prefix import record, replaying
 from imu.objectives import Samples, features_and_logits
 from tasks import influence as stage
 from tests import oracles

@@ -17,7 +17,7 @@ from torch.nn.utils import parametrizations, weight_norm
 
 from imu import discovery, ensemble, training
 from imu.datasets import LabelledImages
-from imu.influence import parameter_influence
+from imu.influences import parameter_influence
 from imu.models import custom, find_head, has_head, head, head_name, resnet18, vgg16_bn, vit
 from imu.objectives import Classification, Samples, features_and_logits, predictions
 from tests import oracles

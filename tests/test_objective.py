@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from imu import discovery, unlearn
+from imu import discovery, methods
 from imu import objectives as objective
+from imu.methods import ForgetSet
 from imu.models import head
 from imu.objectives import IGNORED, Classification, Samples, features_and_logits, predictions
-from imu.unlearn import ForgetSet
 from tests import oracles
 
 torch.set_num_threads(1)
-METHODS = unlearn.names()
+METHODS = methods.names()
 PERTURBING = ["amun", "boundary_shrink", "jit", "l2ul"]
 KEEPING = ["nothing", "logit_mask", "fine_tune", "l1_sparse", "scrub"]  # no rise is promised
 EXACT = 1e-12  # float64, sums of tens of terms
@@ -245,7 +245,7 @@ def unlearned(name: str, method: str, forget: ForgetSet | None = None, frozen: s
     model, own, retain = copy.deepcopy(case())
     if frozen:
         model.get_submodule(frozen).requires_grad_(False)
-    kind = discovery.load("imu.unlearn", method).Config
+    kind = discovery.load("imu.methods", method).Config
     config = kind(**{f.name: SETTINGS[f.name] for f in fields(kind) if f.name in SETTINGS})
     if hasattr(config, "sgd"):
         config = replace(config, sgd=replace(config.sgd, learning_rate=0.02, epochs=8))
@@ -255,7 +255,7 @@ def unlearned(name: str, method: str, forget: ForgetSet | None = None, frozen: s
         "influence": lambda: torch.linspace(1.0, 0.2, len(forget.samples)),
         "retain": lambda: retain,
     }
-    steps = list(unlearn.run(method, model, task, config, seed=3, available=available))
+    steps = list(methods.run(method, model, task, config, seed=3, available=available))
     return model, steps
 
 
@@ -362,7 +362,7 @@ def test_predictions_that_are_not_the_head_s_output_are_refused(method):
 
     model, forget, _ = copy.deepcopy(language())
     samples = Samples(forget.samples.inputs, forget.samples.targets[:, 1:].clamp(min=0))
-    config = discovery.load("imu.unlearn", method).Config()
+    config = discovery.load("imu.methods", method).Config()
     if method == "gradient_ascent":
         config = replace(config, parameters="head")
     available = {
@@ -370,7 +370,7 @@ def test_predictions_that_are_not_the_head_s_output_are_refused(method):
         "influence": lambda: torch.ones(3),
     }
     with pytest.raises(ValueError, match="Shift targets rather than logits"):
-        next(unlearn.run(method, model, Shifted(), config, seed=0, available=available))
+        next(methods.run(method, model, Shifted(), config, seed=0, available=available))
 
 
 def test_a_method_that_trains_what_lies_before_the_head_needs_something_there():

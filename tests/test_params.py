@@ -5,8 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from imu import discovery, influence, splitting, training, verdict
-from imu import unlearn as methods
+from imu import discovery, influences, methods, splitting, training, verdicts
 from imu.datasets import Source
 from tasks import ensemble, retrain, tune, unlearn
 from tasks.files import params
@@ -27,12 +26,12 @@ SECTIONS = {
     "train": training.Config,
     "ensemble": ensemble.Config,
     "ensemble.network": discovery.load("imu.models", SHIPPED["ensemble"]["network"]["name"]).Config,
-    "influence": influence.Config,
-    "verdict": verdict.Config,
+    "influence": influences.Config,
+    "verdict": verdicts.Config,
 }
 SECTIONS |= {f"retrain.{item}": retrain.Config for item in SHIPPED["retrain"]}
 SECTIONS |= {
-    f"unlearn.{item}": discovery.load("imu.unlearn", entry["method"]).Config
+    f"unlearn.{item}": discovery.load("imu.methods", entry["method"]).Config
     for item, entry in SHIPPED["unlearn"].items()
 }
 CHOICES = {"network": ("name",), "ensemble": ("network",), "ensemble.network": ("name",)} | {
@@ -85,7 +84,7 @@ def test_no_shipped_section_hides_a_default(name):
 
 def test_shipped_entries_are_the_methods_own_defaults():
     known = json.loads(json.dumps(unlearn.entries()))  # YAML has lists where Python has tuples
-    assert {known[item]["method"] for item in known} == set(discovery.names("imu.unlearn"))
+    assert {known[item]["method"] for item in known} == set(discovery.names("imu.methods"))
     shipped = [SHIPPED]
     for path in (ROOT / "settings").glob("*.yaml"):
         shipped.append(params.read_file(path, path.name, "dotted paths"))
@@ -111,7 +110,7 @@ def test_values_arrive_with_their_types(tmp_path):
     assert isinstance(train.weight_decay, float)
     assert params.load(folder, "seed", int) == 3
     assert params.load(folder, "split", splitting.Config).by_fraction.fraction == 0.2
-    config = discovery.load("imu.unlearn", "imu").Config
+    config = discovery.load("imu.methods", "imu").Config
     assert params.load(folder, "unlearn.imu", config, without=("method",)).step == 1.0
 
 
@@ -173,7 +172,7 @@ def test_every_mistake_of_a_section_is_told():
 
 
 def test_a_key_of_another_reader_is_left_out_only_when_named(tmp_path):
-    folder, config = root(tmp_path, TEXT), discovery.load("imu.unlearn", "imu").Config
+    folder, config = root(tmp_path, TEXT), discovery.load("imu.methods", "imu").Config
     with pytest.raises(params.ParameterError, match=r"unknown parameter unlearn\.imu\.method"):
         params.load(folder, "unlearn.imu", config)
 

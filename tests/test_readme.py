@@ -6,7 +6,7 @@ import re
 import torch
 from ruamel.yaml import YAML
 
-from imu import discovery, unlearn
+from imu import discovery, methods
 from imu.models import resnet_small
 from tasks.files import params
 from tasks.unlearn import entries
@@ -31,8 +31,8 @@ def test_every_method_is_listed_with_what_it_sees():
     rows = re.findall(r"^\| (`[a-z0-9_`, ]+`) \|.*\| (forget|retain) \|$", README, re.MULTILINE)
     listed = {name: sees for names, sees in rows for name in re.findall(r"`(\w+)`", names)}
     assert listed == {
-        name: "retain" if "retain" in discovery.load("imu.unlearn", name).NEEDS else "forget"
-        for name in unlearn.names()
+        name: "retain" if "retain" in discovery.load("imu.methods", name).NEEDS else "forget"
+        for name in methods.names()
     }
 
 

@@ -14,12 +14,12 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations, weight_norm
 
 from flows.pipeline import of_the_user
-from imu import influence, unlearn
+from imu import influences, methods
 from imu.datasets import Source, digits
+from imu.methods.common.descent import Sgd
 from imu.models import find_head
 from imu.objectives import Classification, Samples
 from imu.rehearsal import Method, Trial, few, rehearse, shortened
-from imu.unlearn.common.descent import Sgd
 from tasks import rehearse as command
 from tasks.files import params
 from tasks.files.workspace import Workspace
@@ -31,8 +31,8 @@ torch.set_num_threads(1)
 LABELS = np.arange(60) % 3
 EVERY = {
     name: Method(method, config)
-    for method in unlearn.names()
-    for name, config in unlearn.variants(method).items()
+    for method in methods.names()
+    for name, config in methods.variants(method).items()
 }
 
 
@@ -46,7 +46,7 @@ def sets(classes: tuple[int, ...]) -> dict[str, Samples]:
 
 
 def tried(model: nn.Module, classes: tuple[int, ...] = (1,), **given) -> list[Trial]:
-    choices = {"influence": influence.Config(), "methods": {"imu": EVERY["imu"]}} | given
+    choices = {"influence": influences.Config(), "methods": {"imu": EVERY["imu"]}} | given
     return list(rehearse(model, Classification(), sets(classes), classes=classes, **choices))
 
 
@@ -140,7 +140,7 @@ def test_what_needs_a_head_of_its_own_is_named_and_the_rest_goes_on():
     found = faults(model, methods=methods)
     assert found.keys() == {"influence", "unlearn.imu", "unlearn.logit_mask"}
     assert all("remove_parametrizations" in why for why in found.values())
-    everywhere = influence.Config(parameters=("conv",))
+    everywhere = influences.Config(parameters=("conv",))
     assert "influence" not in faults(model, methods=methods, influence=everywhere)
 
 
@@ -150,7 +150,7 @@ def test_what_fails_in_one_way_alone_is_found():
             raise AssertionError
         return logits
 
-    everywhere = influence.Config(parameters=("conv", "head"))
+    everywhere = influences.Config(parameters=("conv", "head"))
     found = faults(Net(after), influence=everywhere)
     assert found.keys() == {"influence"}
     assert "vmap" in found["influence"]

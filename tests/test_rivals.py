@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from imu import discovery, unlearn
+from imu import discovery, methods
+from imu.methods import ForgetSet, UnlearningError, salun, woodfisher
+from imu.methods.common import labels
+from imu.methods.common.adversarial import fgsm, nearest, pgd
+from imu.methods.common.descent import Sgd
 from imu.objectives import Classification, Samples
-from imu.unlearn import ForgetSet, UnlearningError, salun, woodfisher
-from imu.unlearn.common import labels
-from imu.unlearn.common.adversarial import fgsm, nearest, pgd
-from imu.unlearn.common.descent import Sgd
 from tests import oracles
 
 torch.set_num_threads(1)
@@ -77,7 +77,7 @@ def slope(loss: Loss, state: State) -> State:
 
 def states(method: str, updates: int = 2, *, sgd: dict | None = None, **given) -> list[State]:
     """Parameters at every step, from full batches without momentum."""
-    kind = discovery.load("imu.unlearn", method).Config
+    kind = discovery.load("imu.methods", method).Config
     if method not in ("ssd", "woodfisher", "imu"):
         given["sgd"] = Sgd(
             **{"learning_rate": RATE, "epochs": updates, "momentum": 0.0, "stop_at_target": False}
@@ -86,7 +86,7 @@ def states(method: str, updates: int = 2, *, sgd: dict | None = None, **given) -
     model = network()
     forget = ForgetSet(samples=FORGET, classes=(), target_margin=-1e9)
     available = {"forget": lambda: forget, "retain": lambda: RETAIN}
-    run = unlearn.run(method, model, TASK, kind(**given), seed=SEED, available=available)
+    run = methods.run(method, model, TASK, kind(**given), seed=SEED, available=available)
     return [[p.detach().clone() for p in model.parameters()] for _ in run]
 
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from imu import discovery, unlearn
+from imu import discovery, methods
+from imu.methods.common.descent import Sgd
+from imu.methods.gradient_ascent import Config
 from imu.objectives import Classification, Samples
-from imu.unlearn.common.descent import Sgd
-from imu.unlearn.gradient_ascent import Config
 from tasks import tune
 from tasks.files import artifacts
 from tasks.files.workspace import Workspace
@@ -110,9 +110,9 @@ def _reference(workspace: Workspace) -> tuple[nn.Module, Classification, dict[st
 
 
 def test_a_search_names_fields_that_the_config_has() -> None:
-    for method in unlearn.names():
-        search = getattr(discovery.load("imu.unlearn", method), "SEARCH", {})
-        for config in unlearn.variants(method).values():
+    for method in methods.names():
+        search = getattr(discovery.load("imu.methods", method), "SEARCH", {})
+        for config in methods.variants(method).values():
             for path, values in search.items():
                 for value in values:
                     assert tune.changed(config, {path: value}) is not None

@@ -9,19 +9,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from imu import discovery, unlearn
+from imu import discovery, methods
+from imu.methods import ForgetSet, UnlearningError
+from imu.methods.common import descent
+from imu.methods.common.adversarial import nearest
+from imu.methods.common.block import Block
+from imu.methods.common.descent import Sgd, descend
 from imu.models import find_head, head, resnet_small
 from imu.objectives import IGNORED, Classification, Samples, predictions
-from imu.unlearn import ForgetSet, UnlearningError
-from imu.unlearn.common import descent
-from imu.unlearn.common.adversarial import nearest
-from imu.unlearn.common.block import Block
-from imu.unlearn.common.descent import Sgd, descend
 from tests import oracles
 from tests.problems import Shared
 
 torch.set_num_threads(1)
-METHODS = unlearn.names()
+METHODS = methods.names()
 TASK = Classification(mean=0.5, std=0.3)
 # Meant to keep the retain set or to smooth, not to raise the forget loss.
 NOT_RAISING = {"nothing", "fine_tune", "l1_sparse", "jit"}
@@ -50,7 +50,7 @@ QUICK = {
 
 
 def module(method: str):
-    return discovery.load("imu.unlearn", method)
+    return discovery.load("imu.methods", method)
 
 
 def config(method: str, sgd: dict | None = None, **given):
@@ -114,7 +114,7 @@ def available(forget: ForgetSet, retain: Samples) -> dict:
 def stepwise(method: str, case: tuple, made=None, seed: int = 0):
     model, forget, retain = case
     made = config(method) if made is None else made
-    return unlearn.run(method, model, TASK, made, seed=seed, available=available(forget, retain))
+    return methods.run(method, model, TASK, made, seed=seed, available=available(forget, retain))
 
 
 def changed(before: nn.Module, after: nn.Module) -> set[str]:
@@ -192,7 +192,7 @@ def test_the_data_stay_as_they_were(method):
     before = copy.deepcopy(given)
     loaders = {name: lambda name=name: given[name] for name in given}
     made = config(method, {"epochs": 2})
-    list(unlearn.run(method, model, TASK, made, seed=0, available=loaders))
+    list(methods.run(method, model, TASK, made, seed=0, available=loaders))
     pairs = [
         (given["influence"], before["influence"]),
         (retain.inputs, before["retain"].inputs),
@@ -217,12 +217,12 @@ def test_only_what_a_method_declares_is_handed_over(method):
     if "retain" not in needs:
         loaders["retain"] = counted("retain", lambda: pytest.fail("the retain set was read"))
     made = config(method, {"epochs": 1})
-    list(unlearn.run(method, model, TASK, made, seed=0, available=loaders))
+    list(methods.run(method, model, TASK, made, seed=0, available=loaders))
     assert sorted(loaded) == sorted(needs)
     for need in needs:
         less = {name: load for name, load in loaders.items() if name != need}
         with pytest.raises(ValueError, match=rf"{method} needs \['{need}'\]"):
-            next(unlearn.run(method, model, TASK, made, seed=0, available=less))
+            next(methods.run(method, model, TASK, made, seed=0, available=less))
 
 
 def test_the_retain_set_is_declared_by_those_that_say_so_in_their_description():
@@ -451,7 +451,7 @@ def test_evaluation_mode_switches_dropout_off():
         own = copy.deepcopy(model)
         torch.manual_seed(elsewhere)
         loaders = available(forget, data)
-        list(unlearn.run("gradient_ascent", own, TASK, made, seed=0, available=loaders))
+        list(methods.run("gradient_ascent", own, TASK, made, seed=0, available=loaders))
         results.append(own)
     assert changed(model, results[0]) != set()
     assert changed(*results) == set()
@@ -491,7 +491,7 @@ def test_imu_without_weights_is_an_error():
     model, forget, retain = class_wise()
     loaders = available(forget, retain) | {"influence": lambda: torch.zeros(len(forget.samples))}
     with pytest.raises(ValueError, match="weights are all 0"):
-        next(unlearn.run("imu", model, TASK, config("imu"), seed=0, available=loaders))
+        next(methods.run("imu", model, TASK, config("imu"), seed=0, available=loaders))
 
 
 def test_logit_mask_gives_probability_0():

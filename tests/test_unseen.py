@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from imu import unlearn
+from imu import methods
+from imu.methods import ForgetSet, Step, UnlearningError
 from imu.models import resnet_small
 from imu.objectives import Samples, margins, predictions
-from imu.unlearn import ForgetSet, Step, UnlearningError
 from imu.unseen import Unseen, unseen
 from tests.test_unlearn import METHODS, TASK, changed, config, module
 
@@ -72,7 +72,7 @@ def unlearned(method: str, model: nn.Module, forget: ForgetSet) -> list[Step]:
     rate = 0.03 if method == "imu_published" else 0.003
     sgd = {"learning_rate": rate, "epochs": 60}
     made = config(method, sgd, epochs=60, learning_rate=rate)
-    return list(unlearn.run(method, model, TASK, made, seed=0, available=given))
+    return list(methods.run(method, model, TASK, made, seed=0, available=given))
 
 
 @pytest.mark.parametrize("count", [1, 5, 20, 60])

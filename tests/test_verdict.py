@@ -2,8 +2,8 @@
 
 import pytest
 
-from imu import metrics, verdict
-from imu.verdict import CRITERIA, OUTCOMES, Config, judge
+from imu import metrics, verdicts
+from imu.verdicts import CRITERIA, OUTCOMES, Config, judge
 
 LIMITS = Config(
     forgetting=2.0, utility=1.0, membership=5.0, features=4.0, distance=0.02, samples=10.0
@@ -19,7 +19,7 @@ REFERENCE = {
     "TV": 0.0,
     "TV_forget": 0.0,
     "U_LiRA": 0.0,
-} | dict.fromkeys(verdict.MEMBERSHIP, 50.0)
+} | dict.fromkeys(verdicts.MEMBERSHIP, 50.0)
 FLOOR = [  # within 1 point of the reference on both sides, and 0.05 of TV
     {n: v + (0.05 if n.startswith("TV") else 1.0) for n, v in REFERENCE.items()},
     {n: v + (0.01 if n.startswith("TV") else -0.5) for n, v in REFERENCE.items()},
@@ -30,7 +30,7 @@ SIZES = dict.fromkeys(("forget", "half", "retain", "forgotten", "kept"), 1000)
 
 def judged(
     *, class_wise: bool = True, floor=FLOOR, sizes=SIZES, **changes: float
-) -> verdict.Verdict:
+) -> verdicts.Verdict:
     return judge(REFERENCE | changes, REFERENCE, floor, LIMITS, sizes=sizes, class_wise=class_wise)
 
 
@@ -133,7 +133,7 @@ def test_one_sample_is_never_beyond_the_margin_and_two_of_them_are(metric, count
 
 
 def test_attacks_on_single_samples_count_the_forget_set():
-    for name in verdict.MEMBERSHIP:
+    for name in verdicts.MEMBERSHIP:
         for moved in (-20.0, 20.0):
             value = {name: REFERENCE[name] + moved}
             assert judged(
@@ -144,14 +144,14 @@ def test_attacks_on_single_samples_count_the_forget_set():
 
 def test_the_sizes_are_those_of_what_the_metrics_count():
     labels = {"forget": [1] * 5, "retain": [0, 2, 2], "test": [0, 1, 1, 2, 0, 1, 2]}
-    assert verdict.sizes(labels, (1,)) == {
+    assert verdicts.sizes(labels, (1,)) == {
         "forget": 5,
         "half": 3,
         "retain": 3,
         "forgotten": 3,
         "kept": 4,
     }
-    assert verdict.sizes(labels, ())["kept"] == 7
+    assert verdicts.sizes(labels, ())["kept"] == 7
 
 
 def test_without_a_floor_the_margin_alone_counts():

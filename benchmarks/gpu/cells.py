@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.gpu.lab import FORGOTTEN, Lab, Record
-from imu import influence, selecting, splitting, training
+from imu import influences, selecting, splitting, training
 from imu.datasets import LabelledImages
 from imu.datasets.common.tensors import pixels
+from imu.methods import ForgetSet
 from imu.objectives import Classification, Samples, margins, predictions
-from imu.unlearn import ForgetSet
 from imu.unseen import Unseen, unseen
 
 SETS = ("forget", "retain", "validation", "test")
@@ -70,11 +70,11 @@ class Cell:
                 target_margin=unseen.target(forget.targets),
                 least_fall=max(unseen.excess, 0.0),
             )
-        config = influence.Config()
+        config = influences.Config()
 
         def weights() -> Tensor:
-            return influence.ascent_weights(
-                influence.influence(model, self.task, forget, config),
+            return influences.ascent_weights(
+                influences.influence(model, self.task, forget, config),
                 clip_quantile=config.clip_quantile,
                 top_fraction=config.top_fraction,
             )[0]

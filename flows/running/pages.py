@@ -12,7 +12,7 @@ from tasks.files import params
 from tasks.files.workspace import BASELINES
 from tasks.tracking.tracker import Page
 
-UNWANTED = "imu.verdict.unwanted"  # the event that automations wait for
+UNWANTED = "imu.verdicts.unwanted"  # the event that automations wait for
 
 
 def leave(folder: Path, outcomes: dict[str, str], page: Page, *, whole: bool, wanted: str) -> None:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from imu import discovery
 from tasks.files.params import ParameterError
 
-Method = StrEnum("Method", {name: name for name in discovery.names("imu.unlearn")})  # type: ignore[misc]
+Method = StrEnum("Method", {name: name for name in discovery.names("imu.methods")})  # type: ignore[misc]
 
 
 # Scenario -> its fields, each named as in the section split.by_<scenario> of params.yaml.

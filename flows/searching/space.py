@@ -90,10 +90,10 @@ def fixed(texts: Sequence[str]) -> dict[str, Any]:
 
 def default(method: str) -> Space:
     """The method's SEARCH. Raises ParameterError for a method that has none."""
-    search = getattr(discovery.load("imu.unlearn", method), "SEARCH", {})
+    search = getattr(discovery.load("imu.methods", method), "SEARCH", {})
     if not search:
         raise params.ParameterError(
-            f"space: imu/unlearn/{method}.py has no SEARCH: say which parameters to search"
+            f"space: imu/methods/{method}.py has no SEARCH: say which parameters to search"
         )
     return {path: list(values) for path, values in search.items()}
 

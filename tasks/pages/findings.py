@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 import pandas as pd
 
-from imu import metrics, verdict
+from imu import metrics, verdicts
 
 WORK = "RTE_work"  # the one column that ``tasks.evaluate`` adds to the metrics
 TIME = "RTE_time"  # in seconds: differs from run to run, so it is shown, but not in the report
@@ -39,7 +39,7 @@ HEADLINE = (
 )
 GAP = "gap_acc"  # the average gap has a membership attack in it, which flips class-wise
 METHODS = ("method", "with_retain")  # kinds: given the forget set alone, or the retain set too
-WORDS: dict[verdict.Outcome, str] = {
+WORDS: dict[verdicts.Outcome, str] = {
     "indistinguishable": "indistinguishable from retraining on these tests",
     "told apart": "told apart from retraining",
     "masked only": "masked only (features keep the {})",
@@ -49,7 +49,7 @@ WORDS: dict[verdict.Outcome, str] = {
 FAILED: Literal["failed"] = "failed"  # the method left no model
 UNCHANGED: Literal["unchanged"] = "unchanged"  # the method left the original's weights
 NOT_JUDGED: Literal["not judged"] = "not judged"  # nothing was retrained
-Outcome = verdict.Outcome | Literal["failed", "unchanged", "not judged"]
+Outcome = verdicts.Outcome | Literal["failed", "unchanged", "not judged"]
 
 
 class Explained(NamedTuple):
@@ -92,8 +92,8 @@ class Compared(NamedTuple):
     nothing: str | None
     mask: str | None
     class_wise: bool
-    limits: verdict.Config
-    sizes: Mapping[verdict.Counted, int]
+    limits: verdicts.Config
+    sizes: Mapping[verdicts.Counted, int]
     failures: Mapping[str, str] = {}  # methods that left no model, and why
     unchanged: Set[str] = frozenset()  # methods that left the original; ``nothing`` is none of them
 
@@ -140,7 +140,7 @@ class Compared(NamedTuple):
         """What a method must beat: masking where a class is forgotten whole, else the original."""
         return (self.mask, "the logit mask") if self.class_wise else (self.nothing, "doing nothing")
 
-    def verdict(self, model: str) -> verdict.Verdict:
+    def verdict(self, model: str) -> verdicts.Verdict:
         """A model of the floor is judged by the floor's other models.
 
         It takes no test over many networks: these are none of its own.
@@ -154,7 +154,7 @@ class Compared(NamedTuple):
             if other != model
         ]
         reference = self.values(self.reference)
-        return verdict.judge(
+        return verdicts.judge(
             own,
             reference,
             others,
@@ -262,7 +262,7 @@ def blind(compared: Compared) -> list[str]:
     """Tests of forgetting that the original model passes: they cannot show that another forgot."""
     if compared.nothing is None:
         return []
-    asked: tuple[verdict.Outcome, ...] = ("not forgotten", "masked only")
+    asked: tuple[verdicts.Outcome, ...] = ("not forgotten", "masked only")
     results = compared.verdict(compared.nothing).results
     return [r.test.metric for r in results if r.test.outcome in asked and not r.failed]
 
@@ -274,13 +274,13 @@ def mask_passes(compared: Compared) -> bool:
     return compared.verdict(compared.mask).outcome == "indistinguishable"
 
 
-def reasons(found: verdict.Verdict, *, class_wise: bool) -> list[str]:
+def reasons(found: verdicts.Verdict, *, class_wise: bool) -> list[str]:
     """What decided: how far beyond the reference the model lies in each test that it failed.
 
     Of a model that passed all, also what no test could look at.
     """
     if not found.decisive:
-        known = {test.metric for test in verdict.CRITERIA if test.class_wise in (None, class_wise)}
+        known = {test.metric for test in verdicts.CRITERIA if test.class_wise in (None, class_wise)}
         unknown = sorted(known - {result.test.metric for result in found.results})
         passed = f"all {len(found.results)} tests passed"
         return [passed, *([f"not measured: {', '.join(unknown)}"] if unknown else [])]
@@ -290,7 +290,7 @@ def reasons(found: verdict.Verdict, *, class_wise: bool) -> list[str]:
         f"allowed {shown(result.test.metric, result.allowed)}"
         for result in found.decisive
     ]
-    also = [o for o in verdict.OUTCOMES if o in {r.test.outcome for r in found.failed}]
+    also = [o for o in verdicts.OUTCOMES if o in {r.test.outcome for r in found.failed}]
     if also[1:]:
         lines.append(f"also: {', '.join(also[1:])}")
     return lines
@@ -332,7 +332,7 @@ def _answers(compared: Compared, model: str) -> list[list[str]]:
     return answers
 
 
-def _failures(compared: Compared, model: str, found: verdict.Verdict) -> list[str]:
+def _failures(compared: Compared, model: str, found: verdicts.Verdict) -> list[str]:
     """Networks that the method could not unlearn, where many networks decided."""
     if "U_LiRA" not in {result.test.metric for result in found.decisive}:
         return []

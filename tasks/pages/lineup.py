@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from imu import metrics, verdict
+from imu import metrics, verdicts
 from tasks.files import artifacts, params
 from tasks.files.margins import read_margins
 from tasks.files.workspace import BASELINES, Workspace
@@ -116,8 +116,8 @@ def compared(workspace: Workspace, results: pd.DataFrame) -> findings.Compared:
         nothing=by_method.get("nothing"),
         mask=by_method.get("logit_mask"),
         class_wise=bool(classes),
-        limits=params.load(workspace.root, "verdict", verdict.Config),
-        sizes=verdict.sizes(
+        limits=params.load(workspace.root, "verdict", verdicts.Config),
+        sizes=verdicts.sizes(
             {n: workspace.read_manifest(n)["label"].tolist() for n in ("forget", "retain", "test")},
             classes,
         ),

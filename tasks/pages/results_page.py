@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from imu import statistics, verdict
+from imu import statistics, verdicts
 from tasks.files import artifacts, params
 from tasks.files.workspace import BASELINES
 from tasks.pages import figures, findings, lineup, results
@@ -107,7 +107,7 @@ def _counted(outcomes: pd.Series) -> str:
     found = Counter(outcomes.dropna())
     if not found:
         return "–"
-    known = (findings.FAILED, findings.UNCHANGED, *verdict.OUTCOMES)
+    known = (findings.FAILED, findings.UNCHANGED, *verdicts.OUTCOMES)
     return ", ".join(f"{o} {found[o]}/{len(outcomes)}" for o in known if found[o])
 
 
@@ -214,7 +214,7 @@ def _introduction(table: pd.DataFrame, command: str, name: str, settings: Mappin
             "of that seed, and so is the mean of their distances to the reference. *nothing*: the "
             "original model. *logit_mask*: the logit of the forgotten class set to −∞. *sees*: the "
             "data that a method is given besides the original model, the forget set alone or the "
-            "retain set as well. *verdicts*: outcomes of the tests in `imu/verdict.py`, and in how "
+            "retain set as well. *verdict*: outcomes of the tests in `imu/verdicts.py`, and in how "
             "many seeds each; of the floor, in how many models. *failed*: it diverged or gave up, "
             "and there is no model to measure. In brackets behind an attack on "
             "features: minus the reference, mean over seeds. “–”: does not exist for the model. "

@@ -24,10 +24,10 @@ from benchmarks.gpu.lab import (
     table,
 )
 from benchmarks.influence import loop
-from imu.influence import Config, influence
+from imu.influences import Config, influence
+from imu.methods.common.block import last_block
 from imu.models import head_name
 from imu.objectives import Samples
-from imu.unlearn.common.block import last_block
 
 PLACE = 4
 SHARE = 0.11

@@ -33,7 +33,7 @@ from benchmarks.gpu.lab import (
     of_resnet18,
     table,
 )
-from imu import discovery, metrics, unlearn, verdict
+from imu import discovery, methods, metrics, verdicts
 from imu.objectives import Samples
 
 PLACE = 3
@@ -57,9 +57,9 @@ class Entry(NamedTuple):
 def entries() -> dict[str, Entry]:
     """All methods and variants with their shipped parameters, in order of worth."""
     found = {}
-    for method in unlearn.names():
-        retains = "retain" in discovery.load("imu.unlearn", method).NEEDS
-        for name, config in unlearn.variants(method).items():
+    for method in methods.names():
+        retains = "retain" in discovery.load("imu.methods", method).NEEDS
+        for name, config in methods.variants(method).items():
             rank = 0 if name in FIRST else 2 if retains else 1
             found[name] = Entry(method, config, rank)
     order = {name: place for place, name in enumerate(FIRST)}
@@ -127,7 +127,7 @@ def tried(lab: Lab, judge: "Judge", scenario: str, name: str, entry: Entry) -> I
         given = judge.cell.given(model, judge.samples["forget"], unseen)
         lab.synchronise()
         begin = perf_counter()
-        for step in unlearn.run(
+        for step in methods.run(
             entry.method, model, judge.cell.task, entry.config, seed=0, available=given
         ):
             lab.synchronise()
@@ -220,12 +220,12 @@ class Judge:
             common = {key: v for key, v in reference.values.items() if key in model.values}
             values = metrics.compare(model, replace(reference, values=common))
             labels = {part: of_set.tolist() for part, of_set in model.outputs.labels.items()}
-            judgement = verdict.judge(
+            judgement = verdicts.judge(
                 values,
                 common,
                 [],
-                verdict.Config(),
-                sizes=verdict.sizes(labels, self.cell.classes),
+                verdicts.Config(),
+                sizes=verdicts.sizes(labels, self.cell.classes),
                 class_wise=bool(self.cell.classes),
             )
             record |= {"values": values, "verdict": judgement.outcome}

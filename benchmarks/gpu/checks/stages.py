@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from benchmarks.gpu.cells import SCENARIOS, SETS, Cell
 from benchmarks.gpu.images import drawn
 from benchmarks.gpu.lab import CPU, Lab, Record, Work, attempt, table
-from imu import discovery, ensemble, influence, metrics, splitting, training, unlearn
+from imu import discovery, ensemble, influences, methods, metrics, splitting, training
 from imu.datasets import LabelledImages, digits
 from imu.models import resnet_small
 from imu.unseen import Unseen
@@ -33,11 +33,11 @@ RECIPES = {
     "bfloat16, channels last": replace(RECIPE, precision="bfloat16", channels_last=True),
 }
 INFLUENCE = {
-    "head": influence.Config(),
-    "head, full Fisher": influence.Config(fisher="full"),
-    "head, self": influence.Config(score="self"),
-    "last block": influence.Config(parameters=("blocks.2", "head")),
-    "all parameters": influence.Config(parameters=("",), cache_prefix=False),
+    "head": influences.Config(),
+    "head, full Fisher": influences.Config(fisher="full"),
+    "head, self": influences.Config(score="self"),
+    "last block": influences.Config(parameters=("blocks.2", "head")),
+    "all parameters": influences.Config(parameters=("",), cache_prefix=False),
 }
 EPOCHS = 2  # of methods
 UNSEEN = Unseen(margin=0.0, labels=(None,) * 10, excess=1.0)  # where methods stop
@@ -100,8 +100,8 @@ def parts(lab: Lab) -> Iterator[tuple[str, Part]]:
     yield "ensemble", partial(family, data)
     yield "evaluate", partial(evaluated, data, original)
     for scenario in SCENARIOS:
-        for method in unlearn.names():
-            for name, config in unlearn.variants(method).items():
+        for method in methods.names():
+            for name, config in methods.variants(method).items():
                 if name in (lab.sizes.entries or [name]):
                     part = partial(unlearned, data, original, scenario, method, short(config))
                     yield f"unlearn, {scenario}: {name}", part
@@ -146,11 +146,11 @@ def network(data: LabelledImages, name: str, device: torch.device) -> Found:
 
 
 def scores(
-    data: LabelledImages, original: nn.Module, config: influence.Config, device: torch.device
+    data: LabelledImages, original: nn.Module, config: influences.Config, device: torch.device
 ) -> Found:
     given = cell(data, device)
     model = deepcopy(original).to(device)
-    found = influence.influence(model, given.task, given.samples("forget"), config)
+    found = influences.influence(model, given.task, given.samples("forget"), config)
     return {"scores": found.cpu()}
 
 
@@ -188,8 +188,8 @@ def unlearned(
     model = deepcopy(original).to(device)
     available = given.given(model, given.samples("forget"), UNSEEN)
     try:
-        list(unlearn.run(method, model, given.task, config, seed=0, available=available))
-    except (FloatingPointError, unlearn.UnlearningError):
+        list(methods.run(method, model, given.task, config, seed=0, available=available))
+    except (FloatingPointError, methods.UnlearningError):
         return {"gave up": torch.ones(1)}  # as it may, on a CPU too
     return stored(model)
 

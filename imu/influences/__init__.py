@@ -1,0 +1,186 @@
+"""How much each forget sample matters to a network: one score per sample.
+
+The gradient g_i of a sample's loss is compared with others under a Fisher matrix F, the empirical
+second moment of the forget set's gradients. Choices, each a field of ``Config``:
+
+``score``: what is asked.
+    "mean": s_i = −⟨g_i, (F + λ)⁻¹ ḡ⟩. Does removing this sample agree with the mean forget
+    gradient ḡ? Negative: it does. IMU, arXiv 2508.01620, section 3; the influence functions of
+    Koh & Liang, arXiv 1703.04730, eq. 2, with F for the Hessian and ḡ for the test gradient.
+    "self": s_i = ⟨g_i, (F + λ)⁻¹ g_i⟩ >= 0. How much does the network owe this one sample to
+    itself? An estimate of memorisation (Feldman & Zhang, arXiv 2008.03703, eq. 1, measures it by
+    retraining; TracIn, arXiv 2002.08484, sums ⟨g_i, g_i⟩ over training).
+``fisher``: which curvature.
+    "diagonal" takes parameters as independent; any size. "full" knows their correlations, which
+    for a head are strong as features are shared; for the head alone.
+``parameters``: where influence is looked for.
+    The head has a closed form (``imu.influences.head``): one pass, no gradient of a single sample.
+    Deeper parameters also see what the features owe to a sample (``imu.influences.parameters``).
+
+Assumed: evaluation mode, and for the closed form cross-entropy, one position per sample, and a
+linear head whose output is the prediction. Where that does not hold the general form is taken.
+"""
+
+from dataclasses import dataclass
+from math import inf
+
+import torch
+from torch import Tensor, nn
+
+from imu.influences.checks import check, check_choice, check_share, finite
+from imu.influences.head import Fisher, HeadInfluence, Score, head_influence
+from imu.influences.parameters import (
+    ParameterInfluence,
+    Progress,
+    chosen,
+    gradient_bytes,
+    parameter_influence,
+)
+from imu.models import has_head, head
+from imu.objectives import Classification, Objective, Samples, features_and_logits
+
+__all__ = [
+    "Config",
+    "HeadInfluence",
+    "ParameterInfluence",
+    "Progress",
+    "ascent_weights",
+    "head_influence",
+    "held_bytes",
+    "influence",
+    "parameter_influence",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    damping: float = 0.01  # added to the Fisher diagonal, same unit (squared gradient)
+    clip_quantile: float = 0.93  # weights above this quantile of the kept weights are cut to it
+    top_fraction: float = 1.0  # share of the samples that agree which is kept, largest |s| first
+    parameters: tuple[str, ...] = ()  # modules or parameters by name; none: the objective's
+    fisher: Fisher = "diagonal"
+    score: Score = "mean"
+    chunk: int = 64  # samples whose gradients are held at once
+    cache_prefix: bool = True  # run what does not depend on the parameters once
+
+    def __post_init__(self) -> None:
+        if isinstance(self.parameters, str):
+            raise ValueError(f"parameters must be a tuple of names, got {self.parameters!r}")
+        if not 0 < self.damping < inf:
+            raise ValueError(f"damping must be > 0, got {self.damping}")
+        check_share("clip_quantile", self.clip_quantile)
+        check_share("top_fraction", self.top_fraction)
+        check_choice("fisher", self.fisher, ("diagonal", "full"))
+        check_choice("score", self.score, ("mean", "self"))
+        if self.chunk < 1:
+            raise ValueError(f"chunk must be >= 1, got {self.chunk}")
+
+
+def influence(
+    model: nn.Module,
+    objective: Objective,
+    samples: Samples,
+    config: Config,
+    progress: Progress | None = None,
+) -> Tensor:
+    """Influence score of every sample, in the precision of the network: (n,).
+
+    progress: is told how far it is, where there is no closed form.
+
+    Raises ValueError for an empty set, unknown parameters, or ``fisher="full"`` where there is no
+    closed form, and FloatingPointError when a score is not finite.
+    """
+    check(len(samples), config.damping)
+    names = config.parameters or objective.influence_parameters(model)
+    if _may_be_closed(model, objective, samples, names):
+        features, logits = features_and_logits(model, objective, samples.inputs)
+        linear = head(model)
+        if _is_output(linear, features, logits):
+            return head_influence(
+                features,
+                logits,
+                samples.targets,
+                damping=config.damping,
+                bias=linear.bias is not None,
+                fisher=config.fisher,
+                score=config.score,
+            ).scores
+    if config.fisher == "full":
+        raise ValueError(
+            "fisher must be diagonal unless the parameters are the head's, its output is the "
+            f"prediction, and there is one label per sample; got full for {', '.join(names)}"
+        )
+    return parameter_influence(
+        model,
+        objective,
+        samples,
+        parameters=names,
+        damping=config.damping,
+        chunk=config.chunk,
+        score=config.score,
+        cache_prefix=config.cache_prefix,
+        progress=progress,
+    ).scores
+
+
+def held_bytes(model: nn.Module, objective: Objective, samples: Samples, config: Config) -> int:
+    """What the gradients that are held at once take; 0 where a closed form may do without."""
+    names = config.parameters or objective.influence_parameters(model)
+    if _may_be_closed(model, objective, samples, names):
+        return 0
+    return gradient_bytes(model, names, min(config.chunk, len(samples)))
+
+
+def _may_be_closed(
+    model: nn.Module, objective: Objective, samples: Samples, names: tuple[str, ...]
+) -> bool:
+    cross_entropy = type(objective).losses is Classification.losses
+    if not (isinstance(objective, Classification) and cross_entropy and samples.targets.dim() == 1):
+        return False
+    if not has_head(model):
+        return False
+    wanted = {id(parameter) for parameter in chosen(model, names).values()}
+    return wanted == {id(parameter) for parameter in head(model).parameters()}
+
+
+@torch.no_grad()
+def _is_output(linear: nn.Linear, features: Tensor, logits: Tensor) -> bool:
+    """Whether nothing, a temperature for example, comes between the head and the prediction."""
+    if features.dim() != 2 or logits.shape != (len(features), linear.out_features):
+        return False
+    # Batches of another size round differently; a difference that matters is larger.
+    return torch.allclose(linear(features), logits, rtol=1e-3, atol=1e-3, equal_nan=True)
+
+
+def ascent_weights(
+    scores: Tensor, *, score: Score = "mean", clip_quantile: float, top_fraction: float
+) -> tuple[Tensor, Tensor]:
+    """Weight and selection of each sample, from its influence (arXiv 2508.01620, section 3).
+
+    Kept are samples with s_i < 0, whose gradient agrees with the mean forget gradient (for the
+    score "self", which is never negative, those with s_i > 0), and of these the ``top_fraction``
+    with the largest |s_i| (at least one). A kept sample weighs sqrt(|s_i|), cut at the
+    ``clip_quantile`` of the kept weights; all others weigh 0.
+
+    Returns weights (n,) in the precision of ``scores`` and selected (n,) bool. Raises ValueError
+    when no sample is kept or a share is out of range, and FloatingPointError for a score that is
+    not finite.
+    """
+    check_choice("score", score, ("mean", "self"))
+    check_share("clip_quantile", clip_quantile)
+    check_share("top_fraction", top_fraction)
+    finite(scores)
+    agreeing = scores < 0 if score == "mean" else scores > 0
+    if not agreeing.any():
+        wanted = "negative influence" if score == "mean" else "self-influence above 0"
+        raise ValueError(
+            f"no forget sample has {wanted}: there is nothing to ascend "
+            f"(the scores are taken to be of the kind {score!r})"
+        )
+    keep = max(1, round(top_fraction * int(agreeing.sum())))
+    order = torch.where(agreeing, -scores.abs(), torch.inf).argsort(stable=True)
+    selected = torch.zeros_like(agreeing)
+    selected[order[:keep]] = True
+    weights = torch.where(selected, scores.abs().sqrt(), torch.zeros_like(scores))
+    limit = weights[selected].quantile(clip_quantile)
+    return weights.clamp(max=limit), selected

@@ -1,0 +1,155 @@
+"""The loop that most methods share: minimise something by SGD and watch the forget set."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from math import inf
+
+import torch
+from torch import Tensor, nn
+
+from imu.methods import REMEDY, ForgetSet, Step, measured
+from imu.models import evaluating, head, only_trains, trainable
+from imu.models.common import optimizers
+from imu.objectives import Objective, features_and_logits, predictions
+
+MASKED_LOGIT = -1e4
+MEASUREMENTS = 4  # per epoch at most, evenly spread: each is a pass over the forget set
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sgd:
+    learning_rate: float
+    epochs: int  # at most, where it stops at the target
+    batch_size: int = 64  # samples; the last batch of an epoch may be smaller
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    stop_at_target: bool = True  # end as soon as the forget set is at its target
+
+    def __post_init__(self) -> None:
+        if not 0 < self.learning_rate < inf:
+            raise ValueError(f"learning_rate must be > 0 and finite, got {self.learning_rate}")
+        if self.epochs < 0:
+            raise ValueError(f"epochs must be >= 0, got {self.epochs}")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be >= 1, got {self.batch_size}")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum must be in [0, 1), got {self.momentum}")
+        if not 0 <= self.weight_decay < inf:
+            raise ValueError(f"weight_decay must be >= 0 and finite, got {self.weight_decay}")
+
+    def optimizer(self, parameters: Iterable[nn.Parameter]) -> optimizers.Optimizer:
+        return optimizers.sgd(
+            parameters,
+            self.learning_rate,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+        )
+
+
+def descend(
+    model: nn.Module,
+    objective: Objective,
+    forget: ForgetSet,
+    loss: Callable[[Tensor], Tensor],
+    sgd: Sgd,
+    generator: torch.Generator,
+    *,
+    among: int | None = None,
+    parameters: Iterable[nn.Parameter] | None = None,
+    logits: Callable[[], Tensor] | None = None,
+) -> Iterator[Step]:
+    """Minimise ``loss`` over shuffled batches of row numbers, in evaluation mode.
+
+    Evaluation mode freezes BatchNorm's statistics and switches dropout off, so what is trained is
+    what is measured. It ends after ``sgd.epochs``, or when the forget set is at its target.
+
+    loss: row numbers (b,) -> scalar. among: how many rows there are; default the forget samples.
+    parameters: which are trained; default all. logits: how to predict the forget set; default a
+    pass through the network. Raises FloatingPointError, naming the update, when the loss is not
+    finite.
+    """
+    trained = list(trainable(model).values() if parameters is None else parameters)
+    optimizer = sgd.optimizer(trained)
+    count = len(forget.samples) if among is None else among
+    watch = watcher(model, objective, forget, logits)
+    updates = 0
+    yield (now := (first := watch(0)))
+    for _ in range(sgd.epochs):
+        batches = torch.randperm(count, generator=generator).split(sgd.batch_size)
+        for number, rows in enumerate(batches, 1):
+            if sgd.stop_at_target and forget.reached(first, now):
+                return
+            update(model, optimizer, trained, partial(loss, rows), updates + 1)
+            updates += 1
+            due = number * MEASUREMENTS // len(batches)
+            if due > (number - 1) * MEASUREMENTS // len(batches):
+                yield (now := watch(updates))
+
+
+def update(
+    model: nn.Module,
+    optimizer: optimizers.Optimizer,
+    trained: Iterable[nn.Parameter],
+    loss: Callable[[], Tensor],
+    number: int,
+) -> None:
+    """One step of ``optimizer`` down ``loss``, in evaluation mode."""
+    with evaluating(model), only_trains(model, trained):
+        value = loss()
+        optimizer.zero_grad()
+        value.backward()
+    if not value.isfinite():
+        raise FloatingPointError(f"the objective is {value.item()} in step {number}; {REMEDY}")
+    optimizer.step()
+
+
+def watcher(
+    model: nn.Module,
+    objective: Objective,
+    forget: ForgetSet,
+    logits: Callable[[], Tensor] | None = None,
+) -> Callable[[int], Step]:
+    """A function that tells the ``Step`` of the forget set after so many updates."""
+
+    def watch(updates: int) -> Step:
+        found = predictions(model, objective, forget.samples.inputs) if logits is None else logits()
+        return measured(updates, objective, found, forget.samples.targets)
+
+    return watch
+
+
+def cached_head(
+    model: nn.Module, objective: Objective, forget: ForgetSet
+) -> tuple[nn.Linear, Tensor]:
+    """The head, and what enters it for the forget set: (n, *positions, d), computed once.
+
+    Raises ValueError when the task's predictions are not the head's output.
+    """
+    features, logits = features_and_logits(model, objective, forget.samples.inputs)
+    return checked_head(model, features, logits), features
+
+
+def mask(layer: nn.Linear, classes: tuple[int, ...]) -> None:
+    """Give ``classes`` the logit ``MASKED_LOGIT``, whatever enters the head.
+
+    Softmax then gives them exactly 0 in float32. Raises ValueError for a head without a bias.
+    """
+    if layer.bias is None:
+        raise ValueError("masking a class needs a head with a bias")
+    with torch.no_grad():
+        layer.weight[list(classes)] = 0.0
+        layer.bias[list(classes)] = MASKED_LOGIT
+
+
+def checked_head(model: nn.Module, features: Tensor, logits: Tensor) -> nn.Linear:
+    """The head. Raises ValueError when the task's predictions are not its output."""
+    layer = head(model)
+    if features.shape[:-1] != logits.shape[:-1] or layer.out_features != logits.shape[-1]:
+        raise ValueError(
+            f"the head gives {(*features.shape[:-1], layer.out_features)}, the task predicts "
+            f"{tuple(logits.shape)}: methods that move the head alone, or its input, need them to "
+            "be the same. Shift targets rather than logits, and let IGNORED mark what is not "
+            "predicted"
+        )
+    return layer

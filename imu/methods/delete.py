@@ -1,0 +1,52 @@
+"""DELETE: distil the original with the forgotten logit removed (Zhou et al. 2025, "Decoupled
+Distillation to Erase", arXiv 2503.23751).
+
+Minimises mean KL(softmax(z with z_y := −1e10) ‖ p), z the frozen original's logits on the forget
+set and p the model's prediction: the label's probability goes to 0 and the others keep the ratios
+that the original gave them.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from imu.methods import ForgetSet, Step
+from imu.methods.common.descent import Sgd, descend
+from imu.methods.common.labels import without
+from imu.objectives import Objective, mean_over_positions, predictions
+
+NEEDS = frozenset({"forget"})
+SEARCH = {
+    "sgd.stop_at_target": (True, False),
+    "sgd.learning_rate": (3e-5, 1e-4, 3e-4, 1e-3),
+}
+MASKED_LOGIT = -1e10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    sgd: Sgd = Sgd(learning_rate=0.0001, epochs=20, stop_at_target=True)
+
+
+def unlearn(
+    model: nn.Module,
+    objective: Objective,
+    config: Config,
+    generator: torch.Generator,
+    *,
+    forget: ForgetSet,
+) -> Iterator[Step]:
+    """Descend the divergence from the masked original."""
+    samples = forget.samples
+    original = predictions(model, objective, samples.inputs)
+    teacher = without(original, samples.targets, MASKED_LOGIT).log_softmax(-1)
+
+    def loss(rows: Tensor) -> Tensor:
+        student = objective.logits(model, samples[rows].inputs).log_softmax(-1)
+        divergence = F.kl_div(student, teacher[rows], reduction="none", log_target=True).sum(-1)
+        return mean_over_positions(divergence, samples.targets[rows]).mean()
+
+    yield from descend(model, objective, forget, loss, config.sgd, generator)

@@ -1,0 +1,92 @@
+"""IMU as published (arXiv 2508.01620, section 3), without its programming errors.
+
+Kept, choice by choice: cross-entropy, influence-weighted ascent Σ w_i CE_i / Σ w_i on shuffled
+batches; SGD with momentum 0.9 and weight decay 5e-4 for a few epochs; the term α‖head‖₁; only
+the head is trained; the network runs in training mode, so BatchNorm uses batch statistics and
+its running statistics drift towards the forget set (``freeze_batch_norm`` switches this off).
+
+Not kept from the authors' program: the sum of gradients that aliases the first sample, the search
+of the head by the substring "fc", the fixed CUDA device, images augmented differently in the two
+passes. The number of epochs is fixed and there is no stopping rule, as in the paper.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from imu.methods import ForgetSet, Step, UnlearningError
+from imu.methods.common.descent import Sgd, watcher
+from imu.models import evaluating, head, only_trains
+from imu.objectives import Objective
+
+NEEDS = frozenset({"forget", "influence"})
+SEARCH = {"sgd.learning_rate": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    alpha: float = 0.0  # factor of the head's L1 norm (sum of absolute weights)
+    freeze_batch_norm: bool = False
+    sgd: Sgd = Sgd(learning_rate=0.01, epochs=5, weight_decay=5e-4, stop_at_target=False)
+
+    def __post_init__(self) -> None:
+        if not self.alpha >= 0:
+            raise ValueError(f"alpha must be >= 0, got {self.alpha}")
+        if self.sgd.batch_size < 2:
+            raise ValueError(
+                f"sgd.batch_size must be >= 2 (batch statistics), got {self.sgd.batch_size}"
+            )
+        if self.sgd.stop_at_target:
+            raise ValueError("sgd.stop_at_target must be false: the paper has no stopping rule")
+
+
+def unlearn(
+    model: nn.Module,
+    objective: Objective,
+    config: Config,
+    generator: torch.Generator,
+    *,
+    forget: ForgetSet,
+    influence: Tensor,
+) -> Iterator[Step]:
+    """Ascend the weighted loss of the forget set; yields once per epoch.
+
+    influence: (n,), the weights w_i >= 0 of ``imu.influences.ascent_weights``. No update is made on
+    a batch whose weights are all 0, nor on one of a single sample, which has no batch statistics;
+    raises UnlearningError when none was made.
+    """
+    layer, watch = head(model), watcher(model, objective, forget)
+    optimizer = config.sgd.optimizer(layer.parameters())
+    updates = 0
+    yield watch(updates)
+    for _ in range(config.sgd.epochs):
+        order = torch.randperm(len(forget.samples), generator=generator)
+        for rows in order.split(config.sgd.batch_size):
+            weights, batch = influence[rows], forget.samples[rows]
+            # A batch without weight has no gradient, and one sample has no batch statistics.
+            if not weights.sum() > 0 or len(batch) < 2:
+                continue
+            with evaluating(model), only_trains(model, layer.parameters()):
+                model.train()  # until the block ends
+                if config.freeze_batch_norm:
+                    freeze_batch_norm(model)
+                logits = objective.logits(model, batch.inputs)  # (b, *positions, classes)
+            losses = objective.losses(logits, batch.targets)  # (b,)
+            l1 = sum(parameter.abs().sum() for parameter in layer.parameters())
+            ascended = -(weights * losses).sum() / weights.sum() + config.alpha * l1
+            optimizer.zero_grad()
+            ascended.backward()
+            optimizer.step()
+            updates += 1
+        if not updates:
+            raise UnlearningError("no batch has two samples or more, one of them with a weight")
+        yield watch(updates)
+
+
+def freeze_batch_norm(model: nn.Module) -> None:
+    """Evaluation mode for every BatchNorm layer: its running statistics stay as they are."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()

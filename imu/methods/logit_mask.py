@@ -1,0 +1,40 @@
+"""Mask the logits of the forgotten classes: the trivial baseline of class-wise unlearning.
+
+The head's rows of the forgotten classes become 0 and their biases −1e4, so that softmax gives
+these classes exactly 0 in float32. Nothing else moves: the features still tell the class.
+Where no class is forgotten whole there is nothing to mask and the model stays the original.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from imu.methods import ForgetSet, Step
+from imu.methods.common.descent import mask, watcher
+from imu.models import head
+from imu.objectives import Objective
+
+NEEDS = frozenset({"forget"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    pass
+
+
+def unlearn(
+    model: nn.Module,
+    objective: Objective,
+    config: Config,
+    generator: torch.Generator,
+    *,
+    forget: ForgetSet,
+) -> Iterator[Step]:
+    """Yields the original model and, when a class is forgotten whole, the masked one."""
+    watch = watcher(model, objective, forget)
+    yield watch(0)
+    if forget.classes:
+        mask(head(model), forget.classes)
+        yield watch(1)

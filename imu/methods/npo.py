@@ -1,0 +1,54 @@
+"""NPO, negative preference optimisation (Zhang et al. 2024, arXiv 2404.05868).
+
+Minimises (2/β) mean_i log(1 + (p_i / p_i^ref)^β) with p_i = p(y_i | x_i) and p^ref that of the
+original model: the forget probabilities fall, and the pull ends as they do. For several positions
+log p is their mean. β → 0 is gradient ascent.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from imu.methods import ForgetSet, Step
+from imu.methods.common.descent import Sgd, descend
+from imu.objectives import Objective, mean_cross_entropy, predictions
+
+NEEDS = frozenset({"forget"})
+SEARCH = {
+    "beta": (0.1, 1.0),
+    "sgd.learning_rate": (3e-5, 1e-4, 3e-4, 1e-3, 3e-3),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    beta: float = 1.0  # inverse temperature of the preference
+    sgd: Sgd = Sgd(learning_rate=0.0003, epochs=50)
+
+    def __post_init__(self) -> None:
+        if not self.beta > 0:
+            raise ValueError(f"beta must be > 0, got {self.beta}")
+
+
+def unlearn(
+    model: nn.Module,
+    objective: Objective,
+    config: Config,
+    generator: torch.Generator,
+    *,
+    forget: ForgetSet,
+) -> Iterator[Step]:
+    """Descend the NPO loss against the model as it was given."""
+    samples = forget.samples
+    before = mean_cross_entropy(predictions(model, objective, samples.inputs), samples.targets)
+
+    def loss(rows: Tensor) -> Tensor:
+        batch = samples[rows]
+        now = mean_cross_entropy(objective.logits(model, batch.inputs), batch.targets)
+        log_ratio = before[rows] - now  # log(p / p_ref)
+        return 2 / config.beta * F.softplus(config.beta * log_ratio).mean()
+
+    yield from descend(model, objective, forget, loss, config.sgd, generator)

@@ -19,7 +19,8 @@ from imu import ensemble, training
 from imu.datasets import LabelledImages, digits
 from imu.datasets.common.tensors import pixels
 from imu.models import resnet_small
-from imu.objectives import Classification, predictions
+from imu.objectives import predictions
+from imu.objectives.classification import Classification
 from tasks.files import artifacts
 from tasks.pages import tables
 

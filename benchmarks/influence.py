@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from imu.influences import Config, head_influence, influence, parameter_influence
 from imu.models import head, resnet_small
-from imu.objectives import Classification, Samples
+from imu.objectives import Samples
+from imu.objectives.classification import Classification
 
 PAIRS = 7
 DAMPING = 0.01

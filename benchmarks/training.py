@@ -36,9 +36,11 @@ from imu.datasets.common.tensors import pixels
 from imu.influences import Config as Influence
 from imu.influences import influence
 from imu.models import resnet_small
-from imu.objectives import Classification, Samples, normalised
+from imu.objectives import Samples
+from imu.objectives.classification import Classification, normalised
 from imu.training import loading
 from imu.training.distributed import ALONE
+from imu.training.feeds.classification import batches, draws, sourced
 
 CPU = torch.device("cpu")
 CLASSES, SHAPE = 10, (3, 32, 32)
@@ -118,12 +120,12 @@ def ours(
     data: LabelledImages, config: training.Config, device: torch.device
 ) -> Callable[[], Iterator[loading.Batch]]:
     n = len(data.labels)
-    source = training.sourced(data, list(range(n)), config, device, ALONE)
+    source = sourced(data, list(range(n)), config, device, ALONE)
     generator = torch.Generator().manual_seed(0)
 
     def epoch() -> Iterator[loading.Batch]:
-        drawn = training.draws(n, config, generator)
-        for inputs, labels in training.batches(source, drawn, config):
+        drawn = draws(n, config, generator)
+        for inputs, labels in batches(source, drawn, config):
             yield normalised(inputs, data.scale, data.mean, data.std), labels
 
     return epoch

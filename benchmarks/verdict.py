@@ -24,7 +24,8 @@ from imu.datasets import LabelledImages, digits
 from imu.datasets.common.tensors import pixels
 from imu.methods import ForgetSet, logit_mask
 from imu.models import resnet_small
-from imu.objectives import Classification, Samples
+from imu.objectives import Samples
+from imu.objectives.classification import Classification
 from tasks.files import artifacts
 from tasks.pages import tables
 

@@ -16,23 +16,21 @@ from torch.func import functional_call, stack_module_state
 
 from imu.datasets import LabelledImages
 from imu.models import places
-from imu.objectives import Objective, Samples, normalised, predictions
+from imu.objectives import Objective, Samples, predictions
 from imu.objectives import margins as margins_of
+from imu.objectives.classification import normalised
 from imu.training import (
     Config,
-    Draw,
     Epoch,
     autocast,
-    batches,
     cross_entropy,
     descent,
     distributed,
     diverged,
-    draws,
-    sourced,
     steps_per_epoch,
 )
 from imu.training.augmentation import Moves
+from imu.training.feeds.classification import Draw, batches, draws, sourced
 from imu.training.loading import Source
 
 State = dict[str, Tensor]  # every tensor (members, ...)

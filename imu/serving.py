@@ -13,7 +13,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from imu import discovery
-from imu.objectives import normalised
+from imu.objectives.classification import normalised
 
 
 class Classifier:

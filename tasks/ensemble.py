@@ -6,7 +6,7 @@ so that they never saw the forget set. floor: as oracle, with other seeds.
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -98,7 +98,7 @@ def run(workspace: Workspace, item: str) -> float:
         print(f"epoch {epoch.epoch}/{recipe.epochs}: loss {epoch.loss:.4f}")
     margins, right = {}, {}
     for name in SETS:
-        samples, objective = load_samples(workspace, name, data, device)
+        samples, objective = load_samples(workspace, name, data, about, device)
         margins[name] = ensemble.margins(networks, objective, samples)
         found = [predictions(n, objective, samples.inputs).argmax(1) for n in networks]
         right[name] = (torch.stack(found) == samples.targets).double().mean().item()
@@ -112,15 +112,15 @@ def run(workspace: Workspace, item: str) -> float:
     return watch.seconds
 
 
-def read_networks(workspace: Workspace, item: str) -> list[nn.Module]:
-    """The networks of a family. Raises ArtifactError."""
+def read_networks(workspace: Workspace, item: str) -> tuple[list[nn.Module], dict[str, Any]]:
+    """The networks of a family, and their description. Raises ArtifactError."""
     path = _out(workspace, item) / "models.safetensors"
     tensors, about = artifacts.read_tensors(path)
     states: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         number, _, rest = name.partition("/")
         states.setdefault(number, {})[rest] = tensor
-    return [built(path, state, about) for _, state in sorted(states.items(), key=_number)]
+    return [built(path, state, about) for _, state in sorted(states.items(), key=_number)], about
 
 
 def _config(workspace: Workspace) -> Config:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from imu import influences
 from imu.cost import FlopCounter
-from imu.objectives import Objective, Samples, predictions
+from imu.objectives import Objective, Samples, answered
 from tasks.files import artifacts, params
 from tasks.files.samples import load_samples
 from tasks.files.workspace import Stopwatch, Workspace, load_model
@@ -19,8 +19,8 @@ def run(workspace: Workspace, item: None) -> float:
     device = workspace.device()
     config = params.load(workspace.root, "influence", influences.Config)
     data = workspace.dataset()
-    samples, objective = load_samples(workspace, "forget", data, device)
-    model, _ = load_model(workspace.model("train"))
+    model, about = load_model(workspace.model("train"))
+    samples, objective = load_samples(workspace, "forget", data, about, device)
     model.to(device)
     if held := influences.held_bytes(model, objective, samples, config):
         print(
@@ -30,12 +30,10 @@ def run(workspace: Workspace, item: None) -> float:
     watch, flops = Stopwatch(), FlopCounter()
     with watch.running(), flops:
         scores, weights, selected = scored(model, objective, samples, config, _telling())
-    losses = objective.losses(predictions(model, objective, samples.inputs), samples.targets)
     table = pd.DataFrame(
         {
-            "id": workspace.read_manifest("forget")["id"],
-            "label": samples.targets.cpu().numpy(),
-            "loss": losses.cpu().numpy(),
+            **workspace.read_manifest("forget")[["id", "label"]],
+            "loss": answered(model, objective, samples).losses.cpu().numpy(),
             "influence": scores.cpu().numpy(),
             "weight": weights.cpu().numpy(),
             "selected": selected.cpu().numpy(),

@@ -38,17 +38,19 @@ def _unlearned(workspace: Workspace, item: str, watch: Stopwatch) -> metrics.Fam
     """The family of originals after ``item`` has unlearned each, under a seed of its own."""
     device, data = workspace.device(), workspace.dataset()
     entry = unlearn.configured(workspace, item)
-    loaded = {name: load_samples(workspace, name, data, device) for name in SETS}
+    networks, about = read_networks(workspace, "original")
+    loaded = {name: load_samples(workspace, name, data, about, device) for name in SETS}
     objective = loaded["forget"][1]
     sets = {name: samples for name, (samples, _) in loaded.items()}
     visible = {name: sets[name] for name in {"forget", entry.sees}}
     config = params.load(workspace.root, "influence", influences.Config)
-    networks = [network.to(device) for network in read_networks(workspace, "original")]
+    for network in networks:
+        network.to(device)
     before = {
         name: torch.from_numpy(m) for name, m in read_margins(workspace, "original").margins.items()
     }
     trained = torch.cat([before["forget"], before["retain"]], 1)
-    labels = sets["validation"].targets.cpu()
+    labels = unlearn.labels_of(workspace, "validation")
     diverged, unfinished = [], 0
     for number, network in enumerate(networks):
 

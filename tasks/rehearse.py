@@ -14,7 +14,8 @@ from torch import nn
 from imu import checkpoint, ensemble, influences, splitting, training
 from imu.datasets import LabelledImages
 from imu.datasets.common.tensors import pixels
-from imu.objectives import Classification, Samples
+from imu.objectives import Samples
+from imu.objectives.classification import Classification
 from imu.rehearsal import Method, Trial, few, rehearse, shortened
 from tasks.files import artifacts, params
 from tasks.files.workspace import Workspace, load_model

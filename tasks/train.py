@@ -14,12 +14,12 @@ import pandas as pd
 import torch
 from torch import nn
 
-from imu import checkpoint, training
+from imu import checkpoint, discovery, training
 from imu.class_order import Predicted, remarks
 from imu.cost import FlopCounter
-from imu.datasets import LabelledImages
+from imu.datasets import Dataset
 from imu.models import evaluating
-from imu.objectives import margins, mean_cross_entropy, normalised, predictions
+from imu.objectives import answered, predictions
 from imu.training import distributed
 from imu.unseen import unseen
 from tasks.files import artifacts, params
@@ -36,8 +36,15 @@ def run(workspace: Workspace, item: None) -> float | None:
     model, about = workspace.new_model(data, workspace.seed)
     taken = checkpoint.load_into(model, workspace.root / given)
     print("; ".join((f"weights of {given}; not trained", *taken)))
-    found = keep(workspace, "train", workspace.runs / "train", model.to(device), about, [], 0)
-    print("\n".join(remarks(found, data.classes)))
+    keep(workspace, "train", workspace.runs / "train", model.to(device), about, [], 0)
+    found = {}
+    for name in ("train", "validation", "test"):
+        samples, objective = load_samples(workspace, name, data, about, device)
+        if samples.targets.dim() == 1:  # one label each, whose order may be another
+            said = predictions(model, objective, samples.inputs).argmax(1)
+            found[name] = Predicted(samples.targets.cpu().numpy(), said.cpu().numpy())
+    if found:
+        print("\n".join(remarks(found, data.classes)))
     return None
 
 
@@ -92,11 +99,11 @@ def _fit(
     rows = workspace.rows(manifest, data)
     model, about = workspace.new_model(data, seed)
     model.to(device)
-    flops = operations(model, data, len(rows), config, device)
+    flops = operations(model, data, rows, about, config, device)
     watch, epochs = Stopwatch(), []
     if world.rank == 0:
         lines = Progress(workspace, str(out.relative_to(workspace.runs)), training.Epoch._fields)
-    progress = training.fit(model, data, rows, config, seed=seed, device=device)
+    progress = training.fit(model, data, rows, config, seed=seed, device=device, about=about)
     while True:
         with watch.running():
             epoch = next(progress, None)
@@ -123,44 +130,43 @@ def keep(
     about: dict[str, Any],
     epochs: list[training.Epoch],
     flops: int,
-) -> dict[str, Predicted]:
-    """Write a model that was trained on ``manifest``; what it predicts on three sets, by name."""
+) -> None:
+    """Write a model that was trained on ``manifest``."""
     data, device = workspace.dataset(), workspace.device()
-    scores, found, lying = {}, {}, {}
+    values, found = {}, {}
     for name in (manifest, "validation", "test"):
-        samples, objective = load_samples(workspace, name, data, device)
-        logits = predictions(model, objective, samples.inputs)
-        found[name] = Predicted(samples.targets.cpu().numpy(), logits.argmax(1).cpu().numpy())
-        scores[name] = {
-            "accuracy": 100 * (logits.argmax(1) == samples.targets).double().mean().item(),
-            "loss": mean_cross_entropy(logits.double(), samples.targets).mean().item(),
-        }
-        lying[name] = margins(logits.double(), samples.targets), samples.targets
-    kept = unseen(lying[manifest][0], *lying["validation"], classes=len(data.classes))
+        samples, objective = load_samples(workspace, name, data, about, device)
+        found[name] = answered(model, objective, samples)
+        values[f"{name}_accuracy"] = 100 * found[name].right.mean().item()
+        values[f"{name}_loss"] = found[name].losses.mean().item()
+    others = found["validation"].margins
+    labels = torch.tensor(workspace.read_manifest("validation")["label"].to_numpy())
+    kept = unseen(found[manifest].margins.cpu(), others.cpu(), labels, classes=len(data.classes))
     artifacts.write_table(out / "curve.csv", pd.DataFrame(epochs, columns=training.Epoch._fields))
     artifacts.write_tensors(
         out / "model.safetensors", model.state_dict(), about | {"unseen": asdict(kept)}
     )
-    artifacts.write_json(
-        out / "metrics.json",
-        {f"{name}_{key}": value for name, score in scores.items() for key, value in score.items()}
-        | {"flops": flops},
-    )
-    return found
+    artifacts.write_json(out / "metrics.json", values | {"flops": flops})
 
 
 def operations(
-    model: nn.Module, data: LabelledImages, n: int, config: training.Config, device: torch.device
+    model: nn.Module,
+    data: Dataset,
+    rows: list[int],
+    about: dict[str, Any],
+    config: training.Config,
+    device: torch.device,
 ) -> int:
-    """Of training on ``n`` samples, in all processes together; ``model`` stays as it is.
+    """Of training on ``rows``, in all processes together; ``model`` stays as it is.
 
-    Those of one batch, for all have the same: counting along would count the share of one process,
-    and a compiled network cannot be counted.
+    Those of the first batch, for all have the same or, of texts, nearly so: counting along would
+    count the share of one process, and a compiled network cannot be counted.
     """
-    batch = torch.zeros(config.batch_size, *data.images.shape[1:], dtype=torch.uint8, device=device)
+    kind = discovery.load("imu.objectives", data.objective)
+    first = kind.samples(data, rows[: config.batch_size], about, device)
     with evaluating(model), FlopCounter() as flops:  # draws no random number, as dropout would
-        model(normalised(batch, data.scale, data.mean, data.std))
-    return flops.total * config.epochs * (n // config.batch_size)
+        kind.objective(about).logits(model, first.inputs)
+    return flops.total * config.epochs * (len(rows) // config.batch_size)
 
 
 if __name__ == "__main__":

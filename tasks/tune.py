@@ -70,7 +70,7 @@ def judge(workspace: Workspace) -> Callable[[str, Any], dict[str, Any]]:
     device, data = workspace.device(), workspace.dataset()
     original, about = load_model(workspace.model("train"))
     reference, _ = load_model(workspace.model("retrain/reference"))
-    loaded = {name: load_samples(workspace, name, data, device) for name in SETS}
+    loaded = {name: load_samples(workspace, name, data, about, device) for name in SETS}
     sets = {name: samples for name, (samples, _) in loaded.items()}
     objective = loaded["forget"][1]
     classes = tuple(workspace.read_request()["forget_classes"])

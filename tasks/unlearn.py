@@ -28,17 +28,17 @@ def run(workspace: Workspace, item: str) -> float:
     entry = configured(workspace, item)
     out = workspace.runs / "unlearn" / item
     data = workspace.dataset()
-    forget, objective = load_samples(workspace, "forget", data, device)
     original, about = load_model(workspace.model("train"))
+    forget, objective = load_samples(workspace, "forget", data, about, device)
     original.to(device)
     model = copy.deepcopy(original)
     sets = {"forget": forget}
     if entry.sees == "retain":
-        sets["retain"] = load_samples(workspace, "retain", data, device)[0]
+        sets["retain"] = load_samples(workspace, "retain", data, about, device)[0]
     unseen = Unseen(**about["unseen"])
     given = available(workspace, sets, unseen, device)
     target: methods.ForgetSet = given["forget"]()
-    if not target.classes and (lacking := unseen.without(forget.targets)):
+    if not target.classes and (lacking := unseen.without(labels_of(workspace, "forget"))):
         names = ", ".join(about["classes"][label] for label in lacking)
         print(f"no unseen sample of {names}: samples are held against those of all classes")
     watch, flops = Stopwatch(), FlopCounter()
@@ -159,9 +159,14 @@ def _forget_set(workspace: Workspace, samples: Samples, unseen: Unseen) -> metho
     return methods.ForgetSet(
         samples=samples,
         classes=(),
-        target_margin=unseen.target(samples.targets),
+        target_margin=unseen.target(labels_of(workspace, "forget")),
         least_fall=max(unseen.excess, 0.0),
     )
+
+
+def labels_of(workspace: Workspace, name: str) -> Tensor:
+    """Label of every sample that the manifest ``name`` lists: (n,)."""
+    return torch.tensor(workspace.read_manifest(name)["label"].to_numpy())
 
 
 def _influence(workspace: Workspace, device: torch.device) -> Tensor:

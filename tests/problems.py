@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from imu.influences import head_influence, parameter_influence
 from imu.models import resnet_small
-from imu.objectives import IGNORED, Classification, Samples, mean_cross_entropy
+from imu.objectives import IGNORED, Samples, mean_cross_entropy
+from imu.objectives.classification import Classification
 from tests import oracles
 
 DAMPING = 0.01

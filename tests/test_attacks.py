@@ -30,7 +30,8 @@ from imu.metrics import (
     prototype_relearning,
 )
 from imu.models import head, resnet_small
-from imu.objectives import Classification, Samples
+from imu.objectives import Samples
+from imu.objectives.classification import Classification
 from tests import oracles
 from tests.test_metrics import changed
 

@@ -8,7 +8,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from imu.cost import FlopCounter
 from imu.influences import parameter_influence
 from imu.models import vit
-from imu.objectives import Classification, Samples
+from imu.objectives import Samples
+from imu.objectives.classification import Classification
 
 torch.set_num_threads(1)
 

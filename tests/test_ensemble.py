@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from imu import ensemble, training
 from imu.datasets import LabelledImages
 from imu.models import resnet_small
-from imu.objectives import Classification, Samples, margins
+from imu.objectives import Samples, margins
+from imu.objectives.classification import Classification
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")

@@ -7,7 +7,8 @@ from torch import nn
 from imu import discovery, methods
 from imu.methods import ForgetSet
 from imu.methods.common.descent import Sgd
-from imu.objectives import Classification, Samples
+from imu.objectives import Samples
+from imu.objectives.classification import Classification
 
 torch.set_num_threads(1)
 

@@ -10,7 +10,8 @@ from imu import ensemble, metrics, training, verdicts
 from imu.datasets import digits
 from imu.methods import ForgetSet, logit_mask
 from imu.models import resnet_small
-from imu.objectives import Classification, Samples
+from imu.objectives import Samples
+from imu.objectives.classification import Classification
 from tests.test_attacks import subject_of
 
 FORGOTTEN, RETRAINED = 8, 4  # the reference and a floor of three

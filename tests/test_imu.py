@@ -8,7 +8,8 @@ from torch.nn import functional as F
 from imu import discovery, methods
 from imu.methods import ForgetSet, imu
 from imu.methods.common.descent import Sgd
-from imu.objectives import Classification, Samples
+from imu.objectives import Samples
+from imu.objectives.classification import Classification
 from tests import oracles
 
 torch.set_num_threads(1)

@@ -13,7 +13,8 @@ from imu.influences import influence
 from imu.methods import ForgetSet, Step, UnlearningError, imu_deep
 from imu.methods.common.block import Block, last_block
 from imu.models import head, resnet18, resnet_small, vgg16_bn, vit
-from imu.objectives import Classification, Samples, features_and_logits, predictions
+from imu.objectives import Samples, features_and_logits, predictions
+from imu.objectives.classification import Classification
 from tests import oracles
 from tests.test_unlearn import TASK, changed, class_wise, original, sample_wise, stepwise
 

@@ -4,7 +4,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from imu.influences import Config, ascent_weights, head_influence, influence, parameter_influence
-from imu.objectives import Classification, Samples, predictions
+from imu.objectives import Samples, predictions
+from imu.objectives.classification import Classification
 from tests import oracles
 from tests.problems import (
     DAMPING,

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from imu import training
 from imu.datasets import LabelledImages
-from imu.training import loading
+from imu.training import distributed, loading
+from imu.training.feeds.classification import sourced
 from tests.test_training import CONFIG, CPU, same, separable, trained
 
 ROWS = list(range(70, 10, -1))
@@ -63,11 +63,9 @@ def test_images_stream_when_they_take_more_than_their_share(monkeypatch):
         source = loading.source(separable(), ROWS, CPU, share=share, workers=0)
         assert isinstance(source, kind)
     config = replace(CONFIG, memory_share=0.5)
-    two = training.World(0, 2)
-    assert isinstance(training.sourced(separable(), ROWS, config, CPU, two), loading.Streamed)
-    assert isinstance(
-        training.sourced(separable(), ROWS, config, CPU, training.ALONE), loading.Resident
-    )
+    two = distributed.World(0, 2)
+    assert isinstance(sourced(separable(), ROWS, config, CPU, two), loading.Streamed)
+    assert isinstance(sourced(separable(), ROWS, config, CPU, distributed.ALONE), loading.Resident)
 
 
 def test_free_memory_is_a_part_of_all():

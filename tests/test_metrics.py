@@ -11,7 +11,8 @@ from torch import nn
 
 from imu import metrics
 from imu.metrics import Measured, Outputs, Subject, accuracy, average_gap, membership
-from imu.objectives import Classification, Samples
+from imu.objectives import Samples
+from imu.objectives.classification import Classification
 from tests import oracles
 
 SETS = {"forget": 12, "retain": 40, "validation": 24, "test": 30}

@@ -19,7 +19,8 @@ from imu import discovery, ensemble, training
 from imu.datasets import LabelledImages
 from imu.influences import parameter_influence
 from imu.models import custom, find_head, has_head, head, head_name, resnet18, vgg16_bn, vit
-from imu.objectives import Classification, Samples, features_and_logits, predictions
+from imu.objectives import Samples, features_and_logits, predictions
+from imu.objectives.classification import Classification
 from tests import oracles
 from tests.problems import DAMPING, Shared, Tokens, expected, farness, picked
 

@@ -12,7 +12,8 @@ from imu import discovery, methods
 from imu import objectives as objective
 from imu.methods import ForgetSet
 from imu.models import head
-from imu.objectives import IGNORED, Classification, Samples, features_and_logits, predictions
+from imu.objectives import IGNORED, Samples, features_and_logits, predictions
+from imu.objectives.classification import Classification
 from tests import oracles
 
 torch.set_num_threads(1)

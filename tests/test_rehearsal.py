@@ -18,7 +18,8 @@ from imu import influences, methods
 from imu.datasets import Source, digits
 from imu.methods.common.descent import Sgd
 from imu.models import find_head
-from imu.objectives import Classification, Samples
+from imu.objectives import Samples
+from imu.objectives.classification import Classification
 from imu.rehearsal import Method, Trial, few, rehearse, shortened
 from tasks import rehearse as command
 from tasks.files import params

@@ -13,7 +13,8 @@ from imu.methods import ForgetSet, UnlearningError, salun, woodfisher
 from imu.methods.common import labels
 from imu.methods.common.adversarial import fgsm, nearest, pgd
 from imu.methods.common.descent import Sgd
-from imu.objectives import Classification, Samples
+from imu.objectives import Samples
+from imu.objectives.classification import Classification
 from tests import oracles
 
 torch.set_num_threads(1)

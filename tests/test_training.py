@@ -14,7 +14,8 @@ from imu.datasets import LabelledImages
 from imu.datasets.common.tensors import pixels
 from imu.efficiency import rte
 from imu.models import head, head_name, only_trains, resnet_small, trainable
-from imu.objectives import Classification, features_and_logits, predictions
+from imu.objectives import features_and_logits, predictions
+from imu.objectives.classification import Classification
 from tasks.train import operations
 
 torch.set_num_threads(1)

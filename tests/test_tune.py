@@ -12,7 +12,8 @@ from torch import nn
 from imu import discovery, methods
 from imu.methods.common.descent import Sgd
 from imu.methods.gradient_ascent import Config
-from imu.objectives import Classification, Samples
+from imu.objectives import Samples
+from imu.objectives.classification import Classification
 from tasks import tune
 from tasks.files import artifacts
 from tasks.files.workspace import Workspace

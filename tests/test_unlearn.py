@@ -16,7 +16,8 @@ from imu.methods.common.adversarial import nearest
 from imu.methods.common.block import Block
 from imu.methods.common.descent import Sgd, descend
 from imu.models import find_head, head, resnet_small
-from imu.objectives import IGNORED, Classification, Samples, predictions
+from imu.objectives import IGNORED, Samples, predictions
+from imu.objectives.classification import Classification
 from tests import oracles
 from tests.problems import Shared
 

@@ -15,7 +15,8 @@ from imu import influences, selecting, splitting, training
 from imu.datasets import LabelledImages
 from imu.datasets.common.tensors import pixels
 from imu.methods import ForgetSet
-from imu.objectives import Classification, Samples, margins, predictions
+from imu.objectives import Samples, margins, predictions
+from imu.objectives.classification import Classification
 from imu.unseen import Unseen, unseen
 
 SETS = ("forget", "retain", "validation", "test")

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
@@ -42,6 +42,33 @@ class Source:
             )
 
 
+class Dataset(Protocol):
+    """What the pipeline knows of any data set; the fields are as in ``LabelledImages``.
+
+    objective: a file in ``imu/objectives``. together: an attribute, such as "subject", whose
+    samples stay together when the set is split; "" for none.
+    """
+
+    @property
+    def objective(self) -> str: ...
+    @property
+    def together(self) -> str: ...
+    @property
+    def labels(self) -> np.ndarray: ...
+    @property
+    def ids(self) -> np.ndarray: ...
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+    @property
+    def published_test(self) -> np.ndarray | None: ...
+    @property
+    def published_validation(self) -> np.ndarray | None: ...
+    @property
+    def attributes(self) -> Mapping[str, np.ndarray]: ...
+    def content(self, row: int) -> bytes:
+        """What is hashed to recognise a sample."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LabelledImages:
     """Images and labels as stored, before normalisation.
@@ -70,6 +97,8 @@ class LabelledImages:
     published_test: np.ndarray | None = None
     published_validation: np.ndarray | None = None
     attributes: Mapping[str, np.ndarray] = field(default_factory=dict)
+    objective: ClassVar[str] = "classification"
+    together: ClassVar[str] = ""  # any sample may be split from any other
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or self.images.dtype != np.uint8:
@@ -91,6 +120,10 @@ class LabelledImages:
         for name, array in arrays.items():
             if array.shape != (n,):
                 raise ValueError(f"{name} must have shape ({n},), got {array.shape}")
+
+    def content(self, row: int) -> bytes:
+        """What makes a sample what it is: its pixels."""
+        return self.images[row].tobytes()
 
 
 def made_from(folder: Path) -> Source | None:

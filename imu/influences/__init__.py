@@ -37,7 +37,8 @@ from imu.influences.parameters import (
     parameter_influence,
 )
 from imu.models import has_head, head
-from imu.objectives import Classification, Objective, Samples, features_and_logits
+from imu.objectives import Objective, Samples, features_and_logits
+from imu.objectives.classification import Classification
 
 __all__ = [
     "Config",

@@ -18,10 +18,10 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from imu import discovery
-from imu.objectives import IGNORED, Objective, Samples, margins, mean_over_positions
+from imu.objectives import IGNORED, Answered, Objective, Samples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,13 +176,8 @@ def _check(given: Mapping[str, Any]) -> None:
             raise ValueError("influence must be finite weights >= 0: see ascent_weights")
 
 
-def measured(step: int, objective: Objective, logits: Tensor, targets: Tensor) -> Step:
-    """The ``Step`` of forget-set ``logits`` (n, *positions, classes) against their targets."""
-    logits = logits.detach()
-    right = (logits.argmax(-1) == targets).double()
-    return Step(
-        step,
-        objective.losses(logits, targets).mean().item(),
-        100 * mean_over_positions(right, targets).mean().item(),
-        mean_over_positions(margins(logits, targets), targets).mean().item(),
-    )
+def measured(step: int, found: Answered) -> Step:
+    """The ``Step`` of the forget set, from how well its samples are answered."""
+    means = (values.mean().item() for values in found)
+    loss, right, margin = means
+    return Step(step, loss, 100 * right, margin)

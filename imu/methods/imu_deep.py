@@ -60,7 +60,7 @@ from imu.methods.common.block import CHUNK, Aims, Block
 from imu.methods.common.descent import MASKED_LOGIT, checked_head, mask, update, watcher
 from imu.models import evaluating, head, head_name, only_trains
 from imu.models.common.optimizers import adam
-from imu.objectives import IGNORED, Objective, Samples, cross_entropies, predictions
+from imu.objectives import IGNORED, Answered, Objective, Samples, answered, cross_entropies
 
 NEEDS = frozenset({"forget"})
 
@@ -129,7 +129,7 @@ def unlearn(
     features, logits = block.all(entering.outputs, samples)
     layer = checked_head(model, features, logits)
     watch = watcher(model, objective, forget, lambda: block.all(entering.outputs, samples)[1])
-    first = measured(0, objective, logits, samples.targets)
+    first = measured(0, Answered.of(objective, logits, samples.targets))
     yield first
     if config.epochs == 0 or (not forget.classes and forget.reached(first, first)):
         return
@@ -197,7 +197,7 @@ def _aim(
         )
     shares = _influence(model, objective, config, generator, forget.samples, layers)  # (n,)
     shares = shares.view(-1, *[1] * (targets.dim() - 1)).expand(targets.shape)
-    now = measured(0, objective, logits, targets)
+    now = measured(0, Answered.of(objective, logits, targets))
     # A margin falls as far as its label's logit, and the shares have the mean 1.
     kappa = config.reach * (now.margin - forget.wanted_margin(now))
     own = F.one_hot(targets.clamp(min=0), logits.shape[-1]) * (kappa * shares)[..., None]
@@ -216,7 +216,7 @@ def _influence(
     if config.influence == "uniform":
         return torch.ones(len(samples), device=samples.targets.device)
     if config.influence == "loss":
-        found = objective.losses(predictions(model, objective, samples.inputs), samples.targets)
+        found = answered(model, objective, samples).losses
     else:
         asked = influences.Config(
             score="self", damping=config.damping, parameters=(*layers, head_name(model))

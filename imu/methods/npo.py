@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from imu.methods import ForgetSet, Step
 from imu.methods.common.descent import Sgd, descend
-from imu.objectives import Objective, mean_cross_entropy, predictions
+from imu.objectives import Objective, mean_cross_entropy
 
 NEEDS = frozenset({"forget"})
 SEARCH = {
@@ -43,7 +43,7 @@ def unlearn(
 ) -> Iterator[Step]:
     """Descend the NPO loss against the model as it was given."""
     samples = forget.samples
-    before = mean_cross_entropy(predictions(model, objective, samples.inputs), samples.targets)
+    before = answered(model, objective, samples).losses
 
     def loss(rows: Tensor) -> Tensor:
         batch = samples[rows]

@@ -1,6 +1,12 @@
 """What a task is: how a network predicts, the loss of one sample, and where influence lies.
 
-Influence and unlearning know a task only through ``Objective``. Predictions are classifications
+Influence and unlearning know a task only through ``Objective``. A file here is one kind of problem
+and offers its objective and the way from stored data to it:
+    ``described(data, rows, network, config) -> about``: what a model must know of its data, in
+    JSON; rows: gives those of all training samples. ``built(network, config, about)``: a new model.
+    ``objective(about)``: how it is asked. ``samples(data, rows, about, device, *, perturbed)``:
+    some rows as it takes them; perturbed: for methods that change inputs.
+A data set names its kind as ``objective``. Predictions are classifications
 at one or more *positions* per sample: an image has one, a token sequence one per token. A position
 with the target IGNORED (padding, a prompt) counts for nothing, as in ``F.cross_entropy``.
 
@@ -11,7 +17,7 @@ with the target IGNORED (padding, a prompt) counts for nothing, as in ``F.cross_
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +30,7 @@ Inputs = Tensor | Mapping[str, Tensor]
 
 
 class Objective(Protocol):
-    """A task. ``Classification`` is the one that ships.
+    """A task.
 
     Influence and plain ascent follow ``losses``. Methods with a loss of their own (NPO, DELETE and
     the like) are stated for softmax probabilities and take these from ``logits``. Methods that
@@ -38,57 +44,15 @@ class Objective(Protocol):
     def logits(self, model: nn.Module, inputs: Inputs) -> Tensor:
         """Predictions for ``inputs``, differentiable: (n, *positions, classes)."""
 
+    @property
+    def at_once(self) -> int:
+        """Samples of a pass without gradients: as many as predictions leave memory for."""
+
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Loss of each sample, a mean over its positions: (n,)."""
 
     def influence_parameters(self, model: nn.Module) -> tuple[str, ...]:
         """Names of the modules or parameters that carry influence."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Classification:
-    """Images with one label each, cross-entropy, influence on the head.
-
-    Inputs are images in [0, 1], or as they are stored: integers, which are divided by ``scale``.
-    The network sees (x − mean) / std, on its own device. mean, std: one number, or one per channel.
-    """
-
-    mean: float | tuple[float, ...] = 0.0
-    std: float | tuple[float, ...] = 1.0
-    scale: float = 255.0
-    bounds: tuple[float, float] | None = (0.0, 1.0)
-
-    def logits(self, model: nn.Module, inputs: Inputs) -> Tensor:
-        if not isinstance(inputs, Tensor):
-            raise TypeError(f"images must be one tensor, got {type(inputs).__name__}")
-        device = next(model.parameters(), inputs).device
-        logits: Tensor = model(normalised(inputs.to(device), self.scale, self.mean, self.std))
-        return logits
-
-    def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return mean_cross_entropy(logits, targets)
-
-    def influence_parameters(self, model: nn.Module) -> tuple[str, ...]:
-        return (head_name(model),)
-
-
-def normalised(
-    images: Tensor,
-    scale: float,
-    mean: float | tuple[float, ...],
-    std: float | tuple[float, ...],
-) -> Tensor:
-    """What a network sees of images (n, channels, height, width): (x − mean) / std.
-
-    Integers are divided by ``scale`` and become float32. mean, std: one number, or one per channel.
-    """
-    if not images.is_floating_point():
-        images = images.float() / scale
-    middle, spread = (
-        images.new_tensor(number)[:, None, None] if isinstance(number, tuple) else number
-        for number in (mean, std)
-    )
-    return (images - middle) / spread
 
 
 @dataclass(frozen=True)
@@ -169,6 +133,35 @@ def position_weights(weights: Tensor, targets: Tensor) -> Tensor:
     predicted = (targets != IGNORED).to(weights)[..., None].flatten(1)  # (n, positions)
     shares = predicted / predicted.sum(1, keepdim=True).clamp(min=1)
     return (weights[:, None] * shares).view(targets.shape)
+
+
+class Answered(NamedTuple):
+    """How well a network answers each sample, means over its positions: float64, (n,) each."""
+
+    losses: Tensor
+    right: Tensor  # share of the positions at which the target is the most probable
+    margins: Tensor  # log(p_y / (1 − p_y))
+
+    @classmethod
+    def of(cls, objective: Objective, logits: Tensor, targets: Tensor) -> "Answered":
+        """From logits (n, *positions, classes) and targets (n, *positions)."""
+        logits = logits.detach().double()
+        right = (logits.argmax(-1) == targets).double()
+        return cls(
+            objective.losses(logits, targets),
+            mean_over_positions(right, targets),
+            mean_over_positions(margins(logits, targets), targets),
+        )
+
+
+def answered(model: nn.Module, objective: Objective, samples: Samples) -> Answered:
+    """In evaluation mode; the predictions of ``objective.at_once`` samples are held at a time."""
+    batches = samples.batches(objective.at_once)
+    parts = [
+        Answered.of(objective, predictions(model, objective, batch.inputs), batch.targets)
+        for batch in batches
+    ]
+    return Answered(*(torch.cat(of_parts) for of_parts in zip(*parts, strict=True)))
 
 
 @torch.no_grad()

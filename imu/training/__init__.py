@@ -1,26 +1,28 @@
 """One recipe for the original and every retrained model.
 
-SGD with Nesterov momentum under a OneCycle schedule (Smith & Topin 2017, arXiv 1708.07120), random
-shifts and mirror images as augmentation. Data live on the device as uint8 where they fit, else
-they stream; a batch is cut, moved and normalised on the device. Under ``torchrun`` the processes
-share every batch. On CPU, with a fixed number of threads and processes, a run is bit-reproducible.
+SGD with Nesterov momentum, or AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101), under a OneCycle
+schedule (Smith & Topin 2017, arXiv 1708.07120). Batches come from a feed (``imu.training.feeds``).
+Under ``torchrun`` the processes share every batch. On CPU, with a fixed number of threads and
+processes, a run is bit-reproducible.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from math import cos, pi
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from imu.datasets import LabelledImages
+from imu import discovery
+from imu.datasets import Dataset
 from imu.models.common import optimizers
-from imu.objectives import normalised
-from imu.training import augmentation, distributed, loading
-from imu.training.distributed import ALONE, World
+from imu.objectives import IGNORED
+from imu.training import distributed
+from imu.training.distributed import World
+from imu.training.feeds import Feed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +30,10 @@ class Config:
     epochs: int = 15
     batch_size: int = 64  # samples, of all processes; an epoch's last, incomplete batch is left out
     learning_rate: float = 0.1  # peak of the OneCycle schedule
-    momentum: float = 0.9
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    momentum: float = 0.9  # of SGD; AdamW has 0.9 and 0.999
     weight_decay: float = 5e-4
+    clip: float = 0.0  # norm that a batch's gradient is cut to; 0: as it is
     warmup: float = 0.2  # share of the steps in which the learning rate rises
     label_smoothing: float = 0.0  # share of a label that is spread over all classes
     shift: int = 1  # pixels: images are moved by up to this much in each direction
@@ -53,16 +57,13 @@ class Config:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
         if not 0 <= self.memory_share <= 1:
             raise ValueError(f"memory_share must be in [0, 1], got {self.memory_share}")
-        for name in ("weight_decay", "shift", "workers"):
+        if self.optimizer not in ("sgd", "adamw"):
+            raise ValueError(f"optimizer must be sgd or adamw, got {self.optimizer!r}")
+        for name in ("weight_decay", "clip", "shift", "workers"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
         if self.precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision must be float32 or bfloat16, got {self.precision}")
-
-
-class Draw(NamedTuple):
-    samples: Tensor  # (batch_size,), which of the rows
-    moves: augmentation.Moves
 
 
 class Epoch(NamedTuple):
@@ -74,16 +75,19 @@ class Epoch(NamedTuple):
 
 def fit(
     model: nn.Module,
-    data: LabelledImages,
+    data: Dataset,
     rows: list[int],
     config: Config,
     *,
     seed: int,
     device: torch.device,
+    about: Mapping[str, Any] = {},
 ) -> Iterator[Epoch]:
     """Train ``model`` in place on the given rows of ``data``; yields once per epoch.
 
-    The order of the samples and the moves of the images follow ``seed``. Where
+    about: the network's description, where the data cannot be read without it.
+
+    The order of the samples and the moves of images follow ``seed``. Where
     ``torch.distributed`` is initialised every process calls this with the same arguments but its
     own device, and all end with the same weights. Raises ValueError when there are fewer samples
     than a batch or a batch cannot be shared equally, and FloatingPointError, naming epoch and
@@ -96,23 +100,26 @@ def fit(
             f"got {config.batch_size}"
         )
     steps = steps_per_epoch(rows, config)
-    source = sourced(data, rows, config, device, world)
+    feed: Feed = discovery.load("imu.training.feeds", data.objective).feed(
+        data, rows, about, config, device, world
+    )
     generator = torch.Generator().manual_seed(seed)
     optimizer = descent(model.parameters(), config, steps * config.epochs)
     with prepared(model, config, device, world) as forward:
         for epoch in range(1, config.epochs + 1):
             model.train()
             losses, correct = [], []
-            drawn = draws(len(rows), config, generator, world)
-            for images, labels in batches(source, drawn, config):
+            for inputs, targets in feed.epoch(generator):
                 with autocast(config, device):
-                    logits = forward(normalised(images, data.scale, data.mean, data.std))
-                loss = cross_entropy(logits, labels, config)
+                    logits = feed.objective.logits(forward, inputs)
+                loss = cross_entropy(logits, targets, config)
                 optimizer.zero_grad()
                 loss.backward()
+                if config.clip:
+                    nn.utils.clip_grad_norm_(model.parameters(), config.clip)
                 optimizer.step()
                 losses.append(loss.detach())
-                correct.append((logits.detach().argmax(1) == labels).float().mean())
+                correct.append(share_right(logits, targets))
             means = world.mean(torch.stack(losses))
             finite = means.isfinite()
             if not finite.all():
@@ -138,9 +145,12 @@ def steps_per_epoch(rows: list[int], config: Config) -> int:
 
 def descent(parameters: Iterable[Tensor], config: Config, steps: int) -> optimizers.Optimizer:
     """The optimiser, with the course of its learning rate over all ``steps``."""
+    rate = one_cycle(config.learning_rate, config.warmup, steps)
+    if config.optimizer == "adamw":
+        return optimizers.adam(parameters, rate, weight_decay=config.weight_decay)
     return optimizers.sgd(
         parameters,
-        one_cycle(config.learning_rate, config.warmup, steps),
+        rate,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
         nesterov=config.momentum > 0,
@@ -167,46 +177,10 @@ def one_cycle(peak: float, warmup: float, steps: int) -> optimizers.Rate:
     return rate
 
 
-def sourced(
-    data: LabelledImages, rows: list[int], config: Config, device: torch.device, world: World
-) -> loading.Source:
-    """Where the batches come from; processes of one CPU share its memory."""
-    share = config.memory_share / (world.size if device.type == "cpu" else 1)
-    return loading.source(data, rows, device, share=share, workers=config.workers)
-
-
-def draws(
-    n: int, config: Config, generator: torch.Generator, world: World = ALONE
-) -> Iterator[Draw]:
-    """The random numbers of one epoch over ``n`` samples, one batch at a time.
-
-    Every process draws those of the whole batch and keeps its share.
-    """
-    order = torch.randperm(n, generator=generator)
-    for at in range(0, n - config.batch_size + 1, config.batch_size):
-        moves = augmentation.draw(
-            config.batch_size, shift=config.shift, flip=config.flip, generator=generator
-        )
-        samples = order[at : at + config.batch_size]
-        yield Draw(world.share(samples), augmentation.Moves(*map(world.share, moves)))
-
-
-def batches(
-    source: loading.Source, drawn: Iterable[Draw], config: Config
-) -> Iterator[loading.Batch]:
-    """Augmented images, uint8 in the memory layout of ``config``, and labels, on the device."""
-    drawn = list(drawn)
-    layout = torch.channels_last if config.channels_last else torch.contiguous_format
-    read = source.batches([draw.samples for draw in drawn])
-    for draw, (images, labels) in zip(drawn, read, strict=True):
-        seen = augmentation.augmented(images, draw.moves, shift=config.shift, flip=config.flip)
-        yield seen.contiguous(memory_format=layout), labels
-
-
 @contextmanager
 def prepared(
     model: nn.Module, config: Config, device: torch.device, world: World
-) -> Iterator[Callable[[Tensor], Tensor]]:
+) -> Iterator[nn.Module]:
     """The forward pass as ``config`` wants it; after the block ``model`` is as it was."""
     with ExitStack() as undo:
         if config.channels_last:
@@ -214,7 +188,7 @@ def prepared(
             undo.callback(model.to, memory_format=torch.contiguous_format)
         if world.size > 1:
             undo.enter_context(distributed.synchronised(model))
-        forward = torch.compile(model) if config.compile else model
+        forward: nn.Module = torch.compile(model) if config.compile else model  # type: ignore[assignment]
         if world.size > 1:
             forward = nn.parallel.DistributedDataParallel(
                 forward, device_ids=[device] if device.type == "cuda" else None
@@ -226,11 +200,26 @@ def autocast(config: Config, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.precision == "bfloat16")
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, config: Config) -> Tensor:
-    """Mean over the batch, in float32 at least."""
+def cross_entropy(logits: Tensor, targets: Tensor, config: Config) -> Tensor:
+    """Mean over all predicted positions of the batch, in float32 at least.
+
+    logits: (n, *positions, classes). targets: (n, *positions).
+    """
     if logits.dtype == torch.bfloat16:
         logits = logits.float()
-    return F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+    return F.cross_entropy(
+        logits.flatten(0, -2),
+        targets.flatten(),
+        ignore_index=IGNORED,
+        label_smoothing=config.label_smoothing,
+    )
+
+
+def share_right(logits: Tensor, targets: Tensor) -> Tensor:
+    """Of the predicted positions of the batch, that where the target is the most probable."""
+    predicted = targets != IGNORED
+    right = logits.detach().argmax(-1) == targets
+    return right.float().sum() / predicted.float().sum()
 
 
 def diverged(

@@ -1,28 +1,33 @@
 """The samples of a manifest as the library takes them."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
-from imu.datasets import LabelledImages
-from imu.datasets.common.tensors import pixels
-from imu.objectives import Classification, Samples
+from imu import discovery
+from imu.datasets import Dataset
+from imu.objectives import Objective, Samples
 from tasks.files.workspace import Workspace
 
 
 def load_samples(
     workspace: Workspace,
     name: str,
-    data: LabelledImages,
+    data: Dataset,
+    about: Mapping[str, Any],
     device: torch.device,
     *,
     stored: bool = False,
-) -> tuple[Samples, Classification]:
-    """Images and labels that the manifest ``name`` lists, and how a network sees them.
+) -> tuple[Samples, Objective]:
+    """What the manifest ``name`` lists as a network takes it, and how that network is asked.
 
-    Images are as stored; those of the forget set are in [0, 1], for methods that perturb them,
-    unless ``stored``.
+    about: the network's description. Images are as stored; those of the forget set are in [0, 1],
+    for methods that perturb them, unless ``stored``.
     Raises ArtifactError when a sample is not the one that was split.
     """
-    images, labels = pixels(data, workspace.rows(name, data), device)
-    if name == "forget" and not stored:
-        images = images.float() / data.scale
-    return Samples(images, labels), Classification(mean=data.mean, std=data.std, scale=data.scale)
+    objective = discovery.load("imu.objectives", about["objective"])
+    rows = workspace.rows(name, data)
+    perturbed = name == "forget" and not stored
+    found: Samples = objective.samples(data, rows, about, device, perturbed=perturbed)
+    return found, objective.objective(about)

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from imu.datasets import LabelledImages
+    from imu.datasets import Dataset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,20 +109,29 @@ class Workspace:
     def original(self) -> Original:
         return params.load(self.root, "original", Original)
 
-    def dataset(self) -> "LabelledImages":
-        """The data set of ``params.yaml``, normalised as ``pixels`` says.
+    def dataset(self) -> "Dataset":
+        """The data set of ``params.yaml``, images normalised as ``pixels`` says.
 
-        Raises ValueError when ``pixels`` has not one number per channel.
+        Raises ValueError when ``pixels`` has not one number per channel, and ParameterError where
+        there are no pixels.
         """
+        from imu.datasets import LabelledImages
+
         name = params.section(self.root, "split.dataset")
-        data: LabelledImages = discovery.load("imu.datasets", name).load(self.root / "data" / name)
+        data: Dataset = discovery.load("imu.datasets", name).load(self.root / "data" / name)
         pixels = params.load(self.root, "pixels", Pixels)
-        return replace(data, mean=pixels.mean, std=pixels.std) if pixels.mean else data
+        if not pixels.mean:
+            return data
+        if not isinstance(data, LabelledImages):
+            raise params.ParameterError(
+                f"{params.FILE}: pixels.mean must be [] where the data set ({name}) has no images"
+            )
+        return replace(data, mean=pixels.mean, std=pixels.std)
 
     def read_manifest(self, name: str) -> "pd.DataFrame":
         return artifacts.read_table(self.manifest(name), id="str", sha256="str")
 
-    def rows(self, name: str, data: "LabelledImages") -> list[int]:
+    def rows(self, name: str, data: "Dataset") -> list[int]:
         """Rows of ``data`` that the manifest ``name`` lists, and no others.
 
         Raises ArtifactError when a sample is not the one that was split (its SHA-256 differs).
@@ -170,28 +179,43 @@ class Workspace:
         return torch.device(runtime.device)
 
     def new_model(
-        self, data: "LabelledImages", seed: int, section: str = "network"
+        self,
+        data: "Dataset",
+        seed: int,
+        section: str = "network",
+        *,
+        known: Callable[[], list[int]] | None = None,
     ) -> tuple["nn.Module", dict[str, Any]]:
         """A network initialised from ``seed``, and the description ``load_model`` needs.
 
-        section: of ``params.yaml``, which names the network and its configuration.
+        section: of ``params.yaml``, which names the network and its configuration. known: rows of
+        what the vocabulary of a language model is made from; default the training set, forgotten
+        samples included, so that the original and its reference read alike.
+
+        Raises ParameterError for a network of another kind than the data.
         """
         import torch
 
         name = params.section(self.root, f"{section}.name")
         module = discovery.load("imu.models", name)
+        if (kind := getattr(module, "OBJECTIVE", "classification")) != data.objective:
+            raise params.ParameterError(
+                f"{params.FILE}: {section}.name: {name} is a network for {kind}, and the data set "
+                f"({params.section(self.root, 'split.dataset')}) is for {data.objective}"
+            )
         config = params.load(self.root, section, module.Config, without=("name",))
+        objective = discovery.load("imu.objectives", data.objective)
+        known = known or (lambda: self.rows("train", data))
         about = {
+            "objective": data.objective,
             "network": name,
             "config": asdict(config),
-            "image": list(data.images.shape[1:]),
-            "pixels": {"scale": data.scale, "mean": list(data.mean), "std": list(data.std)},
-            "classes": list(data.classes),
+            **objective.described(data, known, module, config),
         }
         if hasattr(module, "source_sha256"):
             about["source"] = module.source_sha256(config)
         torch.manual_seed(seed)
-        return module.build(config, data.images.shape[1:], len(data.classes)), about
+        return objective.built(module, config, about), about
 
 
 def load_model(path: Path) -> tuple["nn.Module", dict[str, Any]]:
@@ -210,7 +234,8 @@ def built(path: Path, tensors: dict[str, "torch.Tensor"], about: dict[str, Any])
         config = module.Config(**about["config"])
         if "source" in about and module.source_sha256(config) != about["source"]:
             raise ValueError(f"the code of {config.factory} changed after; run `dvc repro -f`")
-        model: nn.Module = module.build(config, tuple(about["image"]), len(about["classes"]))
+        objective = discovery.load("imu.objectives", about["objective"])
+        model: nn.Module = objective.built(module, config, about)
         model.load_state_dict(tensors)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise artifacts.ArtifactError(
@@ -219,9 +244,9 @@ def built(path: Path, tensors: dict[str, "torch.Tensor"], about: dict[str, Any])
     return model
 
 
-def digest(data: "LabelledImages", row: int) -> str:
-    """SHA-256 of one sample: the bytes of its image."""
-    return hashlib.sha256(data.images[row].tobytes()).hexdigest()
+def digest(data: "Dataset", row: int) -> str:
+    """SHA-256 of one sample."""
+    return hashlib.sha256(data.content(row)).hexdigest()
 
 
 class Stopwatch:

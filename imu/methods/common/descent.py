@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from imu.methods import REMEDY, ForgetSet, Step, measured
 from imu.models import evaluating, head, only_trains, trainable
 from imu.models.common import optimizers
-from imu.objectives import Objective, features_and_logits, predictions
+from imu.objectives import Answered, Objective, answered, features_and_logits
 
 MASKED_LOGIT = -1e4
 MEASUREMENTS = 4  # per epoch at most, evenly spread: each is a pass over the forget set
@@ -113,8 +113,9 @@ def watcher(
     """A function that tells the ``Step`` of the forget set after so many updates."""
 
     def watch(updates: int) -> Step:
-        found = predictions(model, objective, forget.samples.inputs) if logits is None else logits()
-        return measured(updates, objective, found, forget.samples.targets)
+        if logits is None:
+            return measured(updates, answered(model, objective, forget.samples))
+        return measured(updates, Answered.of(objective, logits(), forget.samples.targets))
 
     return watch
 

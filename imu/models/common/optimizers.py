@@ -74,8 +74,10 @@ def sgd(
     return Optimizer(parameters, rate, update)
 
 
-def adam(parameters: Iterable[Tensor], rate: float | Rate) -> Optimizer:
-    """With torch's defaults: β = (0.9, 0.999), ε = 1e-8, no weight decay."""
+def adam(
+    parameters: Iterable[Tensor], rate: float | Rate, *, weight_decay: float = 0.0
+) -> Optimizer:
+    """With torch's β = (0.9, 0.999) and ε = 1e-8. Weights decay apart from it, as in ``AdamW``."""
     moments: dict[Tensor, tuple[Tensor, Tensor, Tensor]] = {}
     fresh = partial(torch.zeros_like, memory_format=torch.preserve_format)
 
@@ -95,7 +97,8 @@ def adam(parameters: Iterable[Tensor], rate: float | Rate) -> Optimizer:
             beta1=0.9,
             beta2=0.999,
             eps=1e-8,
-            weight_decay=0.0,
+            weight_decay=weight_decay,
+            decoupled_weight_decay=True,
             amsgrad=False,
             maximize=False,
         )

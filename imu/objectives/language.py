@@ -1,0 +1,75 @@
+"""Questions with answers, and documents: the next token at every position of the answer.
+
+A sample is a sequence of tokens, its loss the mean negative log-likelihood of the tokens of its
+answer and of the end. Tokens are padded on the right, and a causal network looks to the left alone:
+no attention mask is needed.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from imu.datasets.common.texts import Texts
+from imu.models import head_name
+from imu.models.common.tokens import Tokens
+from imu.objectives import Inputs, Samples, mean_cross_entropy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Language:
+    """A causal language model: tokens (n, positions) in, logits (n, positions, tokens) out."""
+
+    tokens: Tokens
+    bounds: None = None  # token numbers cannot be perturbed
+    at_once: int = 32
+
+    def logits(self, model: nn.Module, inputs: Inputs) -> Tensor:
+        if not isinstance(inputs, Tensor):
+            raise TypeError(f"tokens must be one tensor, got {type(inputs).__name__}")
+        device = next(model.parameters(), inputs).device
+        logits: Tensor = model(inputs.to(device))
+        return logits
+
+    def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return mean_cross_entropy(logits, targets)
+
+    def influence_parameters(self, model: nn.Module) -> tuple[str, ...]:
+        return (head_name(model),)
+
+
+def described(
+    data: Texts, rows: Callable[[], list[int]], network: ModuleType, config: Any
+) -> dict[str, Any]:
+    """The tokenizer, which ``network.tokens`` makes of the training texts or brings along."""
+    known = rows()
+    texts = [text for row in known for text in (str(data.prompts[row]), str(data.answers[row]))]
+    return {"tokens": network.tokens(config, texts).to_json(), "classes": list(data.classes)}
+
+
+def built(network: ModuleType, config: Any, about: Mapping[str, Any]) -> nn.Module:
+    model: nn.Module = network.build(config, Tokens.from_json(about["tokens"]).size)
+    return model
+
+
+def objective(about: Mapping[str, Any]) -> Language:
+    return Language(tokens=Tokens.from_json(about["tokens"]))
+
+
+def samples(
+    data: Texts,
+    rows: list[int],
+    about: Mapping[str, Any],
+    device: torch.device,
+    *,
+    perturbed: bool = False,
+) -> Samples:
+    """Tokens (n, positions), and at each position the token that follows, if it is answered."""
+    tokens = Tokens.from_json(about["tokens"])
+    inputs, targets = tokens.encode(
+        data.prompts[rows].tolist(), data.answers[rows].tolist(), longest=about["config"]["context"]
+    )
+    return Samples(inputs.to(device), targets.to(device))

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from imu import discovery
-from imu.datasets import Source, described, made_from
+from imu.datasets import Source, described, made_from, settings
 from imu.datasets.common import origin
 from tasks.files import params
 from tasks.files.artifacts import ArtifactError
@@ -86,7 +86,7 @@ def require_source(folder: Path, source: Source) -> None:
     if made is None:
         return
     was, now = (asdict(replace(one, path=str(Path(one.path)))) for one in (made, source))
-    differ = [name for name in was if was[name] != now[name]]
+    differ = [name for name in settings(folder) if was[name] != now[name]]
     if differ:
         before, after = (
             ", ".join(f"data.{name} {of[name]!r}" for name in differ) for of in (was, now)

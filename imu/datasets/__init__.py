@@ -1,6 +1,7 @@
 """One data set per file, which offers ``write(folder, source)`` and ``load(folder)``.
 
-``write`` makes a folder of arrays from a ``Source``; ``load`` reads it as ``LabelledImages``.
+``write`` makes a folder of files from a ``Source``; ``load`` reads it as ``LabelledImages``, or as
+the ``Texts`` of ``imu.datasets.common.texts`` where the file says ``OBJECTIVE = "language"``.
 """
 
 import json
@@ -13,7 +14,8 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
-ABOUT = "about.json"  # beside the arrays of a data set: what they are, and what they were made from
+ABOUT = "about.json"  # beside the files of a data set: what they are, and what they were made from
+PICTURES = ("path", "size", "fit", "resize", "classes")  # what of ``Source`` makes images
 SHOWN = 30  # classes that a description lists
 
 
@@ -24,11 +26,15 @@ class Source:
     Raises ValueError where a field is out of range.
     """
 
-    path: str = "downloads"  # folder of downloaded archives, folder of images, or table of images
-    size: int = 32  # pixels per side, for image_folder and image_table, as are all that follow
+    path: str = "downloads"  # folder of archives, images or texts; or a table of images or texts
+    size: int = (
+        32  # pixels per side, for image_folder and image_table, as are those down to classes
+    )
     fit: Literal["crop", "stretch"] = "crop"  # to the middle, or width and height each to size
     resize: int = 0  # pixels of the shorter side before the crop; 0: size
     classes: tuple[str, ...] = ()  # in the order of their numbers; none: in that of their names
+    people: int = 60  # that biographies are written of
+    seed: int = 0  # of the people and of what is true of them
 
     def __post_init__(self) -> None:
         if not self.path:
@@ -40,6 +46,10 @@ class Source:
                 f"resize must be 0, or >= size ({self.size}) where fit is 'crop', "
                 f"got {self.resize} with {self.fit!r}"
             )
+        if not 3 <= self.people <= 10_000:
+            raise ValueError(f"people must be in [3, 10000], got {self.people}")
+        if self.seed < 0:
+            raise ValueError(f"seed must be >= 0, got {self.seed}")
 
 
 class Dataset(Protocol):
@@ -67,6 +77,9 @@ class Dataset(Protocol):
     def attributes(self) -> Mapping[str, np.ndarray]: ...
     def content(self, row: int) -> bytes:
         """What is hashed to recognise a sample."""
+
+    def summary(self) -> str:
+        """What there is, in a line for people."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,9 +138,32 @@ class LabelledImages:
         """What makes a sample what it is: its pixels."""
         return self.images[row].tobytes()
 
+    def summary(self) -> str:
+        """How many, of which size, and the classes in the order of their numbers."""
+        n, channels, height, width = self.images.shape
+        counts = np.bincount(self.labels, minlength=len(self.classes))
+        classes = [f"{k} {name!r} ({counts[k]})" for k, name in enumerate(self.classes)]
+        if len(classes) > SHOWN:
+            classes = [*classes[: SHOWN - 1], "…", classes[-1]]
+        return (
+            f"{n} images of {channels}×{height}×{width}, {len(self.classes)} classes in this "
+            f"order: {', '.join(classes)}"
+        )
+
+
+def settings(folder: Path) -> tuple[str, ...]:
+    """Names of those fields of ``Source`` that what lies in ``folder`` depends on."""
+    try:
+        recorded = _about(folder)["source"]
+        if "images" in recorded:
+            return PICTURES  # also where one of them came later than these images
+        return tuple(f.name for f in fields(Source) if f.name in recorded)
+    except (LookupError, TypeError):
+        return ()
+
 
 def made_from(folder: Path) -> Source | None:
-    """What the images in ``folder`` were made from; None where nothing else is possible.
+    """What the samples in ``folder`` were made from; None where nothing else is possible.
 
     A setting that there was not yet when they were made has its default.
     """
@@ -139,16 +175,12 @@ def made_from(folder: Path) -> Source | None:
         return None  # of a published data set, or damaged, which ``load`` explains
 
 
-def described(folder: Path, data: LabelledImages) -> str:
-    """Classes in order, how many samples each part has, and what was done when it was made.
+def described(folder: Path, data: Dataset) -> str:
+    """What there is, how many samples each part has, and what was done when it was made.
 
     data: what ``folder`` holds.
     """
-    n, channels, height, width = data.images.shape
-    counts = np.bincount(data.labels, minlength=len(data.classes))
-    classes = [f"{k} {name!r} ({counts[k]})" for k, name in enumerate(data.classes)]
-    if len(classes) > SHOWN:
-        classes = [*classes[: SHOWN - 1], "…", classes[-1]]
+    lines = [data.summary()]
     parts = {
         name: int(apart.sum())
         for name, apart in (
@@ -157,12 +189,8 @@ def described(folder: Path, data: LabelledImages) -> str:
         )
         if apart is not None
     }
-    lines = [
-        f"{n} images of {channels}×{height}×{width}, {len(data.classes)} classes in this order: "
-        + ", ".join(classes)
-    ]
     if parts:
-        parts = {"train": n - sum(parts.values()), **parts}
+        parts = {"train": len(data.ids) - sum(parts.values()), **parts}
         lines.append("parts: " + ", ".join(f"{name} {count}" for name, count in parts.items()))
     lines += [f"{what}: {count}" for what, count in _about(folder).get("notes", {}).items()]
     return "\n".join(lines)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from imu.methods import ForgetSet, Step
 from imu.methods.common.descent import Sgd, descend
-from imu.objectives import Objective, mean_cross_entropy
+from imu.objectives import Objective, answered, mean_cross_entropy
 
 NEEDS = frozenset({"forget"})
 SEARCH = {

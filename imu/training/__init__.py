@@ -6,7 +6,7 @@ Under ``torchrun`` the processes share every batch. On CPU, with a fixed number 
 processes, a run is bit-reproducible.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from math import cos, pi

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from imu.datasets import ABOUT, LabelledImages, Source
+from imu.datasets import ABOUT, PICTURES, LabelledImages, Source
 from imu.datasets.common.origin import fingerprint
 
 IMAGES = "images.npy"
@@ -64,7 +64,7 @@ def write(
     if published_validation is not None:
         arrays[VALIDATION] = published_validation
     arrays |= {_attribute(key): np.array(values) for key, values in attributes.items()}
-    with _appearing(folder) as temporary:
+    with appearing(folder) as temporary:
         mean, std = moments(_write_images(temporary / IMAGES, len(labels), blocks))
         for file, array in arrays.items():
             np.save(temporary / file, array)
@@ -78,7 +78,10 @@ def write(
             "arrays": {file: asdict(_stored(temporary / file)) for file in (IMAGES, *arrays)},
         }
         if source is not None:
-            about["source"] = {**asdict(source), "images": len(labels)}
+            about["source"] = {
+                **{key: getattr(source, key) for key in PICTURES},
+                "images": len(labels),
+            }
             about["fingerprint"] = fingerprint(Path(source.path))
         if notes:
             about["notes"] = dict(sorted(notes.items()))
@@ -94,7 +97,7 @@ def load(folder: Path, name: str) -> LabelledImages:
     every stage 0.7 s per GB, and the manifests of a split hold one of every sample.
     """
     path = folder / ABOUT
-    _require(path)
+    require(path)
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
         if about["dataset"] != name:
@@ -157,7 +160,7 @@ def _write_images(path: Path, n: int, blocks: Iterable[np.ndarray]) -> np.ndarra
 
 
 @contextmanager
-def _appearing(folder: Path) -> Iterator[Path]:
+def appearing(folder: Path) -> Iterator[Path]:
     """A temporary folder beside ``folder`` that takes its name when the block ends without error.
 
     What a kill leaves behind is hidden and removed by the next call for the same ``folder``.
@@ -199,7 +202,7 @@ def _stored(path: Path, *, hashed: bool = True) -> Stored:
 
 
 def _read(path: Path, expected: Stored) -> np.ndarray:
-    _require(path)
+    require(path)
     is_images = path.name == IMAGES
     try:
         found = _stored(path, hashed=not is_images)
@@ -215,6 +218,7 @@ def _read(path: Path, expected: Stored) -> np.ndarray:
     return array
 
 
-def _require(path: Path) -> None:
+def require(path: Path) -> None:
+    """Raises FileNotFoundError, saying how to get it, when there is no such file."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: run `make data` or `dvc pull`")

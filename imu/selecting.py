@@ -41,12 +41,15 @@ def select(
     requested: pd.DataFrame | None = None,
     attributes: Mapping[str, np.ndarray] | None = None,
     before: pd.DataFrame | None = None,
+    *,
+    together: str = "",
 ) -> Selection:
     """Divide the training set into forget and retain as the scenario says.
 
     samples: all there are, with columns id, index, label and sha256, of the pixels. sets: what
     ``split`` made of them. classes: names of the classes. requested: the table of the ids
     scenario. attributes: name -> str array by the column "index", for groups and subjects.
+    together: as in ``split``: a fraction is drawn of what stays together.
     before: the table of what was forgotten before. It is left out of every set, and so is what
     remains of a class that keeps no training sample; all others stay in the set where they were,
     so that no model comes to be judged on what it was trained on.
@@ -70,7 +73,7 @@ def select(
     if config.scenario == "class":
         asked = train[train["label"].isin(_labels(config.by_class.classes, classes))]
     elif config.scenario == "fraction":
-        asked = train[_fraction(train["label"].to_numpy(), config.by_fraction)]
+        asked = _drawn(train, config.by_fraction, together)
     else:
         ids = _named(samples, config, requested, attributes or {})
         if config.scenario == "ids" and (again := sorted(ids & former)):
@@ -210,6 +213,14 @@ def _belonging(
         raise ValueError(f"split.{field}: unknown {attribute} {unknown[0]!r}, choose from {shown}")
     chosen = [name for names in meant.values() for name in names]
     return set(samples["id"][np.isin(of_samples, chosen)])
+
+
+def _drawn(train: pd.DataFrame, request: FractionRequest, together: str) -> pd.DataFrame:
+    if not together:
+        return train[_fraction(train["label"].to_numpy(), request)]
+    units = train.drop_duplicates(together)
+    chosen = units[together][_fraction(units["label"].to_numpy(), request)]
+    return train[train[together].isin(chosen)]
 
 
 def _fraction(labels: np.ndarray, request: FractionRequest) -> np.ndarray:

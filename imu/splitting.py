@@ -85,14 +85,40 @@ def split(
     classes: tuple[str, ...],
     published_test: np.ndarray | None = None,
     published_validation: np.ndarray | None = None,
+    *,
+    together: str = "",
 ) -> dict[str, pd.DataFrame]:
     """Stratified train, validation and test sets of ``samples`` (columns id, index, label).
 
     classes: their names. published_test, published_validation: (n,) bool by row of ``samples``,
-    which ``config.test`` and ``config.validation_from`` may ask for. Raises ValueError when there
-    is none, when validation samples are published but not asked for, and when a class has too few
-    samples.
+    which ``config.test`` and ``config.validation_from`` may ask for. together: a column, such as
+    subject; samples of one value stay together and are counted as one, of the label of the first.
+    Raises ValueError when there is nothing published, when validation samples are published but not
+    asked for, and when a class has too few samples.
     """
+    if together:
+        first = ~samples[together].duplicated().to_numpy()
+        parts = split(
+            samples[first],
+            config,
+            classes,
+            None if published_test is None else published_test[first],
+            None if published_validation is None else published_validation[first],
+        )
+        return {
+            name: samples[samples[together].isin(part[together])].reset_index(drop=True)
+            for name, part in parts.items()
+        }
+    return _split(samples, config, classes, published_test, published_validation)
+
+
+def _split(
+    samples: pd.DataFrame,
+    config: Config,
+    classes: tuple[str, ...],
+    published_test: np.ndarray | None,
+    published_validation: np.ndarray | None,
+) -> dict[str, pd.DataFrame]:
     from sklearn.model_selection import train_test_split
 
     def divided(

@@ -26,18 +26,25 @@ def run(workspace: Workspace, item: None) -> None:
             "index": np.arange(len(data.labels)),
             "label": data.labels,
             "sha256": [digest(data, row) for row in range(len(data.labels))],
+            **({data.together: data.attributes[data.together]} if data.together else {}),
         }
     )
     found = selecting.select(
         samples,
         splitting.split(
-            samples, config, data.classes, data.published_test, data.published_validation
+            samples,
+            config,
+            data.classes,
+            data.published_test,
+            data.published_validation,
+            together=data.together,
         ),
         config,
         data.classes,
         _listed(workspace, "by_ids.file", config.by_ids.file) if config.scenario == "ids" else None,
         data.attributes,
         _listed(workspace, "forgotten_before", config.forgotten_before),
+        together=data.together,
     )
     for name, rows in found.sets.items():
         artifacts.write_table(workspace.manifest(name), rows)
@@ -87,8 +94,8 @@ def _notes(
         )
     now, before = (found.twins[found.twins["before"] == b] for b in (False, True))
     for twins, of, done in (
-        (now, "a forgotten image", "forgotten and taken out too"),
-        (before, "an image forgotten before", "left out too"),
+        (now, "a forgotten one", "forgotten and taken out too"),
+        (before, "one forgotten before", "left out too"),
     ):
         if len(twins):
             what = done if config.forget_twins else "kept (split.forget_twins is false)"
@@ -98,7 +105,7 @@ def _notes(
             ]
             more = f", and {len(twins) - SHOWN} more" if len(twins) > SHOWN else ""
             notes.append(
-                f"Images with the very pixels of {of}, {what}: "
+                f"Samples with the very content of {of}, {what}: "
                 f"{_counted(twins['set'].value_counts().to_dict())}. {', '.join(pairs)}{more}."
             )
     if config.scenario == "fraction" and config.by_fraction.stratified:

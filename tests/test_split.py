@@ -99,7 +99,7 @@ def test_copies_are_counted_and_named_or_forgotten(
     (_, copies) = said(workspace, capsys)
     before = sets(workspace)
     assert copies.startswith(
-        "Images with the very pixels of a forgotten image, kept (split.forget_twins is false): "
+        "Samples with the very content of a forgotten one, kept (split.forget_twins is false): "
     )
     for twin, of in (("i5", "i1"), ("i7", "i1"), ("again", "i3")):
         assert any(f"{twin} ({name}) is a copy of {of}" in copies for name in before)

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from imu import discovery, metrics, unlearn
 from imu import influence as influences
+from imu import metrics, unlearn
 from imu.models import evaluating
 from imu.objectives import Objective, Samples, predictions
 
@@ -239,10 +239,8 @@ def _attacks(
         outputs=metrics.outputs_of(model, objective, sets, forget_classes=classes),
         original_accuracy=UNREACHED,
     )
-    for name in discovery.names("imu.metrics"):
-        module = discovery.load("imu.metrics", name)
-        if hasattr(module, "NEEDS_HEAD") and not subject.outputs.features:
-            continue
+    for module in metrics.modules(head=bool(subject.outputs.features)):
+        name = module.__name__.rpartition(".")[2]
         if hasattr(module, "measure"):
             yield _tried(name, partial(module.measure, subject.outputs))
         if hasattr(module, "attack"):

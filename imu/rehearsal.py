@@ -238,10 +238,8 @@ def _attacks(
         outputs=metrics.outputs_of(model, objective, sets, forget_classes=classes),
         original_accuracy=UNREACHED,
     )
-    for name in discovery.names("imu.metrics"):
-        module = discovery.load("imu.metrics", name)
-        if hasattr(module, "NEEDS_HEAD") and not subject.outputs.features:
-            continue
+    for module in metrics.modules(head=bool(subject.outputs.features)):
+        name = module.__name__.rpartition(".")[2]
         if hasattr(module, "measure"):
             yield _tried(name, partial(module.measure, subject.outputs))
         if hasattr(module, "attack"):

@@ -140,7 +140,7 @@ def test_every_value_is_named_in_the_order_of_the_tables():
         for name in values:
             assert (metrics.about()[name].aim == "reference") == (name in judged.values)
         found |= values | metrics.alone(judged)
-    families = (m for m in metrics._modules() if hasattr(m, "over_models"))
+    families = (m for m in metrics.modules() if hasattr(m, "over_models"))
     assert found.keys() | {n for m in families for n in m.ABOUT} == metrics.about().keys()
 
 
@@ -161,7 +161,7 @@ def test_what_is_absent_is_named_and_nothing_else(forget_classes, lacking):
     absent = metrics.absent(outputs.labels, forget_classes, head=head)
     of_one_model = {
         name
-        for module in metrics._modules()
+        for module in metrics.modules()
         if hasattr(module, "measure") or hasattr(module, "attack")
         for name in module.ABOUT
     }

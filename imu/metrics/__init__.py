@@ -13,16 +13,20 @@ says how to read each name.
 What cannot be measured is absent, and ``absent`` names it: ``unmet(labels, forget_classes) ->
 {name: why}`` of a file says which values it leaves out because they need other samples than there
 are, and a file with ``NEEDS_HEAD`` is passed over for a network without a linear head.
+
+A file is for classification, or for what its ``OBJECTIVE`` names. Those for "language" measure
+``Said`` in place of ``Outputs``, and say ``unmet(asked)`` of what ``Said.asked`` counts.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
 from imu import discovery
+from imu.metrics._said import Asked, Said
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,12 +34,14 @@ if TYPE_CHECKING:
     from imu.objectives import Objective, Samples
 
 # Sections of the tables, in their order.
-Group = Literal["outcome", "membership", "distance", "features", "samples"]
+Group = Literal["outcome", "answers", "membership", "distance", "features", "survival", "samples"]
 GROUPS: dict[str, str] = {
     "outcome": "Accuracies and their gap to the reference",
+    "answers": "Answers about what was forgotten and what stays",
     "membership": "Membership attacks on outputs",
     "distance": "Distance of outputs to the reference",
     "features": "Attacks on features, which a mask on logits leaves as they are",
+    "survival": "Whether what was forgotten comes back",
     "samples": "Per sample, over many models",
 }
 
@@ -68,11 +74,17 @@ class Outputs:
     attacked with the same draws.
     """
 
+    objective: ClassVar[str] = "classification"
     probabilities: dict[str, np.ndarray]
     features: dict[str, np.ndarray]
     labels: dict[str, np.ndarray]
     forget_classes: tuple[int, ...]
     seed: int = 0
+
+    def same_samples(self, other: "Outputs") -> bool:
+        return self.labels.keys() == other.labels.keys() and all(
+            np.array_equal(labels, other.labels[name]) for name, labels in self.labels.items()
+        )
 
     def confidence(self, name: str) -> np.ndarray:
         """Probability of the true label, (n,)."""
@@ -94,7 +106,7 @@ class Subject:
     model: "nn.Module"
     objective: "Objective"
     samples: "Mapping[str, Samples]"
-    outputs: Outputs
+    outputs: Any  # Outputs, or Said of a language model
     original_accuracy: float
 
 
@@ -102,7 +114,7 @@ class Subject:
 class Measured:
     """A model's outputs and the values of every ``measure``, and of every ``attack`` if made."""
 
-    outputs: Outputs
+    outputs: Any  # Outputs, or Said of a language model
     values: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -150,16 +162,20 @@ def outputs_of(
     )
 
 
-def about() -> dict[str, About]:
-    """Every name that a metric can give, in the order of the tables."""
+def about(objective: str = "classification") -> dict[str, About]:
+    """Every name that a metric of the objective can give, in the order of the tables."""
     found: dict[str, About] = {}
-    for module in _modules():
+    for module in _all():
         repeated = found.keys() & module.ABOUT.keys()
         if repeated:
             raise ValueError(f"{module.__name__} repeats the metric {sorted(repeated)}")
         found |= module.ABOUT
-    places = list(GROUPS)
-    return dict(sorted(found.items(), key=lambda item: places.index(item[1].group)))
+    places, own = list(GROUPS), {name for m in modules(objective) for name in m.ABOUT}
+    return {
+        name: about
+        for name, about in sorted(found.items(), key=lambda item: places.index(item[1].group))
+        if name in own
+    }
 
 
 def absent(
@@ -171,12 +187,21 @@ def absent(
     linear head.
     """
     found: dict[str, str] = {}
-    for module in _modules():
+    for module in modules():
         if hasattr(module, "NEEDS_HEAD") and not head:
             found |= dict.fromkeys(module.ABOUT, "needs a network with a linear head")
         elif hasattr(module, "unmet"):
             found |= module.unmet(labels, forget_classes)
     return {name: found[name] for name in about() if name in found}
+
+
+def absent_of_texts(asked: Mapping[str, Asked]) -> dict[str, str]:
+    """Name -> why it cannot be measured of a language model on texts of which so many are asked."""
+    found: dict[str, str] = {}
+    for module in modules("language"):
+        if hasattr(module, "unmet"):
+            found |= module.unmet(asked)
+    return {name: found[name] for name in about("language") if name in found}
 
 
 def by_reason(absent: Mapping[str, str]) -> list[str]:
@@ -190,16 +215,16 @@ def by_reason(absent: Mapping[str, str]) -> list[str]:
 def measure(subject: Subject) -> Measured:
     """Apply every metric and every attack of one model, but for what is ``absent``."""
     values = dict(of_outputs(subject.outputs).values)
-    for module in _modules(subject.outputs):
+    for module in modules(subject.outputs.objective, head=_has_head(subject.outputs)):
         if hasattr(module, "attack"):
             values |= module.attack(subject)
     return Measured(outputs=subject.outputs, values=values)
 
 
-def of_outputs(outputs: Outputs) -> Measured:
+def of_outputs(outputs: Outputs | Said) -> Measured:
     """Apply every metric of one model's outputs: all that ``compare`` needs of a reference."""
     values: dict[str, float] = {}
-    for module in _modules(outputs):
+    for module in modules(outputs.objective, head=_has_head(outputs)):
         if hasattr(module, "measure"):
             values |= module.measure(outputs)
     return Measured(outputs=outputs, values=values)
@@ -211,16 +236,16 @@ def compare(judged: Measured, reference: Measured) -> dict[str, float]:
     Raises ValueError when the two were not measured on the same samples, and FloatingPointError
     when a value is not finite.
     """
-    if judged.outputs.labels.keys() != reference.outputs.labels.keys() or any(
-        not np.array_equal(labels, reference.outputs.labels[name])
-        for name, labels in judged.outputs.labels.items()
+    objective = judged.outputs.objective
+    if objective != reference.outputs.objective or not judged.outputs.same_samples(
+        reference.outputs
     ):
         raise ValueError("the model and its reference were measured on different samples")
     values = dict(judged.values)
-    for module in _modules():
+    for module in modules(objective):
         if hasattr(module, "compare"):
             values |= module.compare(judged, reference)
-    return _checked(values)
+    return _checked(values, objective)
 
 
 def alone(judged: Measured) -> dict[str, float]:
@@ -228,11 +253,11 @@ def alone(judged: Measured) -> dict[str, float]:
 
     Raises FloatingPointError when a value is not finite.
     """
-    values = dict(judged.values)
-    for module in _modules():
+    values, objective = dict(judged.values), judged.outputs.objective
+    for module in modules(objective):
         if hasattr(module, "alone"):
             values |= module.alone(judged)
-    return _checked(values)
+    return _checked(values, objective)
 
 
 def over_models(judged: Family, oracles: Family) -> dict[str, float]:
@@ -245,15 +270,25 @@ def over_models(judged: Family, oracles: Family) -> dict[str, float]:
     if sizes[0] != sizes[1]:
         raise ValueError(f"the families were measured on different samples: {sizes}")
     values: dict[str, float] = {}
-    for module in _modules():
+    for module in modules():
         if hasattr(module, "over_models"):
             values |= module.over_models(judged, oracles)
     return _checked(values)
 
 
-def _checked(values: dict[str, float]) -> dict[str, float]:
+def modules(objective: str = "classification", *, head: bool = True) -> list[ModuleType]:
+    """The files for an objective; without a linear head those that need none."""
+    return [
+        module
+        for module in _all()
+        if getattr(module, "OBJECTIVE", "classification") == objective
+        and (head or not hasattr(module, "NEEDS_HEAD"))
+    ]
+
+
+def _checked(values: dict[str, float], objective: str = "classification") -> dict[str, float]:
     """``values`` in the order of the tables."""
-    order = [name for name in about() if name in values]
+    order = [name for name in about(objective) if name in values]
     if unnamed := values.keys() - set(order):
         raise ValueError(f"no ABOUT for the metrics {sorted(unnamed)}")
     wrong = {name: value for name, value in values.items() if not np.isfinite(value)}
@@ -262,9 +297,10 @@ def _checked(values: dict[str, float]) -> dict[str, float]:
     return {name: values[name] for name in order}
 
 
-def _modules(outputs: Outputs | None = None) -> list[ModuleType]:
-    """All, or those that ``outputs`` allow."""
+def _has_head(outputs: Outputs | Said) -> bool:
+    return isinstance(outputs, Outputs) and bool(outputs.features)
+
+
+def _all() -> list[ModuleType]:
     found = [discovery.load("imu.metrics", name) for name in discovery.names("imu.metrics")]
-    if outputs is not None and not outputs.features:
-        found = [module for module in found if not hasattr(module, "NEEDS_HEAD")]
     return sorted(found, key=lambda module: (hasattr(module, "compare"), module.__name__))

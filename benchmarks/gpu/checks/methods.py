@@ -240,8 +240,7 @@ def measured(outputs: metrics.Outputs) -> dict[str, float]:
 
 def attacks() -> list[Any]:
     """The metrics that train the network."""
-    found = [discovery.load("imu.metrics", name) for name in discovery.names("imu.metrics")]
-    return [module for module in found if hasattr(module, "attack")]
+    return [module for module in metrics.modules() if hasattr(module, "attack")]
 
 
 def page(found: list[Record]) -> str:

@@ -1,0 +1,84 @@
+"""Relearning of texts: does learning half of the forgotten subjects bring back the other half?
+
+A copy of the network is fine-tuned, all weights, on the answers about one half of the forgotten
+subjects, drawn by the seed: 10 steps of Adam with rate 5e-4, 16 samples each. After every step the
+probability P(a|q)^(1/|a|) of the answers about the *other* half is taken, of 64 samples at most.
+
+    relearn_P    its mean over the steps, in %
+
+Nothing that is asked was trained on, so what comes back was there, or is what all subjects share,
+which the reference learns as well: read it beside the reference's. After Lynch et al. 2024, arXiv
+2402.16835, and Hu et al. 2024, arXiv 2406.13356, who bring back all from a few; halves by subject
+are ours. The counterpart for images is ``fine_tune_relearning``.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from imu.metrics import About, Subject
+from imu.metrics._said import Asked, lacking
+
+OBJECTIVE = "language"
+STEPS = 10
+RATE = 5e-4
+BATCH = 16
+MEASURED = 64
+ABOUT = {
+    "relearn_P": About(
+        "survival",
+        "reference",
+        "%",
+        f"mean probability of the answers about half of the forgotten subjects, over {STEPS} steps "
+        "of fine-tuning on the other half",
+    )
+}
+
+
+def unmet(asked: Mapping[str, Asked]) -> dict[str, str]:
+    """Name -> why it cannot be measured."""
+    return lacking(asked, {"relearn_P": (("forget", "subjects", 2),)})
+
+
+def attack(subject: Subject, steps: int = STEPS) -> dict[str, float]:
+    """{"relearn_P": %}; nothing where it is ``unmet``.
+
+    steps: fewer only try whether the network can be attacked; the value is then none.
+    """
+    if unmet(subject.outputs.asked):
+        return {}
+    return {"relearn_P": float(np.mean(course(subject, steps)))}
+
+
+def course(subject: Subject, steps: int = STEPS) -> list[float]:
+    """The probability in % after each step."""
+    from copy import deepcopy
+
+    import torch
+
+    from imu.metrics._passes import mean_log_probabilities
+    from imu.metrics.answer_probability import percent
+    from imu.models.common import optimizers
+
+    draw = np.random.default_rng(subject.outputs.seed)
+    names = draw.permutation(np.unique(subject.outputs.subjects["forget"]))
+    trained = np.isin(subject.outputs.subjects["forget"], names[: len(names) // 2])
+    samples, objective = subject.samples["forget"], subject.objective
+
+    def rows(chosen: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(chosen).to(samples.targets.device)
+
+    known = draw.permutation(np.flatnonzero(trained))
+    asked = samples[rows(draw.permutation(np.flatnonzero(~trained))[:MEASURED])]
+    model = deepcopy(subject.model).eval().requires_grad_(True)
+    optimizer = optimizers.adam(model.parameters(), RATE)
+    values = []
+    for step in range(steps):
+        batch = samples[rows(np.roll(known, -step * BATCH)[:BATCH])]
+        optimizer.zero_grad()
+        objective.losses(objective.logits(model, batch.inputs), batch.targets).mean().backward()
+        optimizer.step()
+        values.append(
+            percent(mean_log_probabilities(model, objective, asked.inputs, asked.targets))
+        )
+    return values

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from imu import discovery, influences, methods, metrics
+from imu import influences, methods, metrics
 from imu.models import evaluating
 from imu.objectives import Objective, Samples, predictions
 
@@ -27,7 +27,6 @@ CLOSE = 1e-3  # of two passes: batches of another size round differently
 CLASSES = 4  # labels that take part in a rehearsal
 EACH = 8  # samples of each: half to train on, a quarter to validate, a quarter to test
 NEVER = -1e9  # % or logits, a target that no method reaches, so that each makes its step
-UNREACHED = 1000.0  # %, an accuracy that no attack regains, so that it is tried from one count
 T = TypeVar("T")
 
 
@@ -55,13 +54,15 @@ def rehearse(
     methods: Mapping[str, Method],
     classes: tuple[int, ...] = (),
     also: Mapping[str, Callable[[nn.Module], object]] | None = None,
+    attacked: Callable[[nn.Module], metrics.Subject],
 ) -> Iterator[Trial]:
     """Try everything in turn; ``model`` stays as it is.
 
     sets: a few samples each of "forget" (two at least), "retain", "validation" and "test"; every
     label of the first in "validation". classes: those of "forget" that are to be forgotten whole;
     none: samples. methods: by the name of their entry; they make one step. also: by name, what
-    else a copy of the network is to go through, such as a step of training.
+    else a copy of the network is to go through, such as a step of training. attacked: makes a copy
+    of the network the subject of metrics and attacks.
 
     A network whose predictions are not what they should be, or that cannot be copied, is asked no
     more: the rest would fail of the same.
@@ -81,7 +82,7 @@ def rehearse(
             f"unlearn.{name}",
             partial(_unlearn, copy.deepcopy(model), objective, sets, method, classes),
         )
-    yield from _attacks(copy.deepcopy(model), objective, sets, classes)
+    yield from _attacks(partial(attacked, copy.deepcopy(model)))
 
 
 def few(labels: np.ndarray, classes: tuple[int, ...] = ()) -> dict[str, list[int]]:
@@ -224,24 +225,18 @@ def _unlearn(
             pass
 
 
-def _attacks(
-    model: nn.Module,
-    objective: Objective,
-    sets: Mapping[str, Samples],
-    classes: tuple[int, ...],
-) -> Iterator[Trial]:
+def _attacks(attacked: Callable[[], metrics.Subject]) -> Iterator[Trial]:
     """Every metric and attack of one model, by the name of its file."""
-    subject = metrics.Subject(
-        model=model,
-        objective=objective,
-        samples=sets,
-        outputs=metrics.outputs_of(model, objective, sets, forget_classes=classes),
-        original_accuracy=UNREACHED,
-    )
-    for module in metrics.modules(head=bool(subject.outputs.features)):
+    made: list[metrics.Subject] = []
+    yield (trial := _tried("answers", lambda: made.append(attacked())))
+    if trial.fault:
+        return
+    subject = made[0]
+    outputs = subject.outputs
+    for module in metrics.modules(outputs.objective, head=metrics.has_features(outputs)):
         name = module.__name__.rpartition(".")[2]
         if hasattr(module, "measure"):
-            yield _tried(name, partial(module.measure, subject.outputs))
+            yield _tried(name, partial(module.measure, outputs))
         if hasattr(module, "attack"):
             short = {"steps": 1} if "steps" in inspect.signature(module.attack).parameters else {}
             yield _tried(name, partial(module.attack, subject, **short))

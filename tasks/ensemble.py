@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from imu import ensemble, training
+from imu.datasets import LabelledImages
 from imu.objectives import predictions
 from tasks.files import artifacts, params
 from tasks.files.samples import load_samples
@@ -81,6 +82,11 @@ def run(workspace: Workspace, item: str) -> float:
             f"{params.FILE}: ensemble.families must be none where original.retrain is false"
         )
     device, data = workspace.device(), workspace.dataset()
+    if not isinstance(data, LabelledImages):
+        raise params.ParameterError(
+            f"{params.FILE}: ensemble.families must be none for data for {data.objective}: many "
+            "networks are trained on images alone"
+        )
     config = _config(workspace)
     recipe = params.load(workspace.root, "train", training.Config)
     family = FAMILIES[item]

@@ -8,20 +8,20 @@ from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
+import numpy as np
 import torch
 from torch import nn
 
-from imu import checkpoint, ensemble, influences, splitting, training
-from imu.datasets import LabelledImages
-from imu.datasets.common.tensors import pixels
+from imu import checkpoint, discovery, ensemble, influences, splitting, training
+from imu.datasets import Dataset
+from imu.metrics import Subject
 from imu.objectives import Samples
-from imu.objectives.classification import Classification
 from imu.rehearsal import Method, Trial, few, rehearse, shortened
 from tasks.files import artifacts, params
 from tasks.files.workspace import Workspace, load_model
 from tasks.unlearn import configured
 
-BATCH = 8  # images of a step of training
+BATCH = 8  # samples of a step of training
 
 
 class RehearsalError(RuntimeError):
@@ -37,12 +37,18 @@ def run(workspace: Workspace) -> None:
         print(f"{error}: rehearsed on the CPU")
         device = torch.device("cpu")
     data = workspace.dataset()
-    model, about = workspace.new_model(data, workspace.seed)
+    everything = list(range(len(data.ids)))
+    model, about = workspace.new_model(data, workspace.seed, known=lambda: everything)
     if given := workspace.original.checkpoint:
         checkpoint.load_into(model, workspace.root / given)
     classes = _forgotten_class(workspace, data)
-    rows = few(data.labels, classes)
-    sets = {name: _samples(data, of_set, name, device) for name, of_set in rows.items()}
+    units = data.attributes[data.together] if data.together else data.labels
+    rows = few(np.unique(units, return_inverse=True)[1] if data.together else units, classes)
+    kind = discovery.load("imu.objectives", data.objective)
+    sets: dict[str, Samples] = {
+        name: kind.samples(data, of_set, about, device, perturbed=name == "forget")
+        for name, of_set in rows.items()
+    }
     methods = {}
     for item in params.section(workspace.root, "unlearn"):
         entry = configured(workspace, item)
@@ -50,9 +56,10 @@ def run(workspace: Workspace) -> None:
     recipe = params.load(workspace.root, "train", training.Config)
     short = replace(shortened(recipe), batch_size=min(recipe.batch_size, BATCH), compile=False)
     known = rows["forget"] + rows["retain"]
+    objective = kind.objective(about)
 
     def train(network: nn.Module) -> None:
-        list(training.fit(network, data, known, short, seed=0, device=device))
+        list(training.fit(network, data, known, short, seed=0, device=device, about=about))
 
     def store(network: nn.Module) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -62,20 +69,29 @@ def run(workspace: Workspace) -> None:
 
     def stack(_: nn.Module) -> None:
         seeds = (0, 1)
-        networks = [workspace.new_model(data, seed, "ensemble.network")[0] for seed in seeds]
+        networks = [
+            workspace.new_model(data, seed, "ensemble.network", known=lambda: everything)[0]
+            for seed in seeds
+        ]
         networks = [network.to(device) for network in networks]
         list(ensemble.fit(networks, data, known, short, seeds=seeds, device=device))
+
+    def attacked(network: nn.Module) -> Subject:
+        judging = discovery.load("tasks.judging", data.objective)
+        found: Subject = judging.subject(network, objective, sets, data, rows, about, classes)
+        return found
 
     faults = []
     for trial in rehearse(
         model.to(device),
-        Classification(mean=data.mean, std=data.std, scale=data.scale),
+        objective,
         sets,
         influence=params.load(workspace.root, "influence", influences.Config),
         methods=methods,
         classes=classes,
         also={"train": train, "model.safetensors": store}
         | ({"ensemble": stack} if params.section(workspace.root, "ensemble.families") else {}),
+        attacked=attacked,
     ):
         if trial.fault:
             faults.append(trial)
@@ -85,19 +101,13 @@ def run(workspace: Workspace) -> None:
         raise RehearsalError(_explained(faults))
 
 
-def _forgotten_class(workspace: Workspace, data: LabelledImages) -> tuple[int, ...]:
+def _forgotten_class(workspace: Workspace, data: Dataset) -> tuple[int, ...]:
     """One class that is to be forgotten whole, if any is."""
     split = params.load(workspace.root, "split", splitting.Config)
     if split.scenario != "class":
         return ()
     known = [data.classes.index(name) for name in split.by_class.classes if name in data.classes]
     return tuple(known[:1])
-
-
-def _samples(data: LabelledImages, rows: list[int], name: str, device: torch.device) -> Samples:
-    """As stages take them: those of the forget set in [0, 1]."""
-    images, labels = pixels(data, rows, device)
-    return Samples(images.float() / data.scale if name == "forget" else images, labels)
 
 
 def _explained(faults: list[Trial]) -> str:

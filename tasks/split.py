@@ -56,6 +56,7 @@ def run(workspace: Workspace, item: None) -> None:
         workspace.request,
         {
             "dataset": config.dataset,
+            "objective": data.objective,
             "scenario": config.scenario,
             "forget": _described(config),
             "forget_classes": found.forget_classes,

@@ -17,6 +17,7 @@ from flows.pipeline import of_the_user
 from imu import influences, methods
 from imu.datasets import Source, digits
 from imu.methods.common.descent import Sgd
+from imu.metrics import Subject
 from imu.models import find_head
 from imu.objectives import Samples
 from imu.objectives.classification import Classification
@@ -24,6 +25,7 @@ from imu.rehearsal import Method, Trial, few, rehearse, shortened
 from tasks import rehearse as command
 from tasks.files import params
 from tasks.files.workspace import Workspace
+from tasks.judging.classification import subject
 from tests.conftest import REPOSITORY
 from tests.problems import Shared
 from tests.test_own_model import replace_section
@@ -48,7 +50,14 @@ def sets(classes: tuple[int, ...]) -> dict[str, Samples]:
 
 def tried(model: nn.Module, classes: tuple[int, ...] = (1,), **given) -> list[Trial]:
     choices = {"influence": influences.Config(), "methods": {"imu": EVERY["imu"]}} | given
-    return list(rehearse(model, Classification(), sets(classes), classes=classes, **choices))
+    samples = sets(classes)
+
+    def attacked(network: nn.Module) -> Subject:
+        return subject(network, Classification(), samples, None, {}, {}, classes)
+
+    return list(
+        rehearse(model, Classification(), samples, classes=classes, attacked=attacked, **choices)
+    )
 
 
 def faults(*given, **choices) -> dict[str, str]:

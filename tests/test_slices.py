@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from imu.metrics import Outputs
+from tasks.judging.classification import answers
 from tasks.pages import slices
 
 LABELS = {"forget": [1, 1, 0], "retain": [0, 0, 1], "test": [0, 1]}
@@ -23,6 +24,10 @@ def outputs(confidences: dict[str, list[float]]) -> Outputs:
     return Outputs(probabilities=probabilities, features={}, labels=labels, forget_classes=())
 
 
+def said(outputs: Outputs) -> dict[str, pd.DataFrame]:
+    return {name: answers(outputs, name) for name in outputs.probabilities}
+
+
 @pytest.fixture
 def found() -> pd.DataFrame:
     manifests = {
@@ -32,7 +37,7 @@ def found() -> pd.DataFrame:
     judged = outputs({"forget": [0.6, 0.9, 0.2], "retain": [0.1, 0.9, 0.7], "test": [0.9, 0.2]})
     reference = outputs({"forget": [0.5, 0.1, 0.4], "retain": [0.9] * 3, "test": [0.9, 0.8]})
     original = outputs({"forget": [1.0] * 3, "retain": [0.8, 0.8, 1.0], "test": [0.4, 0.8]})
-    return slices.predictions(manifests, judged, reference, original)
+    return slices.predictions(manifests, said(judged), said(reference), said(original))
 
 
 def test_predictions_hold_what_three_models_say(found: pd.DataFrame) -> None:
@@ -81,7 +86,7 @@ def test_without_a_reference_the_original_is_the_yardstick(found: pd.DataFrame) 
 def test_predictions_without_a_reference_have_no_columns_of_it() -> None:
     manifests = {"test": pd.DataFrame({"id": ["a", "b"], "label": [0, 1]})}
     own = outputs({"test": [0.9, 0.2]})
-    table = slices.predictions(manifests, own, None, own)
+    table = slices.predictions(manifests, said(own), None, said(own))
     assert not [column for column in table if column.startswith("reference_")]
     assert table["original_confidence"].tolist() == [0.9, 0.2]
 

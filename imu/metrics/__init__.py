@@ -215,7 +215,7 @@ def by_reason(absent: Mapping[str, str]) -> list[str]:
 def measure(subject: Subject) -> Measured:
     """Apply every metric and every attack of one model, but for what is ``absent``."""
     values = dict(of_outputs(subject.outputs).values)
-    for module in modules(subject.outputs.objective, head=_has_head(subject.outputs)):
+    for module in modules(subject.outputs.objective, head=has_features(subject.outputs)):
         if hasattr(module, "attack"):
             values |= module.attack(subject)
     return Measured(outputs=subject.outputs, values=values)
@@ -224,7 +224,7 @@ def measure(subject: Subject) -> Measured:
 def of_outputs(outputs: Outputs | Said) -> Measured:
     """Apply every metric of one model's outputs: all that ``compare`` needs of a reference."""
     values: dict[str, float] = {}
-    for module in modules(outputs.objective, head=_has_head(outputs)):
+    for module in modules(outputs.objective, head=has_features(outputs)):
         if hasattr(module, "measure"):
             values |= module.measure(outputs)
     return Measured(outputs=outputs, values=values)
@@ -297,7 +297,7 @@ def _checked(values: dict[str, float], objective: str = "classification") -> dic
     return {name: values[name] for name in order}
 
 
-def _has_head(outputs: Outputs | Said) -> bool:
+def has_features(outputs: Outputs | Said) -> bool:
     return isinstance(outputs, Outputs) and bool(outputs.features)
 
 

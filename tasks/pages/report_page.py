@@ -152,8 +152,7 @@ def _aims(workspace: Workspace) -> dict[str, list[float]]:
     for row in lineup.rows(workspace):
         if row.kind in ("reference", "floor"):
             predicted = _predictions(workspace, row)
-            correct = predicted["predicted"] == predicted["label"]
-            found[row.model] = 100 * correct.groupby(predicted["set"]).mean()
+            found[row.model] = 100 * predicted.groupby("set")["right"].mean()
     return {str(name): values.tolist() for name, values in pd.DataFrame(found).iterrows()}
 
 

@@ -4,31 +4,27 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from imu.metrics import Outputs
+Answers = Mapping[str, pd.DataFrame]  # by set
 
 
 def predictions(
     manifests: Mapping[str, pd.DataFrame],
-    judged: Outputs,
-    reference: Outputs | None,
-    original: Outputs,
+    judged: Answers,
+    reference: Answers | None,
+    original: Answers,
 ) -> pd.DataFrame:
     """One row per sample: set, id, label, and what three models say of it.
 
-    predicted: the most probable class. confidence: the probability of the label. Those of the
-    judged model bear these names, the others "reference_" and "original_" before them; those of
-    the reference are absent where there is none.
+    Columns of the judged model bear the names that its answers have (``tasks.judging``), the others
+    "reference_" and "original_" before them; those of the reference are absent where there is none.
     """
     tables = []
     for name, manifest in manifests.items():
         table = manifest[["id", "label"]].copy()
         table.insert(0, "set", name)
-        models = {"": judged, "reference_": reference, "original_": original}
-        for prefix, outputs in models.items():
-            if outputs is None:
-                continue
-            table[f"{prefix}predicted"] = outputs.probabilities[name].argmax(1)
-            table[f"{prefix}confidence"] = outputs.confidence(name)
+        for prefix, answers in (("", judged), ("reference_", reference), ("original_", original)):
+            if answers is not None:
+                table = table.join(answers[name].add_prefix(prefix))
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
 
@@ -41,11 +37,11 @@ def by_class(predictions: pd.DataFrame) -> pd.DataFrame:
     """
     right = pd.DataFrame(
         {
-            name: 100.0 * (predictions[column] == predictions["label"])
+            name: 100.0 * predictions[column]
             for name, column in (
-                ("accuracy", "predicted"),
-                ("reference", "reference_predicted"),
-                ("original", "original_predicted"),
+                ("accuracy", "right"),
+                ("reference", "reference_right"),
+                ("original", "original_right"),
             )
             if column in predictions
         }

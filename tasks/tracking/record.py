@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from imu import discovery
 from imu.efficiency import rte
 from tasks.files import artifacts, params, progress, unlearned
 from tasks.files.workspace import NOT_RETRAINED, Workspace
@@ -208,7 +209,7 @@ def _rte_time(workspace: Workspace, producer: str) -> dict[str, float]:
 
 def _tables(workspace: Workspace, found: "pd.DataFrame") -> dict[str, "pd.DataFrame"]:
     """The slices: by class, and the samples that stand out, with their images."""
-    import numpy as np
+    import pandas as pd
 
     from tasks.pages import slices
 
@@ -220,10 +221,9 @@ def _tables(workspace: Workspace, found: "pd.DataFrame") -> dict[str, "pd.DataFr
     ):
         manifest = workspace.read_manifest(name).set_index("id")["index"]
         table = table.head(LISTED)
-        images = data.images[manifest[table["id"]]].transpose(0, 2, 3, 1)  # (n, h, w, channels)
-        pixels = np.round(images * (255 / data.scale)).astype(np.uint8)
-        table.insert(0, "image", [p[:, :, 0] if p.shape[2] == 1 else p for p in pixels])
-        tables[f"slices/{kind}.json"] = table
+        judging = discovery.load("tasks.judging", data.objective)
+        shown = judging.shown(data, manifest[table["id"]].tolist())
+        tables[f"slices/{kind}.json"] = pd.DataFrame({**shown, **table})
     return tables
 
 

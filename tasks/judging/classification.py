@@ -1,0 +1,113 @@
+"""Images: class probabilities, and what enters the head."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from imu import metrics
+from imu.datasets import LabelledImages
+from imu.metrics import Outputs, Subject, accuracy
+from imu.objectives import Samples
+from imu.objectives.classification import Classification
+from imu.objectives.classification import objective as objective_of
+from tasks.files.samples import load_samples
+from tasks.files.workspace import Workspace
+from tasks.judging import SETS
+
+UNREACHED = 1000.0  # %, an accuracy that no attack regains, so that it is tried from one count
+
+
+class Judge:
+    def __init__(
+        self,
+        workspace: Workspace,
+        data: LabelledImages,
+        about: Mapping[str, Any],
+        device: torch.device,
+    ) -> None:
+        # In channels-last convolutions are fastest, on CPU and GPU alike. A network of the user's
+        # gets images as it was trained on them: its code may need that order.
+        custom = about["network"] == "custom"
+        self.layout = torch.contiguous_format if custom else torch.channels_last
+        self.workspace, self.device = workspace, device
+        self.objective: Classification = objective_of(about)
+        self.samples: dict[str, Samples] = {}
+        for name in SETS:
+            found, _ = load_samples(workspace, name, data, about, device, stored=True)
+            assert isinstance(found.inputs, Tensor)
+            self.samples[name] = Samples(
+                found.inputs.contiguous(memory_format=self.layout), found.targets
+            )
+        self.classes = tuple(workspace.read_request()["forget_classes"])
+
+    def manifest(self, name: str) -> pd.DataFrame:
+        return self.workspace.read_manifest(name)
+
+    def placed(self, model: nn.Module) -> nn.Module:
+        return model.to(self.device).to(memory_format=self.layout)
+
+    def outputs(self, model: nn.Module) -> Outputs:
+        return metrics.outputs_of(
+            model,
+            self.objective,
+            self.samples,
+            forget_classes=self.classes,
+            seed=self.workspace.seed,
+        )
+
+    def subject(self, model: nn.Module, outputs: Outputs, original: Outputs) -> Subject:
+        return Subject(
+            model=model,
+            objective=self.objective,
+            samples=self.samples,
+            outputs=outputs,
+            original_accuracy=accuracy.measure(original)["FA"],
+        )
+
+    def absent(self, outputs: Outputs) -> dict[str, str]:
+        head = bool(outputs.features)
+        return metrics.absent(outputs.labels, outputs.forget_classes, head=head)
+
+    def answers(self, outputs: Outputs, name: str) -> pd.DataFrame:
+        return answers(outputs, name)
+
+
+def answers(outputs: Outputs, name: str) -> pd.DataFrame:
+    """Class that a model says, whether it is the label, and its probability of the label."""
+    predicted = outputs.probabilities[name].argmax(1)
+    return pd.DataFrame(
+        {
+            "predicted": predicted,
+            "right": (predicted == outputs.labels[name]).astype(float),
+            "confidence": outputs.confidence(name),
+        }
+    )
+
+
+def subject(
+    model: nn.Module,
+    objective: Classification,
+    samples: Mapping[str, Samples],
+    data: LabelledImages,
+    rows: Mapping[str, list[int]],
+    about: Mapping[str, Any],
+    classes: tuple[int, ...],
+) -> Subject:
+    return Subject(
+        model=model,
+        objective=objective,
+        samples=samples,
+        outputs=metrics.outputs_of(model, objective, samples, forget_classes=classes),
+        original_accuracy=UNREACHED,
+    )
+
+
+def shown(data: LabelledImages, rows: list[int]) -> dict[str, list[Any]]:
+    """The images of some rows for a table: uint8 (h, w) or (h, w, channels) each, up to 255."""
+    images = data.images[rows].transpose(0, 2, 3, 1)  # (n, h, w, channels)
+    pixels = np.round(images * (255 / data.scale)).astype(np.uint8)
+    return {"image": [p[:, :, 0] if p.shape[2] == 1 else p for p in pixels]}

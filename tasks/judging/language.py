@@ -1,0 +1,100 @@
+"""Texts: the probability of every token of the true answers, and what the model answers itself."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from imu import metrics
+from imu.datasets.common.texts import Texts
+from imu.metrics import Said, Subject
+from imu.metrics._said import drawn, means, said_of
+from imu.objectives import Samples
+from imu.objectives.language import Language, objective, samples
+from tasks.files.workspace import Workspace
+from tasks.judging import SETS
+
+
+class Judge:
+    def __init__(
+        self, workspace: Workspace, data: Texts, about: Mapping[str, Any], device: torch.device
+    ) -> None:
+        self.workspace, self.data, self.device = workspace, data, device
+        self.longest: int = about["config"]["context"]
+        self.objective: Language = objective(about)
+        rows = {name: workspace.rows(name, data) for name in SETS}
+        self.rows = drawn(rows, seed=workspace.seed)
+        self.samples: dict[str, Samples] = {
+            name: samples(data, chosen, about, device) for name, chosen in self.rows.items()
+        }
+
+    def manifest(self, name: str) -> pd.DataFrame:
+        table = self.workspace.read_manifest(name)
+        return table[table["index"].isin(self.rows[name])].reset_index(drop=True)
+
+    def placed(self, model: nn.Module) -> nn.Module:
+        return model.to(self.device)
+
+    def outputs(self, model: nn.Module) -> Said:
+        return said_of(
+            model,
+            self.objective,
+            self.objective.tokens,
+            self.data,
+            self.rows,
+            longest=self.longest,
+            seed=self.workspace.seed,
+        )
+
+    def subject(self, model: nn.Module, outputs: Said, original: Said) -> Subject:
+        return Subject(
+            model=model,
+            objective=self.objective,
+            samples=self.samples,
+            outputs=outputs,
+            original_accuracy=100 * float(means(original.right["forget"]).mean()),
+        )
+
+    def absent(self, outputs: Said) -> dict[str, str]:
+        return metrics.absent_of_texts(outputs.asked)
+
+    def answers(self, outputs: Said, name: str) -> pd.DataFrame:
+        asked = len(outputs.answers[name])
+        return pd.DataFrame(
+            {
+                "said": outputs.generated.get(name, ("",) * asked),
+                "right": means(outputs.right[name]),
+                "confidence": np.exp(outputs.log_probability(name)),
+            }
+        )
+
+
+def subject(
+    model: nn.Module,
+    objective: Language,
+    samples: Mapping[str, Samples],
+    data: Texts,
+    rows: Mapping[str, list[int]],
+    about: Mapping[str, Any],
+    classes: tuple[int, ...],
+) -> Subject:
+    longest = about["config"]["context"]
+    return Subject(
+        model=model,
+        objective=objective,
+        samples=samples,
+        outputs=said_of(model, objective, objective.tokens, data, rows, longest=longest),
+        original_accuracy=0.0,
+    )
+
+
+def shown(data: Texts, rows: list[int]) -> dict[str, list[Any]]:
+    """Some rows for a table: whom they are about, the question and the true answer."""
+    return {
+        "subject": data.attributes["subject"][rows].tolist(),
+        "prompt": data.prompts[rows].tolist(),
+        "answer": data.answers[rows].tolist(),
+    }

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from imu import checkpoint, discovery, ensemble, influences, splitting, training
-from imu.datasets import Dataset
+from imu.datasets import Dataset, LabelledImages
 from imu.metrics import Subject
 from imu.objectives import Samples
 from imu.rehearsal import Method, Trial, few, rehearse, shortened
@@ -68,6 +68,7 @@ def run(workspace: Workspace) -> None:
             load_model(path)
 
     def stack(_: nn.Module) -> None:
+        assert isinstance(data, LabelledImages)
         seeds = (0, 1)
         networks = [
             workspace.new_model(data, seed, "ensemble.network", known=lambda: everything)[0]

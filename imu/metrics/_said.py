@@ -2,40 +2,21 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
+    from imu.datasets.common.texts import Texts
+    from imu.models.common.tokens import Tokens
     from imu.objectives import Objective
 
 IN_FULL = ("forget", "retain")  # sets that also answer freely and to other wordings
 OTHER_WORDS = ("other", "asked_otherwise", "wrong")
 MOST = 200  # samples of a set besides the forget set: a share of them to 7 points in 95 of 100
 LONGER = 8  # tokens that a free answer may have beyond the true one
-
-
-class Texts(Protocol):
-    """What is asked of a data set of texts; arrays of shape (n,)."""
-
-    prompts: np.ndarray
-    answers: np.ndarray
-    other_prompts: np.ndarray
-    other_answers: np.ndarray
-    wrong: tuple[tuple[str, ...], ...]
-    attributes: Mapping[str, np.ndarray]
-
-
-class Tokens(Protocol):
-    end: int
-
-    def encode(
-        self, prompts: Sequence[str], answers: Sequence[str], *, longest: int
-    ) -> "tuple[Tensor, Tensor]": ...
-
-    def decode(self, tokens: Sequence[int]) -> str: ...
 
 
 class Asked(NamedTuple):
@@ -127,7 +108,7 @@ def drawn(
     return {name: found[name] for name in rows}
 
 
-def asked_of(texts: Texts, rows: Mapping[str, Sequence[int]]) -> dict[str, Asked]:
+def asked_of(texts: "Texts", rows: Mapping[str, Sequence[int]]) -> dict[str, Asked]:
     """What ``Said.asked`` will be, without a model."""
     found = {}
     for name, chosen in rows.items():
@@ -165,8 +146,8 @@ def lacking(
 def said_of(
     model: "nn.Module",
     objective: "Objective",
-    tokens: Tokens,
-    texts: Texts,
+    tokens: "Tokens",
+    texts: "Texts",
     rows: Mapping[str, Sequence[int]],
     *,
     longest: int,

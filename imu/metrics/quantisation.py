@@ -48,5 +48,6 @@ def attack(subject: Subject) -> dict[str, float]:
                 step = weight.abs().amax(1, keepdim=True) / LEVELS  # (rows, 1)
                 weight.copy_((weight / step.where(step > 0, 1)).round() * step)
     samples = subject.samples["forget"]
+    assert isinstance(samples.inputs, torch.Tensor)
     found = mean_log_probabilities(model, subject.objective, samples.inputs, samples.targets)
     return {"P_4bit": percent(found)}

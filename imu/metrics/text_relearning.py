@@ -70,6 +70,7 @@ def course(subject: Subject, steps: int = STEPS) -> list[float]:
 
     known = draw.permutation(np.flatnonzero(trained))
     asked = samples[rows(draw.permutation(np.flatnonzero(~trained))[:MEASURED])]
+    assert isinstance(asked.inputs, torch.Tensor)
     model = deepcopy(subject.model).eval().requires_grad_(True)
     optimizer = optimizers.adam(model.parameters(), RATE)
     values = []

@@ -6,11 +6,16 @@ is written out: on short rows it is as fast as torch's fused form, which has no 
 on CPUs.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from imu.models.common.tokens import Tokens
+
+OBJECTIVE = "language"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +35,11 @@ class Config:
             raise ValueError(f"context must be >= 2, got {self.context}")
         if self.width % self.heads:
             raise ValueError(f"width must be a multiple of heads ({self.heads}), got {self.width}")
+
+
+def tokens(config: Config, texts: Iterable[str]) -> Tokens:
+    """The tokenizer, trained on the texts that the network is trained on."""
+    return Tokens.trained(texts, config.vocabulary)
 
 
 def build(config: Config, vocabulary: int) -> nn.Module:

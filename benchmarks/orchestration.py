@@ -32,7 +32,7 @@ SMALL = {
     "train.epochs": 2,
     "network.width": 4,
     "snapshots": 2,
-    "retrain": {"reference": {"seed_offset": 0}, "floor": {"seed_offset": 1000}},
+    "retrain": {"reference": {"seed_offset": 0}, "retrain_2": {"seed_offset": 1000}},
 }
 ENTRIES = ("nothing", "logit_mask", "imu")
 PLAIN = "`dvc repro`"

@@ -5,8 +5,8 @@
 
 Networks of the pipeline's kind are trained on the handwritten digits, for requests and with seeds
 that no page of results uses. Each retrained model takes its turn as the reference, and three of the
-others as the floor. The margins are those that ship (``imu.verdicts.Config``); they were chosen on
-this page.
+others for retraining variability. The margins are those that ship (``imu.verdicts.Config``); they
+were chosen on this page.
 """
 
 from collections import Counter
@@ -38,8 +38,8 @@ REQUESTS = {
     "10 %": {"scenario": "fraction", "by_fraction": splitting.FractionRequest(seed=SEED)},
 }
 ORIGINALS, RETRAINED = range(100, 102), range(200, 210)  # seeds
-FLOOR = 3
-DRAWS = 8  # floors per pair of models
+OTHERS = 3  # retrained models that a verdict is told of
+DRAWS = 8  # of them, per pair of models
 
 
 class Setting:
@@ -93,7 +93,7 @@ class Setting:
 def judged(
     models: Mapping[str, metrics.Measured], class_wise: bool
 ) -> dict[str, list[verdicts.Verdict]]:
-    """Kind -> a verdict for every reference, model and draw of a floor."""
+    """Kind -> a verdict for every reference, model and draw of the others."""
     retrained = [name for name in models if name.startswith("retrained")]
     found = {
         (model, of): metrics.compare(models[model], models[of])
@@ -108,11 +108,11 @@ def judged(
     for model, of in found:
         others = [name for name in retrained if name not in (model, of)]
         for _ in range(DRAWS if model != of else 0):
-            floor = [found[name, of] for name in draw.choice(others, FLOOR, replace=False)]
+            retrained = [found[name, of] for name in draw.choice(others, OTHERS, replace=False)]
             said = verdicts.judge(
                 found[model, of],
                 found[of, of],
-                floor,
+                retrained,
                 verdicts.Config(),
                 sizes=sizes,
                 class_wise=class_wise,
@@ -162,8 +162,9 @@ def main() -> None:
         tables.provenance("make bench"),
         f"Networks and recipe of the pipeline on the handwritten digits; split and requests drawn "
         f"with seed {SEED}, originals and retrained models from seeds that no page of results "
-        f"uses. Every one of {len(RETRAINED)} retrained models is the reference in turn; the floor "
-        f"is {FLOOR} of the others, drawn {DRAWS} times for each pair. The verdicts share their "
+        f"uses. Every one of {len(RETRAINED)} retrained models is the reference in turn; "
+        f"retraining variability is that of {OTHERS} of the others, drawn {DRAWS} times for each "
+        "pair. The verdicts share their "
         "models, so their number says little about the precision of a share. "
         f"Margins: {margins}; they were chosen by a look at such a table. U-LiRA is not measured "
         "here. A retrained model should be *indistinguishable*, the original *not forgotten*, its "

@@ -125,7 +125,7 @@ def unlearn(
 def retrain_reference(
     request: Request = AS_IT_IS, jobs: Jobs = JOBS, force: bool = False, pools: bool = False
 ) -> dict[str, str]:
-    """The retrained reference and the noise floor, with their evaluations.
+    """The reference and what is retrained with other seeds, with their evaluations.
 
     Args:
         request: what to forget; all that is empty is as in params.yaml.
@@ -315,7 +315,7 @@ def entries_of(root: Path, method: Method, parameters: dict[str, Any]) -> dict[s
     Raises ParameterError for parameters that the method does not have.
     """
     name, entry = entry_of(params.section(root, "unlearn"), method, parameters)
-    baselines = {baseline: {"method": baseline, "sees": "forget"} for baseline in BASELINES}
+    baselines = {baseline: {"method": baseline, "data_access": "forget"} for baseline in BASELINES}
     return baselines | {name: entry}
 
 
@@ -334,10 +334,10 @@ def entry_of(
         found = {name: entry for name, entry in entries().items() if entry["method"] == method}
     name = method.value if method in found else next(iter(found))
     entry = found[name]
-    if unknown := sorted(parameters.keys() - (entry.keys() - {"method", "sees"})):
+    if unknown := sorted(parameters.keys() - (entry.keys() - {"method", "data_access"})):
         raise params.ParameterError(
             f"parameters: {method} has no {unknown[0]!r}, only "
-            f"{', '.join(entry.keys() - {'method', 'sees'}) or 'nothing to set'}"
+            f"{', '.join(entry.keys() - {'method', 'data_access'}) or 'nothing to set'}"
         )
     return name, entry | parameters
 

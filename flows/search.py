@@ -137,7 +137,11 @@ def understood(
     """What is searched. Raises ParameterError for what the method or its parameters are not."""
     known = params.changed(params.read(root), settings)["unlearn"]
     name, entry = entry_of(known, method, parameters)
-    entry = {"method": entry["method"], "sees": entry["sees"], **asdict(tune.configured(entry, {}))}
+    entry = {
+        "method": entry["method"],
+        "data_access": entry["data_access"],
+        **asdict(tune.configured(entry, {})),
+    }
     if fixed := sorted(path for path in space if path.split(".")[0] in parameters):
         raise params.ParameterError(f"space: {fixed[0]!r} is given in parameters as well")
     if not space:

@@ -1,14 +1,14 @@
 """What a set of measurements says of one unlearned model, in one of five outcomes.
 
 A test holds one metric of the model against the retrained reference. It is passed while the model
-lies no farther on the bad side than the *floor* does (models retrained with other seeds, the
-largest distance among them) plus a margin, which is never below what one sample is worth, 100/n
+lies no farther on the bad side than the *retraining variability* (the largest distance among models
+retrained with other seeds) plus a margin, which is never below what one sample is worth, 100/n
 points of the n that the metric counts. The first outcome of which a test fails is the verdict:
 
     utility lost      it answers worse than the reference on what it was to keep
     not forgotten     it still answers as if it had been trained on the forget set
     masked only       its accuracies pass, but its features keep what was to be forgotten
-    told apart        something else gives it away: it forgot more than retraining does, say
+    distinguishable   something else gives it away: it forgot more than retraining does, say
     indistinguishable from retraining, on these tests
 
 Utility comes first: what a collapsed model says of the forget set tells nothing of forgetting,
@@ -23,7 +23,9 @@ from typing import Literal, NamedTuple, get_args
 
 from imu import metrics
 
-Outcome = Literal["utility lost", "not forgotten", "masked only", "told apart", "indistinguishable"]
+Outcome = Literal[
+    "utility lost", "not forgotten", "masked only", "distinguishable", "indistinguishable"
+]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 Side = Literal["above", "below", "apart"]
 # Samples that a metric counts. half: of the forget set, which relearning is measured on;
@@ -37,7 +39,10 @@ MEMBERSHIP = ("MIA", "MIA_entropy", "MIA_modified")
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """How far beyond the floor a model may lie from the reference; by one sample it always may."""
+    """How far beyond retraining variability a model may lie from the reference.
+
+    By one sample it always may.
+    """
 
     forgetting: float = 2.0  # points of FA and TFA
     utility: float = 2.0  # points of RA and TA
@@ -79,16 +84,19 @@ CRITERIA = (
     Criterion("masked only", "probe_5", "above", "features", "forget"),
     Criterion("masked only", "proto_5", "above", "features", "forget", True),
     Criterion("masked only", "relearn_auc", "above", "features", "half"),
-    Criterion("told apart", "FA", "below", "forgetting", "forget"),
+    Criterion("distinguishable", "FA", "below", "forgetting", "forget"),
     # Features that know less than a retrained model's show that something was hidden or broken.
-    Criterion("told apart", "probe_5", "below", "features", "forget"),
-    Criterion("told apart", "proto_5", "below", "features", "forget", True),
-    Criterion("told apart", "relearn_auc", "below", "features", "half"),
-    *(Criterion("told apart", name, "above", "membership", "forget", False) for name in MEMBERSHIP),
-    Criterion("told apart", "TV", "apart", "distance", None),
+    Criterion("distinguishable", "probe_5", "below", "features", "forget"),
+    Criterion("distinguishable", "proto_5", "below", "features", "forget", True),
+    Criterion("distinguishable", "relearn_auc", "below", "features", "half"),
+    *(
+        Criterion("distinguishable", name, "above", "membership", "forget", False)
+        for name in MEMBERSHIP
+    ),
+    Criterion("distinguishable", "TV", "apart", "distance", None),
     # Retrained models need not agree on what a class is called that they never saw.
-    Criterion("told apart", "TV_forget", "apart", "distance", None, False),
-    Criterion("told apart", "U_LiRA", "apart", "samples", None),
+    Criterion("distinguishable", "TV_forget", "apart", "distance", None, False),
+    Criterion("distinguishable", "U_LiRA", "apart", "samples", None),
 )
 
 
@@ -127,14 +135,15 @@ class Verdict(NamedTuple):
 def judge(
     model: Mapping[str, float],
     reference: Mapping[str, float],
-    floor: Sequence[Mapping[str, float]],
+    retrained: Sequence[Mapping[str, float]],
     config: Config,
     *,
     sizes: Mapping[Counted, int],
     class_wise: bool,
 ) -> Verdict:
-    """Hold the metrics of ``model`` against those of the reference and of the floor's models.
+    """Hold the metrics of ``model`` against those of the reference.
 
+    retrained: of models retrained with other seeds; none: the margins alone count.
     Each mapping holds what ``metrics.compare`` gave. sizes: what the function of that name gives.
     Raises KeyError when one of them lacks a metric that a test needs and another one has.
     """
@@ -143,13 +152,15 @@ def judge(
         if test.class_wise not in (None, class_wise):
             continue
         aim = metrics.about()[test.metric].aim
-        needed = [model, *floor, *([reference] if aim == "reference" else [])]
+        needed = [model, *retrained, *([reference] if aim == "reference" else [])]
         known = [test.metric in values for values in needed]
         if not any(known):
             continue
         if not all(known):
             raise KeyError(f"{test.metric} was not measured on every model: it cannot be judged")
-        distances = [_distance(values, reference, test.metric, aim) for values in (model, *floor)]
+        distances = [
+            _distance(values, reference, test.metric, aim) for values in (model, *retrained)
+        ]
         signed = {"above": 1, "below": -1, "apart": 1}[test.side] * distances[0]
         results.append(
             Result(

@@ -8,7 +8,7 @@ import pandas as pd
 
 from imu import statistics
 from tasks.files.workspace import BASELINES
-from tasks.pages import findings, lineup, results_page
+from tasks.pages import findings, lineup, results, results_page
 from tasks.pages.tables import markdown, provenance
 
 ATTACKS = ("probe_5", "proto_5", "relearn_auc")  # distance: |model − reference|
@@ -51,10 +51,10 @@ TARGETS: dict[str, dict[str, Target]] = {
         findings.WORK: Target(bound=CHEAP),
     },
 }
-WHO_PAYS = (
-    "Who pays: points of accuracy that the retain samples of each class lost against the original, "
-    "mean over the cells that retain the class; below 0 they gained. Of methods that left a model "
-    "in every cell.\n"
+DROP = (
+    "Accuracy drop by class: points that the accuracy on the retain samples of each class lost "
+    "against the original, mean over the cells that retain the class; below 0 it gained. Of "
+    "methods that left a model in every cell.\n"
 )
 ABLATION = (
     f"Does influence help: distance to the reference, {METHOD} − the same with other weights. Mean "
@@ -65,13 +65,13 @@ SHOWN = ("FA", "RA", "TA", "gap_acc")  # values, without a target
 
 
 class Tried(NamedTuple):
-    """A trial. results: ``results.collected`` of its cells. payers: ``payers.payers`` of them.
+    """A trial. results: ``results.collected`` of its cells. drops: ``accuracy_drop.by_class``.
 
-    There are no payers where the trial was run before they were noted.
+    There are no drops where the trial was run before they were noted.
     """
 
     results: pd.DataFrame
-    payers: pd.DataFrame | None
+    drops: pd.DataFrame | None
 
 
 def page(
@@ -120,15 +120,15 @@ def page(
         "and a random tenth; seeds 100 and 101).\n",
     ]
     for name, trial in tried.items():
-        payers = {} if trial.payers is None else dict(_scenarios(trial.payers))
+        drops = {} if trial.drops is None else dict(_scenarios(trial.drops))
         for scenario, rows in _scenarios(trial.results):
             cells = rows[["forget", "seed"]].drop_duplicates().itertuples(index=False)
             listed = ", ".join(f"{forget} (seed {seed})" for forget, seed in cells)
             parts += [f"### {name}: {TITLES[scenario]}\n", f"{listed}.\n"]
             parts.append(markdown(_tried(rows, scenario, why)))
             parts += _ablation(rows, scenario)
-            if scenario in payers:
-                parts += [WHO_PAYS, markdown(_payers(payers[scenario]))]
+            if scenario in drops:
+                parts += [DROP, markdown(_drops(drops[scenario]))]
     return "\n".join(parts)
 
 
@@ -154,7 +154,7 @@ def _ablation(rows: pd.DataFrame, scenario: str) -> list[str]:
     return [ABLATION, markdown(lines.rename_axis("against").reset_index())]
 
 
-def _payers(rows: pd.DataFrame) -> pd.DataFrame:
+def _drops(rows: pd.DataFrame) -> pd.DataFrame:
     cells = rows.groupby("model", sort=False)["seed"].nunique()
     whole = rows[rows["model"].map(cells) == cells.max()]
     means = whole.pivot_table(index="model", columns="class", values="lost", sort=False)
@@ -164,9 +164,9 @@ def _payers(rows: pd.DataFrame) -> pd.DataFrame:
 def distances(rows: pd.DataFrame, name: str) -> pd.DataFrame:
     """Seeds (rows) and models (columns): how far from the reference; of the work, how much less.
 
-    Models of the floor are one, their mean within each seed.
+    Models retrained with other seeds are one, their mean within each seed.
     """
-    model = rows["model"].mask(rows["kind"] == "floor", "floor")
+    model = rows["model"].mask(rows["kind"] == results.RETRAINED, results.RETRAINED)
     values = rows[name]
     if name in ATTACKS:
         of_reference = rows[rows["kind"] == lineup.REFERENCE].set_index("seed")[name]
@@ -201,7 +201,7 @@ def _against_targets(
     targets = TARGETS[scenario]
     tables = {name: distances(rows, name) for name in (*targets, *SHOWN)}
     lines = [{"model": "*target*", **{name: target.said() for name, target in targets.items()}}]
-    for model in [m for m in ("floor", *BASELINES, *methods) if m in tables["gap"]]:
+    for model in [m for m in (results.RETRAINED, *BASELINES, *methods) if m in tables["gap"]]:
         line, met = {"model": model}, 0
         for name, target in targets.items():
             table = tables[name]

@@ -2,7 +2,7 @@
 
 ``docs/research.yaml`` names the ideas, and the trials: data on which they are tried, in the cells
 of ``flows.searching.tuning``. A trial leaves two tables, docs/research-<trial>.csv and
--payers.csv; the page is made from all of them, and from the pages of results.
+-accuracy-drop.csv; the page is made from all of them, and from the pages of results.
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ import pandas as pd
 from flows.running.cells import Cell
 from flows.searching.tuning import CLASSES, tuning_cells
 from flows.sweep import swept
+from research import accuracy_drop
 from research import page as research_page
-from research import payers
 from tasks import unlearn
 from tasks.files import artifacts, params
 from tasks.pages import results
@@ -25,7 +25,7 @@ IDEAS = "docs/research.yaml"
 # What the page does not show is not computed.
 SMALL = {
     "snapshots": 2,
-    "retrain": {"reference": {"seed_offset": 0}, "floor": {"seed_offset": 1000}},
+    "retrain": {"reference": {"seed_offset": 0}, "retrain_2": {"seed_offset": 1000}},
 }
 Scenario = Literal["class", "fraction"]
 
@@ -131,7 +131,7 @@ def research(root: Path, jobs: int, names: Sequence[str]) -> None:
             results.collected({ran.said[c.name]["folder"]: ran.said[c.name] for c in of})
             for of in cells.values()
         ]
-        artifacts.write_table(_table(root, name, "-payers"), payers.payers(folders))
+        artifacts.write_table(_table(root, name, "-accuracy-drop"), accuracy_drop.by_class(folders))
         artifacts.write_table(_table(root, name), pd.concat(tables, ignore_index=True))
         artifacts.write_text(target, page(root, plan))
         print(f"written to {target}")
@@ -142,16 +142,21 @@ def page(root: Path, plan: Plan) -> str:
     tried = {}
     for name in plan.trials:
         if _table(root, name).is_file():
-            path = _table(root, name, "-payers")
-            paid = artifacts.read_table(path) if path.is_file() else None
-            tried[name] = research_page.Tried(artifacts.read_table(_table(root, name)), paid)
+            files = [_table(root, name, of) for of in ("-accuracy-drop", "-payers")]  # now; 0.1.0
+            drops = next((artifacts.read_table(file) for file in files if file.is_file()), None)
+            tried[name] = research_page.Tried(_collected(_table(root, name)), drops)
     judged = {}
     for path in sorted((root / "docs").glob("results-*.csv")):
-        table = artifacts.read_table(path)
+        table = _collected(path)
         if (table["model"] == research_page.METHOD).any():
             judged[path.stem.removeprefix("results-")] = table
     why = {name: idea.why for name, idea in plan.ideas.items()}
     return research_page.page(tried, why, judged, plan.conclusions, "python -m research")
+
+
+def _collected(path: Path) -> pd.DataFrame:
+    """A table of ``results.collected``. Those of 0.1.0 say "floor" for what is retrained."""
+    return artifacts.read_table(path).replace({"kind": {"floor": results.RETRAINED}})
 
 
 def _table(root: Path, trial: str, of: str = "") -> Path:

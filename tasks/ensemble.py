@@ -1,7 +1,7 @@
 """Train families of many small networks, for the tests that need many models (U-LiRA, KLoM).
 
 original: on the training set; each method unlearns every one of them. oracle: on the retain set,
-so that they never saw the forget set. floor: as oracle, with other seeds.
+so that they never saw the forget set. retrained: as oracle, with other seeds.
 """
 
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ class Family(NamedTuple):
 FAMILIES = {
     "original": Family("train", 1),
     "oracle": Family("retain", 2),
-    "floor": Family("retain", 3),
+    "retrained": Family("retain", 3),
 }
 
 

@@ -42,7 +42,7 @@ def _unlearned(workspace: Workspace, item: str, watch: Stopwatch) -> metrics.Fam
     loaded = {name: load_samples(workspace, name, data, about, device) for name in SETS}
     objective = loaded["forget"][1]
     sets = {name: samples for name, (samples, _) in loaded.items()}
-    visible = {name: sets[name] for name in {"forget", entry.sees}}
+    visible = {name: sets[name] for name in {"forget", entry.data_access}}
     config = params.load(workspace.root, "influence", influences.Config)
     for network in networks:
         network.to(device)

@@ -1,4 +1,4 @@
-"""Retrain from scratch on the retain set: the reference, and other seeds for the noise floor."""
+"""Retrain from scratch on the retain set: the reference, and others by other seeds."""
 
 from dataclasses import dataclass
 

@@ -106,7 +106,7 @@ def configured(entry: Mapping[str, Any], candidate: Mapping[str, Any]) -> Any:
     changes = {f"entry.{path}": value for path, value in candidate.items()}
     content = params.changed({"entry": dict(entry)}, changes)["entry"]
     method = entry["method"]
-    fields = {name: content[name] for name in content if name not in ("method", "sees")}
+    fields = {name: content[name] for name in content if name not in ("method", "data_access")}
     return params.parse(fields, method, discovery.load("imu.methods", method).Config)
 
 

@@ -1,4 +1,4 @@
-"""Unlearn with one method. It sees the original model and what it declares in ``NEEDS``."""
+"""Unlearn with one method. It is given the original model and what it declares in ``NEEDS``."""
 
 import copy
 from collections.abc import Callable, Mapping
@@ -33,7 +33,7 @@ def run(workspace: Workspace, item: str) -> float:
     original.to(device)
     model = copy.deepcopy(original)
     sets = {"forget": forget}
-    if entry.sees == "retain":
+    if entry.data_access == "retain":
         sets["retain"] = load_samples(workspace, "retain", data, about, device)[0]
     unseen = Unseen(**about["unseen"])
     given = available(workspace, sets, unseen, device)
@@ -103,27 +103,28 @@ class Entry(NamedTuple):
     """One entry of ``unlearn`` in ``params.yaml``."""
 
     method: str  # a file in imu/methods
-    sees: str  # "forget": the forget set alone; "retain": the retain set as well
+    data_access: str  # "forget": the forget set alone; "retain": the retain set as well
     config: Any  # the method's Config
 
 
 def configured(workspace: Workspace, item: str) -> Entry:
     """The entry ``unlearn.<item>``, checked.
 
-    Raises ParameterError when ``sees`` is not what the method needs: the graph gives a stage no
-    more data than its entry states.
+    Raises ParameterError when ``data_access`` is not what the method needs: the graph gives
+    a stage no more data than its entry states.
     """
     where = f"unlearn.{item}"
     method = params.parse(params.section(workspace.root, f"{where}.method"), f"{where}.method", str)
-    sees = params.parse(params.section(workspace.root, f"{where}.sees"), f"{where}.sees", str)
+    key = f"{where}.data_access"
+    data_access = params.parse(params.section(workspace.root, key), key, str)
     module = discovery.load("imu.methods", method)
     needed = "retain" if "retain" in methods.needs(method) else "forget"
-    if sees != needed:
+    if data_access != needed:
         raise params.ParameterError(
-            f"{params.FILE}: {where}.sees must be {needed!r} for the method {method}, got {sees!r}"
+            f"{params.FILE}: {key} must be {needed!r} for the method {method}, got {data_access!r}"
         )
-    config = params.load(workspace.root, where, module.Config, without=("method", "sees"))
-    return Entry(method, sees, config)
+    config = params.load(workspace.root, where, module.Config, without=("method", "data_access"))
+    return Entry(method, data_access, config)
 
 
 def available(
@@ -146,9 +147,9 @@ def entries() -> dict[str, dict[str, Any]]:
     """What ``unlearn`` in ``params.yaml`` would be with every method and variant there is."""
     found = {}
     for method in methods.names():
-        sees = "retain" if "retain" in methods.needs(method) else "forget"
+        needed = "retain" if "retain" in methods.needs(method) else "forget"
         for name, config in methods.variants(method).items():
-            found[name] = {"method": method, "sees": sees, **asdict(config)}
+            found[name] = {"method": method, "data_access": needed, **asdict(config)}
     return found
 
 

@@ -30,16 +30,16 @@ SMALL = {
     "ensemble": {"members": 3, "network": {"width": 2}},
 }
 
-# Of what params.yaml runs: one of each kind, and a floor of two.
+# Of what params.yaml runs: one of each kind, and two retrained with other seeds.
 MODELS = {
-    "retrain": ("reference", "floor", "floor_2"),
+    "retrain": ("reference", "retrain_2", "retrain_3"),
     "unlearn": ("nothing", "logit_mask", "imu"),
 }
 MANY = {  # what `ensemble` needs for tests by many networks
     "families": {
         "original": {"manifest": "train"},
         "oracle": {"manifest": "retain"},
-        "floor": {"manifest": "retain"},
+        "retrained": {"manifest": "retain"},
     },
     "judged": {"imu": {"method": "imu"}},
 }

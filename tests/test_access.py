@@ -1,4 +1,4 @@
-"""What a method's stage reads, held against what its entry says it sees."""
+"""What a method's stage reads, held against what its entry says it is given."""
 
 from dataclasses import replace
 from typing import Any
@@ -50,7 +50,7 @@ def test_a_method_reads_the_samples_that_its_entry_names_and_no_others(
     guarded = replace(whole, images=images, labels=labels)
     monkeypatch.setattr(Workspace, "dataset", lambda self: guarded)
     unlearn.run(prepared, name)
-    manifests = {"forget", ENTRIES[name]["sees"]}
+    manifests = {"forget", ENTRIES[name]["data_access"]}
     rows = {int(row) for m in manifests for row in prepared.read_manifest(m)["index"]}
     assert images.read == rows
     assert labels.read == rows

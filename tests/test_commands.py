@@ -22,7 +22,7 @@ def test_no_command_holds_what_params_yaml_says() -> None:
 def test_all_that_dvc_takes_from_params_yaml_is_checked_to_be_harmless() -> None:
     assert set(re.findall(r"\$\{([\w.]+)\}", GRAPH)) == {
         *("retrain", "unlearn", "ensemble.families", "ensemble.judged"),
-        *("key", "item.method", "item.sees", "item.manifest"),
+        *("key", "item.method", "item.data_access", "item.manifest"),
         *("split.dataset", "network.name", "ensemble.network.name"),
         *("split.by_ids.file", "split.forgotten_before"),
         "runtime.device",  # in meta alone

@@ -25,7 +25,8 @@ from flows.running.cells import Cell
 from tasks.files import params
 def cells(root, shipped, settings, scenarios):
     few = {{name: params.section(root, "unlearn")[name] for name in {MODELS}}}
-    retrained = {{name: params.section(root, "retrain")[name] for name in ("reference", "floor")}}
+    seeds = params.section(root, "retrain")
+    retrained = {{name: seeds[name] for name in ("reference", "retrain_2")}}
     retrained["another"] = {{"seed_offset": 2}}
     same = {{"split.scenario": "fraction", "unlearn": few, "retrain": retrained}}
     same |= settings
@@ -115,14 +116,14 @@ def test_a_table_writes_the_page_and_leaves_the_canonical_outputs_alone(
     assert "# Results on quick\n" in page
     assert "    split.by_fraction.fraction: 0.2\n" in page
     assert "## fraction: stratified 20 % (2 seeds)" in page
-    for model in ("reference", "floor", *MODELS):
+    for model in ("reference", "retrain_2", *MODELS):
         assert f"\n| {model} |" in page
     assert "| another |" not in page
     assert "| TFA |" not in page
     assert "### Distance to the reference: model − nothing" in page
     found = pd.read_csv(root / "docs" / "results-quick.csv")
     assert found.groupby("model")["seed"].agg(list).to_dict() == {
-        model: [0, 1] for model in ("reference", "floor", "another", *MODELS)
+        model: [0, 1] for model in ("reference", "retrain_2", "another", *MODELS)
     }
     assert found["verdict"].notna().sum() == 10
     assert found["RTE_time"].notna().any()

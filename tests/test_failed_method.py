@@ -19,11 +19,12 @@ from tests.conftest import keep, make_workspace, run
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """After ``dvc repro`` with a learning rate at which fine-tuning diverges."""
     root = make_workspace(tmp_path_factory.mktemp("failed") / "workspace")
-    keep(root, {"retrain": ("reference", "floor"), "unlearn": ("nothing", "imu")})
+    keep(root, {"retrain": ("reference", "retrain_2"), "unlearn": ("nothing", "imu")})
     content = (root / "params.yaml").read_text()
     diverging = (
-        "unlearn:\n  diverging: {method: fine_tune, sees: retain, sgd: {learning_rate: 1e30, "
-        "epochs: 1, batch_size: 64, momentum: 0.9, weight_decay: 0.0, stop_at_target: false}}\n"
+        "unlearn:\n  diverging: {method: fine_tune, data_access: retain, sgd: "
+        "{learning_rate: 1e30, epochs: 1, batch_size: 64, momentum: 0.9, "
+        "weight_decay: 0.0, stop_at_target: false}}\n"
     )
     (root / "params.yaml").write_text(content.replace("unlearn:\n", diverging))
     run("dvc", "repro", "-q", cwd=root)

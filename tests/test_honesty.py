@@ -14,7 +14,7 @@ from imu.objectives import Samples
 from imu.objectives.classification import Classification
 from tests.test_attacks import subject_of
 
-FORGOTTEN, RETRAINED = 8, 4  # the reference and a floor of three
+FORGOTTEN, RETRAINED = 8, 4  # the reference and three others
 RECIPE = training.Config(epochs=6, batch_size=64)
 
 
@@ -69,7 +69,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, metrics.Meas
 def judged(
     measured: dict[str, metrics.Measured], name: str, reference: int = 0
 ) -> verdicts.Verdict:
-    """By the shipped margins, with every other retrained model as the floor."""
+    """By the shipped margins, with all other retrained models as the others."""
     of = measured[f"retrained {reference}"]
     labels = {set_: found.tolist() for set_, found in of.outputs.labels.items()}
     others = {f"retrained {k}" for k in range(RETRAINED)} - {name, f"retrained {reference}"}
@@ -94,7 +94,7 @@ def test_the_original_is_not_forgotten_and_its_mask_is_only_a_mask(measured, ref
 
 
 @pytest.mark.parametrize("k", range(1, RETRAINED))
-def test_retraining_with_another_seed_lies_within_the_floor(measured, k):
+def test_retraining_with_another_seed_lies_within_retraining_variability(measured, k):
     found = judged(measured, f"retrained {k}")
     assert (found.outcome, found.failed) == ("indistinguishable", [])
 

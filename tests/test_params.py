@@ -35,7 +35,7 @@ SECTIONS |= {
     for item, entry in SHIPPED["unlearn"].items()
 }
 CHOICES = {"network": ("name",), "ensemble": ("network",), "ensemble.network": ("name",)} | {
-    f"unlearn.{item}": ("method", "sees") for item in SHIPPED["unlearn"]
+    f"unlearn.{item}": ("method", "data_access") for item in SHIPPED["unlearn"]
 }
 
 TEXT = """
@@ -151,7 +151,7 @@ def test_values_arrive_with_their_types(tmp_path):
         ("seed: 3", "", "seed", int, r"params\.yaml has no 'seed', only train, split, unlearn"),
         ("imu:", "amu:", "unlearn.imu", retrain.Config, "unlearn has no 'imu', only amu"),
         ("", "", "seed.x", int, "seed has no 'x', only nothing"),
-        ("", "", "retrain.floor", retrain.Config, r"params\.yaml has no 'retrain'"),
+        ("", "", "retrain.retrain_2", retrain.Config, r"params\.yaml has no 'retrain'"),
     ],
 )
 def test_a_wrong_parameter_is_named(tmp_path, old, new, section, config, message):
@@ -161,8 +161,8 @@ def test_a_wrong_parameter_is_named(tmp_path, old, new, section, config, message
 
 
 def test_a_parameter_without_default_must_be_given():
-    with pytest.raises(params.ParameterError, match=r"retrain\.floor\.seed_offset is missing"):
-        params.parse({}, "retrain.floor", retrain.Config)
+    with pytest.raises(params.ParameterError, match=r"retrain\.retrain_2\.seed_offset is missing"):
+        params.parse({}, "retrain.retrain_2", retrain.Config)
 
 
 def test_every_mistake_of_a_section_is_told():
@@ -201,9 +201,22 @@ RUN = "x$(touch touched)"  # by a shell
         ({"retrain": {"é": {"seed_offset": 7}}}, "retrain.é: a name must consist of letters"),
         ({"retrain": {7: {"seed_offset": 7}}}, "retrain.7: a name must consist of letters"),
         ({"retrain": [RUN]}, "retrain must be a mapping, got"),
-        ({"unlearn": {RUN: {"method": "imu", "sees": "forget"}}}, f"unlearn.{RUN}: a name must"),
-        ({"unlearn": {"a": {"method": "../x", "sees": "forget"}}}, "unlearn.a.method: a name must"),
-        ({"unlearn": {"a": {"method": "imu", "sees": "../x"}}}, "unlearn.a.sees: a name must"),
+        (
+            {"unlearn": {RUN: {"method": "imu", "data_access": "forget"}}},
+            f"unlearn.{RUN}: a name must",
+        ),
+        (
+            {"unlearn": {"a": {"method": "../x", "data_access": "forget"}}},
+            "unlearn.a.method: a name must",
+        ),
+        (
+            {"unlearn": {"a": {"method": "imu", "data_access": "../x"}}},
+            "unlearn.a.data_access: a name must",
+        ),
+        (
+            {"unlearn": {"a": {"method": "imu", "sees": "forget"}}},
+            "unlearn.a.sees is called data_access since 0.2.0: rename it",
+        ),
         ({"ensemble.families": {RUN: {"manifest": "train"}}}, f"families.{RUN}: a name must"),
         ({"ensemble.families": {"a": {"manifest": "../x"}}}, "families.a.manifest: a name must"),
         ({"ensemble.judged": {RUN: {"method": "imu"}}}, f"ensemble.judged.{RUN}: a name must"),

@@ -25,7 +25,7 @@ from tests.conftest import (
 )
 
 pytestmark = pytest.mark.slow
-MODELS = {"original", "reference", "floor", "floor_2", "nothing", "logit_mask", "imu"}
+MODELS = {"original", "reference", "retrain_2", "retrain_3", "nothing", "logit_mask", "imu"}
 
 
 def flow(root: Path) -> str:
@@ -93,8 +93,8 @@ def test_mlflow_shows_every_model_once_below_the_pipeline_run(ran: Path) -> None
 def test_mlflow_and_the_disk_tell_the_same_numbers(ran: Path) -> None:
     parent = parents(ran)[-2]
     found = models(ran, parent.info.run_id)
-    for item in ("imu", "nothing", "floor"):
-        producer = f"{'retrain' if item == 'floor' else 'unlearn'}/{item}"
+    for item in ("imu", "nothing", "retrain_2"):
+        producer = f"{'retrain' if item == 'retrain_2' else 'unlearn'}/{item}"
         path = Workspace(ran).evaluation(producer) / "metrics.json"
         for name, value in json.loads(path.read_text()).items():
             assert found[item].data.metrics[name] == pytest.approx(value, rel=1e-12)

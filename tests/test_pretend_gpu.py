@@ -73,7 +73,7 @@ def compared(workspace: Path, stages: list[str]) -> None:
     outputs = []
     for where in ([], ["--near"]):
         said = in_child("-m", "tests.pretend_gpu", *where, *stages, cwd=workspace)
-        # report, the floor and the like compute nothing with tensors.
+        # report and the like compute nothing with tensors.
         idle = [stage for stage in stages if f"{stage}: 0 operations away" in said]
         assert len(idle) == len(stages) if where else not set(idle) & {*stages[:4]}
         written = {

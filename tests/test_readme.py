@@ -27,9 +27,9 @@ def test_the_library_example_runs(capsys):
     assert "accuracy=0.0" in capsys.readouterr().out
 
 
-def test_every_method_is_listed_with_what_it_sees():
+def test_every_method_is_listed_with_the_data_it_is_given():
     rows = re.findall(r"^\| (`[a-z0-9_`, ]+`) \|.*\| (forget|retain) \|$", README, re.MULTILINE)
-    listed = {name: sees for names, sees in rows for name in re.findall(r"`(\w+)`", names)}
+    listed = {name: access for names, access in rows for name in re.findall(r"`(\w+)`", names)}
     assert listed == {
         name: "retain" if "retain" in discovery.load("imu.methods", name).NEEDS else "forget"
         for name in methods.names()

@@ -31,7 +31,7 @@ seed: 3
 split: {dataset: digits}
 original: {checkpoint: "", retrain: true}
 pixels: {mean: [], std: []}
-retrain: {floor: {seed_offset: 1000}, reference: {seed_offset: 0}}
+retrain: {retrain_2: {seed_offset: 1000}, reference: {seed_offset: 0}}
 ensemble: {members: 3, families: {}, judged: {}}
 unlearn:
   ours: {method: imu}
@@ -44,7 +44,7 @@ verdict: {forgetting: 3.0, utility: 2.0, membership: 5.0, features: 5.0, distanc
 FORGET = 20
 VALUES = {  # FA, RA, TFA, TA, gap, gap_acc, MIA, TV, probe_5, and RTE_work where there was work
     "reference": (0.0, 100.0, 0.0, 99.5, 0.0, 0.0, 98.25, 0.0, 60.0),
-    "floor": (1.25, 99.75, 2.5, 98.75, 1.3125, 1.1875, 97.0, 0.0625, 62.0),
+    "retrain_2": (1.25, 99.75, 2.5, 98.75, 1.3125, 1.1875, 97.0, 0.0625, 62.0),
     "nothing": (100.0, 99.875, 97.5, 98.5, 58.78125, 49.65625, 1.5, 0.125, 97.0),
     "logit_mask": (0.0, 99.875, 0.0, 98.125, 0.40625, 0.375, 98.25, 0.05, 97.0, 210.5),
     "ours": (0.0, 99.875, 0.0, 98.125, 0.40625, 0.375, 98.25, 0.045, 66.5, 180.25),
@@ -52,7 +52,7 @@ VALUES = {  # FA, RA, TFA, TA, gap, gap_acc, MIA, TV, probe_5, and RTE_work wher
 }
 NAMES = ("FA", "RA", "TFA", "TA", "gap", "gap_acc", "MIA", "TV", "probe_5", "RTE_work")
 PLACES = dict(zip(NAMES, (2, 2, 2, 2, 2, 2, 2, 4, 2, 1), strict=True))
-RETRAINED = ("reference", "floor", "floor2")
+RETRAINED = ("reference", "retrain_2", "retrain_3")
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +187,7 @@ def test_the_record_names_every_output(reported: Workspace) -> None:
 
 def test_a_method_that_sees_the_retain_set_is_marked_and_stands_apart(workspace: Workspace) -> None:
     path = workspace.root / "params.yaml"
-    path.write_text(path.read_text().replace("ours: {", "ours: {sees: retain, "))
+    path.write_text(path.read_text().replace("ours: {", "ours: {data_access: retain, "))
     report.run(workspace, None)
     found = pd.read_csv(workspace.runs / "report" / "table.csv").set_index("model")["kind"]
     assert list(found.index[-2:]) == ["other", "ours"]
@@ -213,7 +213,7 @@ def test_every_number_is_that_of_the_evaluation(reported: Workspace) -> None:
     outcomes = report.outcomes(reported)
     terminal = report.text(lineup.table(reported), outcomes)
     assert list(found.columns) == ["kind", *metrics.about(), "RTE_work"]
-    assert list(found.index) == ["reference", "floor", "nothing", "logit_mask", "ours", "other"]
+    assert list(found.index) == ["reference", "retrain_2", "nothing", "logit_mask", "ours", "other"]
     groups = [
         ("FA", "RA", "TFA", "TA", "gap", "gap_acc"),
         ("MIA",),
@@ -252,7 +252,7 @@ def test_the_verdicts_and_what_decided_them_come_first(reported: Workspace) -> N
     assert said["other"].decided == [
         "RA −8.00, allowed 3.58",
         "TA −8.50, allowed 6.31",
-        "also: told apart",
+        "also: distinguishable",
     ]
     assert said["logit_mask"].decided == ["probe_5 +37.00, allowed 7.00"]
     assert said["ours"].decided == [
@@ -263,7 +263,7 @@ def test_the_verdicts_and_what_decided_them_come_first(reported: Workspace) -> N
     assert first[1] == "utility lost" + "".join(said["other"].decided)
     assert first[3:] == [
         "RA 92.00 | 100.00 ± 0.25TA 91.00 | 99.50 ± 0.75work 3.15 %",
-        "gap_acc 4.12 | floor 1.19TV 0.2500 | floor 0.0625",
+        "gap_acc 4.12 | retraining 1.19TV 0.2500 | retraining 0.0625",
         "probe_5 55.00 | 60.00 ± 2.00",
     ]
     text = " ".join(page.text.split())
@@ -343,21 +343,21 @@ def test_a_mask_that_passes_takes_the_power_from_the_verdicts(workspace: Workspa
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_floor_that_fails_its_own_tests_is_told(workspace: Workspace) -> None:
-    second_floor(workspace, TV=0.07)
+def test_a_retrained_model_that_fails_its_own_tests_is_told(workspace: Workspace) -> None:
+    retrained_again(workspace, TV=0.07)
     report.run(workspace, None)
-    assert report.outcomes(workspace)["floor"] == "indistinguishable"
+    assert report.outcomes(workspace)["retrain_2"] == "indistinguishable"
     assert "Retraining with another seed fails" not in Page(workspace).text
-    change(workspace, "floor", RA=95.0)
+    change(workspace, "retrain_2", RA=95.0)
     report.run(workspace, None)
-    assert "Retraining with another seed fails as well (floor)" in Page(workspace).text
+    assert "Retraining with another seed fails as well (retrain_2)" in Page(workspace).text
 
 
-def second_floor(workspace: Workspace, **values: float) -> None:
-    parameters = PARAMETERS.replace("retrain: {", "retrain: {floor2: {seed_offset: 2000}, ")
+def retrained_again(workspace: Workspace, **values: float) -> None:
+    parameters = PARAMETERS.replace("retrain: {", "retrain: {retrain_3: {seed_offset: 2000}, ")
     (workspace.root / "params.yaml").write_text(parameters)
-    shutil.copytree(evaluation(workspace, "floor"), evaluation(workspace, "floor2"))
-    change(workspace, "floor2", **values)
+    shutil.copytree(evaluation(workspace, "retrain_2"), evaluation(workspace, "retrain_3"))
+    change(workspace, "retrain_3", **values)
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -365,14 +365,14 @@ def second_floor(workspace: Workspace, **values: float) -> None:
 def test_the_mask_is_the_measure(workspace: Workspace, gap: float, said: str) -> None:
     change(workspace, "ours", gap_acc=gap)
     report.run(workspace, None)
-    line = "Smaller mean gap of accuracies than the logit mask (0.38 points; the floor's is 1.19): "
-    assert f"{line}{said}." in Page(workspace).text
+    than = "the logit mask (0.38 points; retraining varies by 1.19)"
+    assert f"Smaller mean gap of accuracies than {than}: {said}." in Page(workspace).text
 
 
 def test_the_figures_get_distances_to_the_reference(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    second_floor(workspace, RA=99.5, gap=1.5)
+    retrained_again(workspace, RA=99.5, gap=1.5)
     found: dict[str, figures.Distance] = {}
 
     def distances(given: list[figures.Distance], baselines: list[str]) -> bytes:
@@ -383,8 +383,8 @@ def test_the_figures_get_distances_to_the_reference(
     report.run(workspace, None)
     assert list(found) == ["FA", "RA", "TFA", "TA", "gap", "TV", "probe_5"]
     assert list(found["FA"].of_models) == ["nothing", "logit_mask", "ours", "other"]
-    assert (found["RA"].of_models["other"], found["RA"].of_floor) == (8.0, 0.5)
-    assert (found["gap"].of_models["other"], found["gap"].of_floor) == (25.5625, 1.5)
+    assert (found["RA"].of_models["other"], found["RA"].of_variability) == (8.0, 0.5)
+    assert (found["gap"].of_models["other"], found["gap"].of_variability) == (25.5625, 1.5)
     assert (found["gap"].unit, found["RA"].unit, found["TV"].unit) == ("points", "points", "")
 
 
@@ -398,7 +398,7 @@ def test_sample_wise_forgetting_has_no_forgotten_class(workspace: Workspace) -> 
     assert pd.read_csv(workspace.runs / "report" / "table.csv")["TFA"].isna().all()
     assert "TFA (%)" not in page.text
     assert "TFA" not in report.text(lineup.table(workspace), {})
-    assert "than doing nothing (49.66 points; the floor's is 1.19): ours, other." in page.text
+    assert "than doing nothing (49.66 points; retraining varies by 1.19): ours, other." in page.text
     assert "masked only (features keep the samples)" in page.text
 
 
@@ -444,7 +444,7 @@ def test_a_network_without_a_head_has_no_attacks_on_features(workspace: Workspac
     assert f"{', '.join(heads)}: needs a network with a linear head" in page.text
 
 
-def test_without_floor_and_baselines(workspace: Workspace) -> None:
+def test_without_other_seeds_and_baselines(workspace: Workspace) -> None:
     (workspace.root / "params.yaml").write_text(
         "seed: 0\nsplit: {dataset: digits}\noriginal: {retrain: true}\n"
         "pixels: {mean: [], std: []}\n"
@@ -454,7 +454,7 @@ def test_without_floor_and_baselines(workspace: Workspace) -> None:
     )
     report.run(workspace, None)
     text = Page(workspace).text
-    assert "No noise floor" in text
+    assert "No retraining variability" in text
     assert "Smaller mean gap" not in text
 
 
@@ -542,9 +542,9 @@ def test_evaluations_of_entries_that_are_gone_are_removed(
     "missing",
     [
         "runs/evaluate/unlearn/other/metrics.json",
-        "runs/evaluate/retrain/floor/metrics.json",
+        "runs/evaluate/retrain/retrain_2/metrics.json",
         "runs/evaluate/unlearn/other/trajectory.csv",
-        "runs/evaluate/retrain/floor/predictions.parquet",
+        "runs/evaluate/retrain/retrain_2/predictions.parquet",
         "runs/evaluate/unlearn/ours/failure.json",
         "runs/influence/influence.parquet",
         "runs/split/request.json",
@@ -593,7 +593,11 @@ def test_inputs_that_do_not_fit_are_refused(
     [
         ("reference:", "other:", "retrain has no 'reference'"),
         ("unlearn:", "unlearn:\nunused:", "unlearn has no entry"),
-        ("floor: {seed_offset: 1000}", "ours: {seed_offset: 1000}", "both in retrain and unlearn"),
+        (
+            "retrain_2: {seed_offset: 1000}",
+            "ours: {seed_offset: 1000}",
+            "both in retrain and unlearn",
+        ),
     ],
 )
 def test_parameters_that_cannot_be_reported(
@@ -602,4 +606,4 @@ def test_parameters_that_cannot_be_reported(
     (workspace.root / "params.yaml").write_text(PARAMETERS.replace(old, new))
     with pytest.raises(params.ParameterError, match=message):
         report.run(workspace, None)
-    assert evaluation(workspace, "floor").exists()  # nothing is removed by mistake
+    assert evaluation(workspace, "retrain_2").exists()  # nothing is removed by mistake

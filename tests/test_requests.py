@@ -104,12 +104,12 @@ def test_a_name_says_what_is_forgotten(fields: dict[str, Any], said: str) -> Non
 def test_one_method_stands_beside_the_baselines() -> None:
     shipped = params.section(REPOSITORY, "unlearn.imu")
     assert entries_of(REPOSITORY, Method.imu, {"step": 0.5}) == {
-        "nothing": {"method": "nothing", "sees": "forget"},
-        "logit_mask": {"method": "logit_mask", "sees": "forget"},
+        "nothing": {"method": "nothing", "data_access": "forget"},
+        "logit_mask": {"method": "logit_mask", "data_access": "forget"},
         "imu": {**shipped, "step": 0.5},
     }
     assert "scrub" not in params.section(REPOSITORY, "unlearn")
-    assert entries_of(REPOSITORY, Method.scrub, {})["scrub"]["sees"] == "retain"
+    assert entries_of(REPOSITORY, Method.scrub, {})["scrub"]["data_access"] == "retain"
 
 
 def test_a_parameter_that_the_method_lacks_is_refused() -> None:

@@ -19,8 +19,8 @@ COLUMNS = (
 # Of two seeds: the reference's attacks are 70 and 60; all others are given as distances from it.
 ROWS = {
     "reference": ("reference", (0, 0, 0, 0.0, 0.0, None)),
-    "floor": ("floor", (2, 2, 2, 0.2, 0.05, None)),
-    "floor_2": ("floor", (4, 4, 4, 0.4, 0.07, None)),
+    "retrain_2": ("retrained", (2, 2, 2, 0.2, 0.05, None)),
+    "retrain_3": ("retrained", (4, 4, 4, 0.4, 0.07, None)),
     "nothing": ("baseline", (30, 30, 30, 50.0, 0.10, None)),
     "logit_mask": ("baseline", (30, 30, 30, 0.1, 0.05, 200.0)),
     "imu_deep": ("method", (-15, 16, 10, 0.6, 0.05, 25.0)),
@@ -39,7 +39,7 @@ def table(scenario: str = "class") -> pd.DataFrame:
 
 
 def tried(results: pd.DataFrame) -> research_page.Tried:
-    """With payers: imu_deep costs "cat" 4 points in one cell and 2 in the other, "dog" −1.
+    """With drops: imu_deep costs "cat" 4 points in one cell and 2 in the other, "dog" −1.
 
     "half" left no model in the second cell.
     """
@@ -69,7 +69,7 @@ def test_targets_are_shares_of_the_mask_s_distances_whatever_their_sign():
     assert cells(page, "What was tried", "slow")[1:8] == [
         *("31.0", "15.0 ✓", "15.0 ✓", "0.5 ✓", "0.060", "19.0", "3 of 6"),
     ]
-    assert cells(page, "What was tried", "floor")[1] == "3.0 ✓"  # the mean of its two models
+    assert cells(page, "What was tried", "retrained")[1] == "3.0 ✓"  # the mean of its two models
     assert cells(page, "What was tried", "imu_deep")[-1] == "it moves features"
     judged = cells(page, "Judged on", "imu_deep")
     assert judged[1] == "15.0 ✓ (+0.0 [+0.0, +0.0])"
@@ -108,19 +108,19 @@ def test_trials_have_sections_of_their_own_and_name_their_cells():
     assert page.count("class 8 (seed 0), class 8 (seed 1).") == 3
 
 
-def test_what_the_classes_pay_is_the_mean_over_the_cells_that_retain_them():
+def test_the_accuracy_drop_of_a_class_is_the_mean_over_the_cells_that_retain_them():
     page = research_page.page({"here": tried(table())}, {"imu_deep": ""}, {}, [], "this")
-    part = page.split("Who pays")[1]
+    part = page.split("Accuracy drop by class")[1]
     assert "| model | cat | dog |" in part
     assert "| imu_deep | 3.0 | -1.0 |" in part
     assert "| half |" not in part
 
 
-def test_a_trial_whose_payers_were_not_noted_has_no_such_table():
+def test_a_trial_whose_drops_were_not_noted_has_no_such_table():
     page = research_page.page(
-        {"here": tried(table())._replace(payers=None)}, {"imu_deep": ""}, {}, [], "this"
+        {"here": tried(table())._replace(drops=None)}, {"imu_deep": ""}, {}, [], "this"
     )
-    assert "Who pays" not in page
+    assert "Accuracy drop by class" not in page
 
 
 def test_influence_is_held_against_itself_with_other_weights_where_it_has_a_part():

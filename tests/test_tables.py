@@ -13,6 +13,7 @@ from tasks.files.artifacts import ArtifactError
 from tasks.pages import figures, results, results_page, tables
 
 KINDS = {"reference": "reference", "nothing": "baseline", "logit_mask": "baseline"}
+KINDS |= dict.fromkeys(("retrain_2", "retrain_3"), "retrained")
 NAN = math.nan
 Values = dict[str, list[float]]
 
@@ -30,9 +31,9 @@ def measured(columns: dict[str, Values], class_wise: bool = True) -> pd.DataFram
                 "seed": seed,
                 "networks": 8,
                 "model": model,
-                "kind": "floor" if model.startswith("floor") else KINDS.get(model, "method"),
-                "sees": "forget",
-                "verdict": None if model == "reference" else "told apart",
+                "kind": KINDS.get(model, "method"),
+                "data_access": "forget",
+                "verdict": None if model == "reference" else "distinguishable",
                 **{name: values[model][seed] for name, values in columns.items()},
             }
             for model, values in models.items()
@@ -58,12 +59,12 @@ def written(table: pd.DataFrame) -> dict[str, dict[str, dict[str, str]]]:
 HEADLINE = "class: class 8 (3 seeds)"
 TO_MASK = "Distance to the reference: model − logit_mask"
 TO_NOTHING = "Distance to the reference: model − nothing"
-TO_FLOOR = "Distance to the reference: model − floor"
+TO_RETRAINED = "Distance to the reference: model − retrained"
 GAPS = {
     "imu": [1.0, 2.0, 3.0],
     "logit_mask": [1.1, 2.2, 6.0],
     "nothing": [9.0, 9.0, 9.0],
-    "floor": [2.0, 2.0, 2.0],
+    "retrain_2": [2.0, 2.0, 2.0],
     "reference": [0.0, 0.0, 0.0],
 }
 
@@ -74,7 +75,7 @@ def test_a_cell_is_mean_and_sample_deviation_over_seeds() -> None:
 
 def test_baselines_come_first() -> None:
     models = list(written(measured({"gap": GAPS}))[HEADLINE])
-    assert models == ["reference", "floor", "nothing", "logit_mask", "imu"]
+    assert models == ["reference", "retrained", "nothing", "logit_mask", "imu"]
 
 
 def test_better_in_every_seed_by_noise_is_undecided() -> None:
@@ -85,10 +86,10 @@ def test_better_in_every_seed_by_noise_is_undecided() -> None:
 
 def test_what_is_consistent_is_decided_against_both_yardsticks() -> None:
     """Half an interval: 4.3027 · 0.02 / √3 and 4.3027 · 0.08 / √3."""
-    gaps = {**GAPS, "imu": [1.0, 2.08, 5.92], "floor": [0.0, 1.0, 5.0]}
+    gaps = {**GAPS, "imu": [1.0, 2.08, 5.92], "retrain_2": [0.0, 1.0, 5.0]}
     page = written(measured({"gap": gaps}))
     assert page[TO_MASK]["imu"]["gap"] == "−0.10 [−0.15, −0.05] **better**"
-    assert page[TO_FLOOR]["imu"]["gap"] == "+1.00 [+0.80, +1.20] **worse**"
+    assert page[TO_RETRAINED]["imu"]["gap"] == "+1.00 [+0.80, +1.20] **worse**"
 
 
 def test_equality_and_a_difference_without_spread_are_told() -> None:
@@ -118,7 +119,7 @@ def test_the_picture_shows_mean_distances_over_the_seeds(monkeypatch: pytest.Mon
     assert list(given) == ["gap", "TV"]
     assert list(given["gap"].of_models) == ["nothing", "logit_mask", "imu"]
     assert given["gap"].of_models["imu"] == 2.0
-    assert (given["gap"].of_floor, given["gap"].unit) == (2.0, "points")
+    assert (given["gap"].of_variability, given["gap"].unit) == (2.0, "points")
 
 
 def test_what_differs_from_the_parameters_stands_on_the_page() -> None:
@@ -137,7 +138,7 @@ def test_the_yardstick_is_masking_class_wise_and_nothing_else() -> None:
     page = written(measured({"gap": GAPS}, class_wise=False))
     assert TO_MASK not in page
     assert list(page[TO_NOTHING]) == ["imu"]
-    assert list(page[TO_FLOOR]) == ["nothing", "imu"]
+    assert list(page[TO_RETRAINED]) == ["nothing", "imu"]
 
 
 def test_models_are_compared_by_metrics_that_there_are() -> None:
@@ -146,7 +147,7 @@ def test_models_are_compared_by_metrics_that_there_are() -> None:
 
 
 def test_the_page_says_how_many_comparisons_it_makes() -> None:
-    gaps = {**GAPS, "imu": [1.0, 2.08, 5.92], "floor": [0.0, 1.0, 5.0]}
+    gaps = {**GAPS, "imu": [1.0, 2.08, 5.92], "retrain_2": [0.0, 1.0, 5.0]}
     page = results_page.page(measured({"gap": gaps, "gap_acc": gaps}), "make table", "digits")
     assert page.count("2 comparisons: 2 better, 0 worse, 0 equal, 0 undecided.") == 1
     assert page.count("4 comparisons: 0 better, 4 worse, 0 equal, 0 undecided.") == 1
@@ -168,22 +169,22 @@ def _probed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 PROBES = {
     "reference": [60.0, 60.0, 60.0],
-    "floor": [50.0, 59.0, 61.0],
-    "floor_2": [70.0, 59.0, 63.0],
+    "retrain_2": [50.0, 59.0, 61.0],
+    "retrain_3": [70.0, 59.0, 63.0],
     "logit_mask": [97.0, 98.0, 99.0],
     "imu": [59.0, 61.0, 60.5],
 }
 
 
 @pytest.mark.usefixtures("_probed")
-def test_the_floor_is_pooled_within_a_seed() -> None:
+def test_retrained_models_are_pooled_within_a_seed() -> None:
     """Values 60, 59, 62; distances 10, 1, 2, so the signs of 50 and 70 do not cancel."""
     page = written(measured({"probe_5": PROBES}))
-    assert page[HEADLINE]["floor"]["probe_5"] == "60.33 ± 1.53 (+0.33)"
-    assert "floor_2" not in page[HEADLINE]
-    # imu − floor: −9, 0, −1.5; logit_mask − floor: 27, 37, 37
-    assert page[TO_FLOOR]["imu"]["probe_5"].startswith("−3.50 [")
-    assert page[TO_FLOOR]["logit_mask"]["probe_5"].startswith("+33.67 [")
+    assert page[HEADLINE]["retrained"]["probe_5"] == "60.33 ± 1.53 (+0.33)"
+    assert "retrain_3" not in page[HEADLINE]
+    # imu − retrained: −9, 0, −1.5; logit_mask − retrained: 27, 37, 37
+    assert page[TO_RETRAINED]["imu"]["probe_5"].startswith("−3.50 [")
+    assert page[TO_RETRAINED]["logit_mask"]["probe_5"].startswith("+33.67 [")
 
 
 @pytest.mark.usefixtures("_probed")
@@ -200,7 +201,7 @@ def test_features_are_shown_beside_the_reference_and_compared_by_distance() -> N
 def test_a_new_metric_appears_unasked_under_its_group() -> None:
     columns = dict.fromkeys(("gap", "proto_7", "brand_new", "RTE_work"), PROBES)
     page = written(measured(columns))
-    assert list(page[HEADLINE]["imu"]) == ["model", "sees", "verdicts", "gap", "RTE_work"]
+    assert list(page[HEADLINE]["imu"]) == ["model", "data access", "verdicts", "gap", "RTE_work"]
     assert page[metrics.GROUPS["distance"]]["imu"] == {
         "model": "imu",
         "brand_new": "60.1667 ± 1.0408",
@@ -227,20 +228,20 @@ def test_what_is_absent_in_some_seeds_is_an_error_but_costs_say_so() -> None:
         results_page.page(measured({"gap": partly}), "make table", "digits")
     with pytest.raises(ArtifactError, match="RA of imu: 1 of 3 values are absent"):
         results_page.page(measured({"gap": GAPS, "RA": partly}), "make table", "digits")
-    floors = {**GAPS, "floor_2": [2.0, NAN, 2.0]}
-    with pytest.raises(ArtifactError, match="gap is absent in some models of the floor"):
-        results_page.page(measured({"gap": floors}), "make table", "digits")
+    others = {**GAPS, "retrain_3": [2.0, NAN, 2.0]}
+    with pytest.raises(ArtifactError, match="gap is absent in some retrained models"):
+        results_page.page(measured({"gap": others}), "make table", "digits")
     found = written(measured({"gap": GAPS, "RTE_work": partly}))[HEADLINE]["imu"]["RTE_work"]
     assert found == "1.5 ± 0.7 (2 of 3 seeds)"
 
 
-def test_verdicts_are_counted_over_seeds_and_those_of_the_floor_over_models() -> None:
-    table = measured({"gap": {**GAPS, "floor_2": [2.0, 2.0, 2.0]}})
+def test_verdicts_are_counted_over_seeds_and_those_of_retraining_over_models() -> None:
+    table = measured({"gap": {**GAPS, "retrain_3": [2.0, 2.0, 2.0]}})
     table.loc[(table["model"] == "imu") & (table["seed"] > 0), "verdict"] = "masked only"
-    table.loc[table["model"] == "floor_2", "verdict"] = "indistinguishable"
+    table.loc[table["model"] == "retrain_3", "verdict"] = "indistinguishable"
     page = written(table)[HEADLINE]
-    assert page["imu"]["verdicts"] == "masked only 2/3, told apart 1/3"
-    assert page["floor"]["verdicts"] == "told apart 3/6, indistinguishable 3/6"
+    assert page["imu"]["verdicts"] == "masked only 2/3, distinguishable 1/3"
+    assert page["retrained"]["verdicts"] == "distinguishable 3/6, indistinguishable 3/6"
     assert page["reference"]["verdicts"] == "–"
 
 
@@ -301,13 +302,14 @@ def cell(root: Path, seed: int, without: str = "") -> tuple[str, dict[str, dict[
     for part in ("split", "report"):
         (root / "runs" / part).mkdir(parents=True)
     (root / "params.yaml").write_text(
-        f"seed: {seed}\nunlearn: {{imu: {{sees: forget}}, nothing: {{sees: forget}}}}\n"
+        f"seed: {seed}\n"
+        "unlearn: {imu: {data_access: forget}, nothing: {data_access: forget}}\n"
         "ensemble: {members: 8, families: {oracle: {}}}\n"
     )
     request = {"dataset": "digits", "scenario": "ids", "forget": "ids in x", "forget_classes": [8]}
     (root / "runs" / "split" / "request.json").write_text(json.dumps(request))
     (root / "runs" / "report" / "table.csv").write_text(
-        "model,kind,gap,TFA,RTE_work\nreference,reference,0.0,,\nagain,floor,0.5,,\n"
+        "model,kind,gap,TFA,RTE_work\nreference,reference,0.0,,\nagain,retrained,0.5,,\n"
         f"nothing,baseline,9.0,,\nimu,with_retain,{1.0 + seed},,4.5\n"
     )
     said = {"outcome": "masked only", "words": "masked only (features)", "decided": ["probe 97"]}
@@ -330,16 +332,16 @@ def test_cells_become_rows_with_kind_verdict_and_time(tmp_path: Path) -> None:
         ("imu", 1): 2.0,
     }
     rows = found.drop_duplicates("model").set_index("model")
-    columns = ["kind", "sees", "verdict", "RTE_work", "RTE_time"]
+    columns = ["kind", "data_access", "verdict", "RTE_work", "RTE_time"]
     assert rows[columns].astype(object).fillna("none").T.to_dict("list") == {
         "reference": ["reference", "retain", "none", "none", "none"],
-        "again": ["floor", "retain", "masked only", "none", "none"],
+        "again": ["retrained", "retain", "masked only", "none", "none"],
         "nothing": ["baseline", "forget", "masked only", "none", "none"],
         "imu": ["with_retain", "forget", "masked only", 4.5, 2.5],
     }
     page = written(found)
-    assert page["ids: ids in x (2 seeds)"]["floor"]["verdicts"] == "masked only 2/2"
-    assert list(page[TO_FLOOR]) == ["imu"]  # there is no mask to beat
+    assert page["ids: ids in x (2 seeds)"]["retrained"]["verdicts"] == "masked only 2/2"
+    assert list(page[TO_RETRAINED]) == ["imu"]  # there is no mask to beat
 
 
 def test_a_missing_model_or_verdict_is_an_error(tmp_path: Path) -> None:
@@ -348,7 +350,7 @@ def test_a_missing_model_or_verdict_is_an_error(tmp_path: Path) -> None:
     table.write_text("\n".join(table.read_text().splitlines()[:-1]) + "\n")
     with pytest.raises(ArtifactError, match="models are missing in some cells"):
         results.collected(cells)
-    results.collected(dict([cell(tmp_path / "3", 3, without="again")]))  # a floor of one model
+    results.collected(dict([cell(tmp_path / "3", 3, without="again")]))  # one model has no other
     with pytest.raises(ArtifactError, match=r"verdicts\.json has no \['imu'\]"):
         results.collected(dict([cell(tmp_path / "2", 2, without="imu")]))
 
@@ -359,7 +361,7 @@ def test_a_method_that_failed_in_a_seed_is_told_and_not_compared() -> None:
     table["verdict"] = table["verdict"].mask(table["gap"].isna(), "failed")
     page = written(table)
     assert page[HEADLINE]["imu"]["gap"] == "2.00 ± 1.41 (2 of 3 seeds)"
-    assert page[HEADLINE]["imu"]["verdicts"] == "failed 1/3, told apart 2/3"
+    assert page[HEADLINE]["imu"]["verdicts"] == "failed 1/3, distinguishable 2/3"
     assert page[HEADLINE]["other"]["gap"] == "–"
     assert page[TO_MASK]["imu"]["gap"] == "failed in 1 of 3 seeds"
     assert page[TO_MASK]["other"]["gap"] == "failed in 3 of 3 seeds"

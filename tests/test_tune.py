@@ -89,7 +89,7 @@ def test_candidates_are_judged_without_test_images_and_failures_kept(
     assert table.loc["good", "gap"] == pytest.approx(sum(gaps) / 4, abs=1e-9)
     entry = asdict(Config(parameters="head", sgd=Sgd(learning_rate=1.0, epochs=2)))
     request = {
-        "entry": {"method": "gradient_ascent", "sees": "forget", **entry},
+        "entry": {"method": "gradient_ascent", "data_access": "forget", **entry},
         "candidates": [{"sgd.learning_rate": rate} for rate in rates.values()],
     }
     asked = tmp_path / "asked.json"

@@ -20,7 +20,7 @@ REFERENCE = {
     "TV_forget": 0.0,
     "U_LiRA": 0.0,
 } | dict.fromkeys(verdicts.MEMBERSHIP, 50.0)
-FLOOR = [  # within 1 point of the reference on both sides, and 0.05 of TV
+RETRAINED = [  # within 1 point of the reference on both sides, and 0.05 of TV
     {n: v + (0.05 if n.startswith("TV") else 1.0) for n, v in REFERENCE.items()},
     {n: v + (0.01 if n.startswith("TV") else -0.5) for n, v in REFERENCE.items()},
 ]
@@ -29,22 +29,24 @@ SIZES = dict.fromkeys(("forget", "half", "retain", "forgotten", "kept"), 1000)
 
 
 def judged(
-    *, class_wise: bool = True, floor=FLOOR, sizes=SIZES, **changes: float
+    *, class_wise: bool = True, retrained=RETRAINED, sizes=SIZES, **changes: float
 ) -> verdicts.Verdict:
-    return judge(REFERENCE | changes, REFERENCE, floor, LIMITS, sizes=sizes, class_wise=class_wise)
+    return judge(
+        REFERENCE | changes, REFERENCE, retrained, LIMITS, sizes=sizes, class_wise=class_wise
+    )
 
 
-def test_the_reference_and_its_floor_are_indistinguishable():
+def test_the_reference_and_retrained_models_are_indistinguishable():
     for class_wise in (True, False):
         own = judged(class_wise=class_wise)
         assert (own.outcome, own.failed) == ("indistinguishable", [])
-        for model in FLOOR:
+        for model in RETRAINED:
             assert judged(class_wise=class_wise, **model).outcome == "indistinguishable"
 
 
 @pytest.mark.parametrize(
     ("metric", "limit", "sign", "outcome", "scenarios"),
-    [  # floor + margin, on the side where a model fails
+    [  # retraining variability + margin, on the side where a model fails
         ("FA", 3.0, 1, "not forgotten", (True, False)),
         ("TFA", 3.0, 1, "not forgotten", (True,)),
         ("MIA", 6.0, -1, "not forgotten", (False,)),
@@ -54,17 +56,19 @@ def test_the_reference_and_its_floor_are_indistinguishable():
         ("probe_5", 5.0, 1, "masked only", (True, False)),
         ("proto_5", 5.0, 1, "masked only", (True,)),
         ("relearn_auc", 5.0, 1, "masked only", (True, False)),
-        ("FA", 3.0, -1, "told apart", (True, False)),
-        ("probe_5", 5.0, -1, "told apart", (True, False)),
-        ("proto_5", 5.0, -1, "told apart", (True,)),
-        ("relearn_auc", 5.0, -1, "told apart", (True, False)),
-        ("MIA", 6.0, 1, "told apart", (False,)),
-        ("TV", 0.07, 1, "told apart", (True, False)),
-        ("TV_forget", 0.07, 1, "told apart", (False,)),
-        ("U_LiRA", 11.0, 1, "told apart", (True, False)),
+        ("FA", 3.0, -1, "distinguishable", (True, False)),
+        ("probe_5", 5.0, -1, "distinguishable", (True, False)),
+        ("proto_5", 5.0, -1, "distinguishable", (True,)),
+        ("relearn_auc", 5.0, -1, "distinguishable", (True, False)),
+        ("MIA", 6.0, 1, "distinguishable", (False,)),
+        ("TV", 0.07, 1, "distinguishable", (True, False)),
+        ("TV_forget", 0.07, 1, "distinguishable", (False,)),
+        ("U_LiRA", 11.0, 1, "distinguishable", (True, False)),
     ],
 )
-def test_a_test_fails_beyond_floor_and_margin(metric, limit, sign, outcome, scenarios):
+def test_a_test_fails_beyond_retraining_variability_and_margin(
+    metric, limit, sign, outcome, scenarios
+):
     for class_wise in (True, False):
         inside, outside = (
             judged(class_wise=class_wise, **{metric: REFERENCE[metric] + sign * limit * factor})
@@ -128,7 +132,7 @@ def test_one_sample_is_never_beyond_the_margin_and_two_of_them_are(metric, count
     sizes = SIZES | {counted: 6}
     for samples, failed in ((1, []), (2, [metric])):
         moved = {metric: REFERENCE[metric] + sign * samples * 100 / 6}
-        found = judged(floor=[], sizes=sizes, **moved)
+        found = judged(retrained=[], sizes=sizes, **moved)
         assert [result.test.metric for result in found.failed] == failed
 
 
@@ -137,9 +141,9 @@ def test_attacks_on_single_samples_count_the_forget_set():
         for moved in (-20.0, 20.0):
             value = {name: REFERENCE[name] + moved}
             assert judged(
-                floor=[], sizes=SIZES | {"forget": 5}, class_wise=False, **value
+                retrained=[], sizes=SIZES | {"forget": 5}, class_wise=False, **value
             ).outcome == ("indistinguishable")
-            assert judged(floor=[], class_wise=False, **value).outcome != "indistinguishable"
+            assert judged(retrained=[], class_wise=False, **value).outcome != "indistinguishable"
 
 
 def test_the_sizes_are_those_of_what_the_metrics_count():
@@ -154,35 +158,37 @@ def test_the_sizes_are_those_of_what_the_metrics_count():
     assert verdicts.sizes(labels, ())["kept"] == 7
 
 
-def test_without_a_floor_the_margin_alone_counts():
-    assert judged(floor=[], FA=12.5).outcome == "not forgotten"
-    assert judged(floor=[], FA=11.5).outcome == "indistinguishable"
+def test_without_retrained_models_the_margin_alone_counts():
+    assert judged(retrained=[], FA=12.5).outcome == "not forgotten"
+    assert judged(retrained=[], FA=11.5).outcome == "indistinguishable"
 
 
-@pytest.mark.parametrize("lacking", ["model", "reference", "floor"])
+@pytest.mark.parametrize("lacking", ["model", "reference", "retrained"])
 def test_a_missing_value_is_an_error(lacking):
     less = {name: value for name, value in REFERENCE.items() if name != "probe_5"}
-    given = {"model": REFERENCE, "reference": REFERENCE, "floor": REFERENCE} | {lacking: less}
+    given = {"model": REFERENCE, "reference": REFERENCE, "retrained": REFERENCE} | {lacking: less}
     with pytest.raises(KeyError, match="probe_5 was not measured on every model"):
         judge(
             given["model"],
             given["reference"],
-            [given["floor"]],
+            [given["retrained"]],
             LIMITS,
             sizes=SIZES,
             class_wise=True,
         )
 
 
-def test_a_negative_distance_of_the_floor_does_not_widen_the_margin():
-    floor = [model | {"U_LiRA": -20.0} for model in FLOOR]
-    assert judged(floor=floor, U_LiRA=9.9).outcome == "indistinguishable"
-    assert judged(floor=floor, U_LiRA=10.1).outcome == "told apart"
+def test_a_negative_distance_of_retrained_models_does_not_widen_the_margin():
+    retrained = [model | {"U_LiRA": -20.0} for model in RETRAINED]
+    assert judged(retrained=retrained, U_LiRA=9.9).outcome == "indistinguishable"
+    assert judged(retrained=retrained, U_LiRA=10.1).outcome == "distinguishable"
 
 
 def test_a_distance_needs_no_value_of_the_reference():
     less = {name: value for name, value in REFERENCE.items() if name != "U_LiRA"}
-    found = judge(REFERENCE | {"U_LiRA": 50.0}, less, FLOOR, LIMITS, sizes=SIZES, class_wise=True)
+    found = judge(
+        REFERENCE | {"U_LiRA": 50.0}, less, RETRAINED, LIMITS, sizes=SIZES, class_wise=True
+    )
     (result,) = found.decisive
     assert (result.test.metric, result.reference) == ("U_LiRA", 0.0)
 

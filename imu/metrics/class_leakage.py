@@ -9,7 +9,7 @@ label is k, under the judged model and under the retrained one,
 in [0, 1], 0 where both models err alike. n_c of the n samples are of class c: those of the forget
 set and, where classes are forgotten whole, the test samples of these classes. Two retrained models
 differ much here, by 0.2 to 0.4 on digits, and sample-wise the classes are small as well: read it
-next to the noise floor. Outputs alone decide, so a mask can do well.
+next to what retrained models have. Outputs alone decide, so a mask can do well.
 """
 
 import numpy as np

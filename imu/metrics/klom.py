@@ -9,12 +9,12 @@ or beyond ±100; then
 A mean over the samples of a set; of the forget set also the 95th percentile. Where all margins are
 equal, all are in one bin and the divergence is 0. Margins of −∞, which a mask and a destroyed
 network give, would as ends of the range put all others in one bin: one destroyed network in 16
-would bring a method below the floor.
+would bring a method below what retraining has.
 
 Few models leave bins empty by chance, and each of these costs about log 1e5 / models. So equal
 families do not give 0, but, with Gaussian margins, 6.4 nats at 8 models a side, 3.9 at 16, 1.7 at
-32, 0.6 at 64. A value means something beside the floor alone, the same number for other oracles,
-and values for different numbers of models cannot be compared. The largest value is 11.5 nats.
+32, 0.6 at 64. A value means something beside that of as many retrained networks alone; values for
+other oracles or other numbers of models cannot be compared. The largest value is 11.5 nats.
 Source: Georgiev et al. 2024, arXiv 2410.23232, appendix E.1, and the authors' program. There ±100
 are ends of the range, and the models with the largest margin of both families are left out.
 """

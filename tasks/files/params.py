@@ -22,7 +22,7 @@ NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Sections whose entries are stages, and what of an entry is part of a path.
 ENTRIES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("retrain",): (),
-    ("unlearn",): ("method", "sees"),
+    ("unlearn",): ("method", "data_access"),
     ("ensemble", "families"): ("manifest",),
     ("ensemble", "judged"): ("method",),
 }
@@ -148,7 +148,12 @@ def require_safe(root: Path, content: dict[str, Any]) -> None:
             named[".".join(map(str, (*entries, item)))] = item
             fields += [((*entries, item), key) for key in keys]
     for path, key in fields:
-        if key in (of := mapping(*path)):  # DVC names what is missing
+        of = mapping(*path)
+        if key == "data_access" and "sees" in of:
+            raise ParameterError(
+                f"{FILE}: {'.'.join(path)}.sees is called data_access since 0.2.0: rename it"
+            )
+        if key in of:  # DVC names what is missing
             named[".".join(map(str, (*path, key)))] = of[key]
     for where, name in named.items():
         require_name(f"{FILE}: {where}", name)

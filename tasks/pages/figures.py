@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLACK, SKY, GREEN, BLUE, VERMILION = "#000000", "#56B4E9", "#009E73", "#0072B2", "#D55E00"
-BAND = "#CFE8F7"  # the noise floor
+BAND = "#CFE8F7"  # retraining variability
 SETS = {"forget": (VERMILION, "-"), "retain": (BLUE, "-"), "test": (GREEN, "--")}
 LINEAR_TO = 0.1  # points; beyond, the axis of a distance is logarithmic
 DECADES = (0, 0.1, 1, 10, 100)
@@ -25,12 +25,12 @@ LABEL: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsiz
 
 
 class Distance(NamedTuple):
-    """One metric: how far every model is from the reference, and how far the floor is."""
+    """One metric: how far every model is from the reference, and how far retraining varies."""
 
     metric: str
     unit: str  # "points", or "" for a value in [0, 1]
     of_models: dict[str, float]  # NaN where there is no model to measure
-    of_floor: float | None  # the largest of the floor's models
+    of_variability: float | None  # the largest of models retrained with other seeds
 
 
 class Images(NamedTuple):
@@ -42,7 +42,7 @@ class Images(NamedTuple):
 
 
 def distances(found: Sequence[Distance], baselines: Sequence[str]) -> bytes:
-    """Distance to the reference per metric: a dot per model, the noise floor as a band."""
+    """Distance to the reference per metric: a dot per model, retraining variability as a band."""
     models = list(found[0].of_models)
     columns = min(4, len(found))
     rows = -(-len(found) // columns)
@@ -54,22 +54,16 @@ def distances(found: Sequence[Distance], baselines: Sequence[str]) -> bytes:
             axes.set_axis_off()
         grid[0, 0].set_yticks(range(len(models)), models)
         grid[0, 0].set_ylim(len(models) - 0.4, -0.6)
-        handles = [
-            _mark("o", BLUE, BLUE, "method"),
-            _mark("o", "white", BLACK, "baseline"),
-            *([_patch(BAND, "noise floor: retrained, other seed")] if _has_floor(found) else []),
-        ]
+        handles = [_mark("o", BLUE, BLUE, "method"), _mark("o", "white", BLACK, "baseline")]
+        if any(distance.of_variability is not None for distance in found):
+            handles.append(_patch(BAND, "retraining variability: retrained with other seeds"))
         figure.legend(handles=handles, loc="outside upper left", ncols=3, frameon=False)
     return png.getvalue()
 
 
-def _has_floor(found: Sequence[Distance]) -> bool:
-    return any(distance.of_floor is not None for distance in found)
-
-
 def _distance(axes: "Axes", distance: Distance, baselines: Sequence[str]) -> None:
     points = distance.unit == "points"
-    largest = float(np.nanmax([*distance.of_models.values(), distance.of_floor or 0.0, 1e-9]))
+    largest = float(np.nanmax([*distance.of_models.values(), distance.of_variability or 0.0, 1e-9]))
     if points:
         axes.set_xscale("symlog", linthresh=LINEAR_TO)
         axes.set_xticks(DECADES, [f"{tick:g}" for tick in DECADES])
@@ -79,10 +73,10 @@ def _distance(axes: "Axes", distance: Distance, baselines: Sequence[str]) -> Non
         axes.set_xlim(-0.04 * largest, 1.35 * largest)
         axes.locator_params(axis="x", nbins=4)
     title = distance.metric
-    if distance.of_floor is not None:
-        axes.axvspan(axes.get_xlim()[0], distance.of_floor, color=BAND, zorder=0)
-        axes.axvline(distance.of_floor, color=SKY, linewidth=1.5, zorder=1)
-        title += f" (floor {_short(distance.of_floor, distance.unit)})"
+    if distance.of_variability is not None:
+        axes.axvspan(axes.get_xlim()[0], distance.of_variability, color=BAND, zorder=0)
+        axes.axvline(distance.of_variability, color=SKY, linewidth=1.5, zorder=1)
+        title += f" (retraining {_short(distance.of_variability, distance.unit)})"
     for place, (model, value) in enumerate(distance.of_models.items()):
         if np.isnan(value):
             axes.annotate("failed", (axes.get_xlim()[0], place), xytext=(7, 0), **LABEL)
@@ -196,7 +190,7 @@ def _strip(images: np.ndarray) -> np.ndarray:
 
 def courses(tables: dict[str, pd.DataFrame], aims: dict[str, list[float]]) -> bytes:
     """Accuracy by step, a panel per model; triangles mark the reference (first of the aims),
-    bands reach from it to the models of the floor. aims: {} where there is no reference.
+    bands reach from it to those retrained with other seeds. aims: {} where there is no reference.
     """
     from matplotlib.ticker import MaxNLocator
 

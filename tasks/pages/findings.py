@@ -41,7 +41,7 @@ GAP = "gap_acc"  # the average gap has a membership attack in it, which flips cl
 METHODS = ("method", "with_retain")  # kinds: given the forget set alone, or the retain set too
 WORDS: dict[verdicts.Outcome, str] = {
     "indistinguishable": "indistinguishable from retraining on these tests",
-    "told apart": "told apart from retraining",
+    "distinguishable": "distinguishable from retraining",
     "masked only": "masked only (features keep the {})",
     "utility lost": "utility lost",
     "not forgotten": "not forgotten",
@@ -130,9 +130,9 @@ class Compared(NamedTuple):
             self.value(model, name) - (self.value(self.reference, name) if aim is None else aim)
         )
 
-    def floor(self, name: str) -> float | None:
-        """The largest distance among the models of the noise floor."""
-        distances = [self.distance(model, name) for model in self.of_kind("floor")]
+    def variability(self, name: str) -> float | None:
+        """Of retraining: the largest distance among models retrained with other seeds."""
+        distances = [self.distance(model, name) for model in self.of_kind("retrained")]
         return max((d for d in distances if not pd.isna(d)), default=None)
 
     @property
@@ -141,7 +141,7 @@ class Compared(NamedTuple):
         return (self.mask, "the logit mask") if self.class_wise else (self.nothing, "doing nothing")
 
     def verdict(self, model: str) -> verdicts.Verdict:
-        """A model of the floor is judged by the floor's other models.
+        """A model retrained with another seed is judged by the others.
 
         It takes no test over many networks: these are none of its own.
         """
@@ -150,7 +150,7 @@ class Compared(NamedTuple):
         }
         others = [
             {name: value for name, value in self.values(other).items() if self.judges(model, name)}
-            for other in self.of_kind("floor")
+            for other in self.of_kind("retrained")
             if other != model
         ]
         reference = self.values(self.reference)
@@ -166,11 +166,11 @@ class Compared(NamedTuple):
     def judges(self, model: str, name: str) -> bool:
         """Whether the metric tells of the model.
 
-        Many networks are none of the floor's models, and judge no method that was not given them.
+        Many networks are none of the retrained models, and judge no method that did not get them.
         """
         many = name in metrics.about() and metrics.about()[name].group == "samples"
         row = self.table.loc[model]
-        return not (many and (row["kind"] == "floor" or pd.isna(row[name])))
+        return not (many and (row["kind"] == "retrained" or pd.isna(row[name])))
 
 
 def explained(names: list[str]) -> list[Explained]:
@@ -196,11 +196,11 @@ def shown(name: str, value: float) -> str:
 def findings(compared: Compared) -> list[Finding]:
     """Methods first, then the models that they are held against.
 
-    A floor of one model has no other to be judged by, and is left out.
+    One retrained model alone has no other to be judged by, and is left out.
     """
-    floor = compared.of_kind("floor")
+    retrained = compared.of_kind("retrained")
     methods = [model for kind in METHODS for model in compared.of_kind(kind)]
-    models = methods + compared.of_kind("baseline") + (floor if len(floor) > 1 else [])
+    models = methods + compared.of_kind("baseline") + (retrained if len(retrained) > 1 else [])
     return [_finding(compared, model) for model in models]
 
 
@@ -229,20 +229,20 @@ def headlines(compared: Compared, found: list[Finding]) -> list[str]:
         lines.append(f"{_capital(words)}: {', '.join(models)}.")
     if not any(f.kind in METHODS for f in found):
         lines.append("No method was run.")
-    failing = [f.model for f in found if f.kind == "floor" and f.outcome != "indistinguishable"]
+    failing = [f.model for f in found if f.kind == "retrained" and f.outcome != "indistinguishable"]
     if failing:
         lines.append(
             f"Retraining with another seed fails as well ({', '.join(failing)}): the margins are "
             "narrower than the noise here."
         )
-    if not compared.of_kind("floor"):
-        lines.append("No noise floor: params.yaml retrains with one seed only.")
+    if not compared.of_kind("retrained"):
+        lines.append("No retraining variability: params.yaml retrains with one seed only.")
     trivial, trivially = compared.trivial
     if trivial and compared.methods:
         limit = compared.value(trivial, GAP)
         better = [m for m in compared.methods if _order(compared.value(m, GAP), limit, GAP) < 0]
-        floor = compared.floor(GAP)
-        noise = "" if floor is None else f"; the floor's is {shown(GAP, floor)}"
+        varies = compared.variability(GAP)
+        noise = "" if varies is None else f"; retraining varies by {shown(GAP, varies)}"
         lines.append(
             f"Smaller mean gap of accuracies than {trivially} ({shown(GAP, limit)} points{noise}): "
             f"{', '.join(better) or 'none'}."
@@ -346,15 +346,15 @@ def _answer(compared: Compared, model: str, name: str) -> str:
     if not compared.retrained:
         original = compared.nothing
         return line + (f" | {shown(name, compared.value(original, name))}" if original else "")
-    floor = compared.floor(name)
+    varies = compared.variability(name)
     if metrics.about()[name].aim != "reference":
-        return line if floor is None else f"{line} | floor {shown(name, floor)}"
+        return line if varies is None else f"{line} | retraining {shown(name, varies)}"
     line += f" | {shown(name, compared.value(compared.reference, name))}"
-    return line if floor is None else f"{line} ± {shown(name, floor)}"
+    return line if varies is None else f"{line} ± {shown(name, varies)}"
 
 
 def _work(compared: Compared, model: str) -> list[str]:
-    if compared.table.loc[model, "kind"] == "floor" or not compared.retrained:
+    if compared.table.loc[model, "kind"] == "retrained" or not compared.retrained:
         return []
     if model in compared.failures:
         return []

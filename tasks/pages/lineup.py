@@ -37,9 +37,9 @@ class Row(NamedTuple):
 
 
 def rows(workspace: Workspace) -> list[Row]:
-    """Every row in the table's order: reference, floor, baselines, methods.
+    """Every row in the table's order: reference, retrained with other seeds, baselines, methods.
 
-    Where nothing is retrained there is neither reference nor floor.
+    Where nothing is retrained there is neither of the first two.
     """
     retrained = list(params.section(workspace.root, "retrain"))
     params.section(workspace.root, f"retrain.{REFERENCE}")
@@ -51,13 +51,13 @@ def rows(workspace: Workspace) -> list[Row]:
     if both := sorted({name for name, _ in made} & set(retrained)):
         raise params.ParameterError(f"{params.FILE}: {both} stand both in retrain and unlearn")
     kinds = {
-        name: "with_retain" if entry.get("sees") == "retain" else "method"
+        name: "with_retain" if entry.get("data_access") == "retain" else "method"
         for name, entry in entries.items()
     }
     baselines = [(n, m) for baseline in BASELINES for n, m in made if m == baseline]
     return [
         *(
-            Row(f"retrain/{name}", "reference" if name == REFERENCE else "floor", "retrain")
+            Row(f"retrain/{name}", "reference" if name == REFERENCE else "retrained", "retrain")
             for name in retrained
             if workspace.original.retrain
         ),
@@ -157,10 +157,10 @@ def prune(workspace: Workspace) -> None:
 def _per_sample(workspace: Workspace, row: Row) -> dict[str, float]:
     """What many networks say: of a method, and of retraining, which all its models share."""
     many = params.section(workspace.root, "ensemble")
-    if row.kind == "floor" and many["families"]:
-        families = (read_margins(workspace, family) for family in ("floor", "oracle"))
+    if row.kind == "retrained" and many["families"]:
+        families = (read_margins(workspace, family) for family in ("retrained", "oracle"))
         return metrics.over_models(*families)
-    if row.model not in many["judged"] or row.kind in ("reference", "floor"):
+    if row.model not in many["judged"] or row.kind in ("reference", "retrained"):
         return {}
     found: dict[str, float] = artifacts.read_json(workspace.per_sample(row.model) / "metrics.json")
     return found

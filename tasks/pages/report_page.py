@@ -15,11 +15,12 @@ from tasks.pages import figures, findings, lineup, slices
 SHOWN = 8  # images in a row
 FIGURES = {
     "distance": "Distance to the reference: |model − reference|; a metric that aims at 0 is one. "
-    "Shaded: no farther than the noise floor. Axes in points are linear to 0.1, then logarithmic.",
+    "Shaded: no farther than retraining with other seeds. Axes in points are linear to 0.1, then "
+    "logarithmic.",
     "influence": "Influence of the forget images. IMU ascends on the selected ones.",
     "images": "Forget images with class, influence and cross-entropy of the original model.",
-    "course": "Accuracy while unlearning. Triangle: the reference. Band: from reference to floor. "
-    "The test images here include those of forgotten classes.",
+    "course": "Accuracy while unlearning. Triangle: the reference. Band: to retraining with other "
+    "seeds. The test images here include those of forgotten classes.",
 }
 
 
@@ -64,7 +65,7 @@ def page(
             for name in ("train", "forget", "retain", "validation", "test")
         },
         retrained=compared.retrained,
-        floors=compared.of_kind("floor"),
+        others=compared.of_kind("retrained"),
         limits=compared.limits,
         headlines=findings.headlines(compared, found),
         questions=list(findings.QUESTIONS),
@@ -92,7 +93,7 @@ def _distances(compared: findings.Compared) -> list[figures.Distance]:
             metric=column.name,
             unit=column.apart,
             of_models={model: compared.distance(model, column.name) for model in models},
-            of_floor=compared.floor(column.name),
+            of_variability=compared.variability(column.name),
         )
         for column in findings.explained(names)
     ]
@@ -147,10 +148,10 @@ def _courses(workspace: Workspace) -> dict[str, pd.DataFrame]:
 
 
 def _aims(workspace: Workspace) -> dict[str, list[float]]:
-    """Accuracy in % per set: of the reference, and of every model of the floor."""
+    """Accuracy in % per set: of the reference, and of every model retrained with another seed."""
     found = {}
     for row in lineup.rows(workspace):
-        if row.kind in ("reference", "floor"):
+        if row.kind in ("reference", "retrained"):
             predicted = _predictions(workspace, row)
             found[row.model] = 100 * predicted.groupby("set")["right"].mean()
     return {str(name): values.tolist() for name, values in pd.DataFrame(found).iterrows()}

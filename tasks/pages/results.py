@@ -13,8 +13,8 @@ from tasks.files import artifacts, params
 from tasks.files.workspace import BASELINES, Workspace
 from tasks.pages import findings, lineup
 
-FLOOR = "floor"  # all its models together
-FIRST = (lineup.REFERENCE, FLOOR, *BASELINES)
+RETRAINED = "retrained"  # the models retrained with other seeds, together
+FIRST = (lineup.REFERENCE, RETRAINED, *BASELINES)
 # Distances to the reference by which models are compared; few, as each is one more chance to err.
 DISTANCES = ("gap", "gap_acc", "TV", "probe_5", "proto_5", "relearn_auc")
 
@@ -23,7 +23,7 @@ class Scenario(NamedTuple):
     """One forget set. values, distances: name -> table of seeds (rows) and models (columns)."""
 
     title: str
-    rows: pd.DataFrame  # of ``collected``, the floor's models under the name FLOOR
+    rows: pd.DataFrame  # of ``collected``; what other seeds retrained is named RETRAINED
     models: list[str]
     values: dict[str, pd.DataFrame]
     distances: dict[str, pd.DataFrame]
@@ -65,8 +65,8 @@ def collected(cells: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
         request, outcomes = workspace.read_request(), report.outcomes(workspace)
         entries = params.section(workspace.root, "unlearn")
         found = artifacts.read_table(workspace.runs / "report" / "table.csv")
-        # A floor of one model has no other to be judged by.
-        judged = found.loc[~found["kind"].isin(["reference", "floor"]), "model"]
+        # One retrained model alone has no other to be judged by.
+        judged = found.loc[~found["kind"].isin(["reference", "retrained"]), "model"]
         if unknown := sorted(set(judged) - outcomes.keys()):
             raise artifacts.ArtifactError(f"{report.verdicts(workspace)} has no {unknown}")
         many = params.section(workspace.root, "ensemble")
@@ -79,7 +79,9 @@ def collected(cells: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
             "networks": many["members"] if many["families"] else 0,
             "model": found["model"],
             "kind": found["kind"],
-            "sees": [entries[m]["sees"] if m in entries else "retain" for m in found["model"]],
+            "data_access": [
+                entries[m]["data_access"] if m in entries else "retain" for m in found["model"]
+            ],
             "verdict": found["model"].map(outcomes),
         }
         times = [said["times"].get(m, math.nan) for m in found["model"]]
@@ -95,14 +97,13 @@ def collected(cells: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
 def scenarios(table: pd.DataFrame) -> Iterator[Scenario]:
     """The forget sets of ``collected``'s table, in its order.
 
-    The floor is the mean of its models within each seed, of values and of distances alike.
-    Reference, floor and baselines come first. A method has no
-    values in a seed where it left no model. Raises ArtifactError when a metric is absent in
-    some of the floor's models.
+    Models retrained with other seeds are one, the mean within each training seed, of values and of
+    distances alike. They, the reference and baselines come first. A method has no values in a seed
+    where it left no model. Raises ArtifactError when a metric is absent in some retrained models.
     """
     for (kind, forget), rows in table.groupby(["scenario", "forget"], sort=False):
         reference = rows[rows["kind"] == "reference"].set_index("seed")
-        rows = rows.assign(model=rows["model"].mask(rows["kind"] == "floor", FLOOR))
+        rows = rows.assign(model=rows["model"].mask(rows["kind"] == "retrained", RETRAINED))
         known = rows["model"].unique().tolist()
         names = [name for name in columns() if name in rows and rows[name].notna().any()]
         far = {name: _distance(rows, reference, name) for name in DISTANCES if name in names}
@@ -124,7 +125,7 @@ def columns() -> list[str]:
 def _distance(rows: pd.DataFrame, reference: pd.DataFrame, name: str) -> "pd.Series[float]":
     """|model − reference|; of a metric that is a distance already, how far off its aim.
 
-    Of single models, as signs of the floor's models would cancel in their mean.
+    Of single models, as signs of the retrained models would cancel in their mean.
     """
     aim = {"low": 0.0, "high": 1.0}.get(metrics.about()[name].aim)
     return (rows[name] - (rows["seed"].map(reference[name]) if aim is None else aim)).abs()
@@ -133,5 +134,5 @@ def _distance(rows: pd.DataFrame, reference: pd.DataFrame, name: str) -> "pd.Ser
 def _by_seed(rows: pd.DataFrame, values: "pd.Series[float]") -> pd.DataFrame:
     groups = values.groupby([rows["seed"], rows["model"]])
     if groups.count().between(1, groups.size() - 1).any():
-        raise artifacts.ArtifactError(f"{values.name} is absent in some models of the floor")
+        raise artifacts.ArtifactError(f"{values.name} is absent in some retrained models")
     return groups.mean().unstack()

@@ -10,7 +10,7 @@ from imu import statistics, verdicts
 from tasks.files import artifacts, params
 from tasks.files.workspace import BASELINES
 from tasks.pages import figures, findings, lineup, results
-from tasks.pages.results import FLOOR, Scenario
+from tasks.pages.results import RETRAINED, Scenario
 from tasks.pages.tables import markdown, provenance
 
 Table = list[statistics.Comparison]
@@ -34,7 +34,7 @@ def page(
         sections.append(f"## {scenario.title} ({_count(scenario.seeds, 'seed')})\n")
         sections += _power(scenario)
         sections.append(markdown(_headline(scenario, first)))
-        for yardstick in (scenario.trivial, FLOOR):
+        for yardstick in (scenario.trivial, RETRAINED):
             if yardstick in scenario.models:
                 text, made = _differences(scenario, yardstick)
                 sections.append(text)
@@ -66,7 +66,7 @@ def picture(table: pd.DataFrame, methods: Collection[str]) -> bytes:
                 metric=column.name,
                 unit=column.apart,
                 of_models={model: float(means[model]) for model in shown},
-                of_floor=float(means[FLOOR]) if FLOOR in means else None,
+                of_variability=float(means[RETRAINED]) if RETRAINED in means else None,
             )
         )
     return figures.distances(drawn, baselines)
@@ -85,10 +85,10 @@ def _power(scenario: Scenario) -> list[str]:
         for what, seeds in passed.items()
         if seeds.any()
     ]
-    floor = verdicts[verdicts.index == FLOOR].dropna()
-    if failed := int((floor != "indistinguishable").sum()):
+    others = verdicts[verdicts.index == RETRAINED].dropna()
+    if failed := int((others != "indistinguishable").sum()):
         lines.append(
-            f"**Retraining with another seed fails in {failed} of {_count(len(floor), 'model')}: "
+            f"**Retraining with another seed fails in {failed} of {_count(len(others), 'model')}: "
             "about so often is a verdict other than *indistinguishable* an error here.**\n"
         )
     return lines
@@ -98,12 +98,12 @@ def _headline(scenario: Scenario, names: list[str]) -> pd.DataFrame:
     groups = scenario.rows.groupby("model")
     table = _summary(scenario, names)
     table.insert(0, "verdicts", {model: _counted(found) for model, found in groups["verdict"]})
-    table.insert(0, "sees", groups["sees"].first())
+    table.insert(0, "data access", groups["data_access"].first())
     return _named(table)
 
 
 def _counted(outcomes: pd.Series) -> str:
-    """Such as "masked only 2/3, told apart 1/3"; "–" for the reference, which is not judged."""
+    """Such as "masked only 2/3, utility lost 1/3"; "–" for the reference, which is not judged."""
     found = Counter(outcomes.dropna())
     if not found:
         return "–"
@@ -150,7 +150,7 @@ def _spread(scenario: Scenario, name: str, model: str) -> str:
 def _differences(scenario: Scenario, yardstick: str) -> tuple[str, Table]:
     """Every method against ``yardstick``: a row per model, a column per distance."""
     models = scenario.methods
-    if yardstick == FLOOR and scenario.trivial in scenario.models:
+    if yardstick == RETRAINED and scenario.trivial in scenario.models:
         models = [scenario.trivial, *models]
     made: Table = []
     cells = pd.DataFrame("–", index=models, columns=list(scenario.distances), dtype=object)
@@ -201,7 +201,7 @@ def _tally(made: Table) -> str:
 
 
 def _introduction(table: pd.DataFrame, command: str, name: str, settings: Mapping[str, Any]) -> str:
-    floors = table.loc[table["kind"] == "floor", "model"].nunique()
+    others = table.loc[table["kind"] == "retrained", "model"].nunique()
     seeds = ", ".join(map(str, sorted(table["seed"].unique())))
     return "\n".join(
         [
@@ -209,14 +209,14 @@ def _introduction(table: pd.DataFrame, command: str, name: str, settings: Mappin
             provenance(command),
             *_differing(settings),
             f"Mean ± sample standard deviation over training seeds {seeds}. *reference*: retrained "
-            "without the forget set. *floor*: retrained with other seeds, "
-            f"{_count(floors, 'model')} per training seed; the mean of their values is one value "
+            "without the forget set. *retrained*: the same with other seeds, "
+            f"{_count(others, 'model')} per training seed; the mean of their values is one value "
             "of that seed, and so is the mean of their distances to the reference. *nothing*: the "
-            "original model. *logit_mask*: the logit of the forgotten class set to −∞. *sees*: the "
-            "data that a method is given besides the original model, the forget set alone or the "
-            "retain set as well. *verdict*: outcomes of the tests in `imu/verdicts.py`, and in how "
-            "many seeds each; of the floor, in how many models. *failed*: it diverged or gave up, "
-            "and there is no model to measure. In brackets behind an attack on "
+            "original model. *logit_mask*: the logit of the forgotten class set to −∞. *data "
+            "access*: what a method is given besides the original model, the forget set alone or "
+            "the retain set as well. *verdict*: outcomes of the tests in `imu/verdicts.py`, and in "
+            "how many seeds each; of *retrained*, in how many models. *failed*: it diverged or "
+            "gave up, and there is no model to measure. In brackets behind an attack on "
             "features: minus the reference, mean over seeds. “–”: does not exist for the model. "
             "[Columns](#columns) has units, aims and meanings.\n",
             _networks(table),
@@ -230,7 +230,7 @@ def _introduction(table: pd.DataFrame, command: str, name: str, settings: Mappin
             "in every seed. undecided: the rest, also where the difference is not 0 but the same "
             "in every seed: a spread of 0 makes the interval a point, which proves nothing. "
             "Yardsticks are the trivial baseline (logit_mask where a class is forgotten whole, "
-            "else nothing) and the floor.\n",
+            "else nothing) and *retrained*.\n",
         ]
     )
 
@@ -252,8 +252,8 @@ def _networks(table: pd.DataFrame) -> str:
         return "Nothing is measured per sample over many networks: `ensemble.families` has none.\n"
     return (
         f"Per sample, each training seed has families of {', '.join(map(str, numbers))} small "
-        "networks of their own (`ensemble` in `params.yaml`); KLoM means nothing without the "
-        "floor's, which is of as many.\n"
+        "networks of their own (`ensemble` in `params.yaml`); KLoM means nothing without "
+        "that of *retrained*, which is of as many.\n"
     )
 
 

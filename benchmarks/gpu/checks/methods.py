@@ -1,9 +1,9 @@
 """Every method, class-wise and on a random tenth, from one original, with one seed.
 
-Judged against one reference per request, so without the noise floor that a verdict needs: the
-verdict here counts the margins alone. A method is stopped where it takes longer than its share of
-the time, and judged as it stands. Attacks that compute on a CPU run in other processes while the
-device goes on. Methods that need the retain set come last: they take longest.
+Judged against one reference per request, so without the retraining variability that a verdict
+needs: the verdict here counts the margins alone. A method is stopped where it takes longer than its
+share of the time, and judged as it stands. Attacks that compute on a CPU run in other processes
+while the device goes on. Methods that need the retain set come last: they take longest.
 """
 
 from collections.abc import Iterator, Sequence
@@ -266,7 +266,7 @@ def page(found: list[Record]) -> str:
     return (
         "FA, RA and the like as in the README, RA on some retained samples; *relearn_auc* not "
         "for every method. *margins*: the verdict if retrained models "
-        "did not differ at all, for there is one reference and no noise floor; which tests "
+        "did not differ at all, for there is one reference and no other retraining; which tests "
         "decided.\n\n" + "\n".join(parts)
     )
 

@@ -1,4 +1,4 @@
-"""Which classes pay, from predictions by hand."""
+"""What each class loses, from predictions by hand."""
 
 import shutil
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from research import payers
+from research import accuracy_drop
 from tasks.files import artifacts, params
 from tasks.files.workspace import Workspace
 from tests.conftest import REPOSITORY, keep
@@ -36,8 +36,8 @@ def cell(tmp_path: Path) -> Path:
 
 
 def test_points_lost_are_of_the_retain_set_by_class_and_model(cell):
-    found = payers.payers([cell])
-    assert list(found.columns) == list(payers.COLUMNS)
+    found = accuracy_drop.by_class([cell])
+    assert list(found.columns) == list(accuracy_drop.COLUMNS)
     assert set(found["forget"]) == {"class c"}
     assert set(found["seed"]) == {0}
     lost = {

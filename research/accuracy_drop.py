@@ -1,4 +1,4 @@
-"""Who pays for forgetting: the classes whose retain samples a method gets wrong."""
+"""What forgetting costs the classes that stay: the accuracy drop on their retain samples."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,7 +12,7 @@ from tasks.pages import lineup, slices
 COLUMNS = ("scenario", "forget", "seed", "model", "class", "samples", "lost")
 
 
-def payers(folders: Iterable[Path]) -> pd.DataFrame:
+def by_class(folders: Iterable[Path]) -> pd.DataFrame:
     """By cell, model and class: number of retain samples, and what their accuracy lost.
 
     lost: accuracy of the original on them minus that of the model, in points. Methods that left

@@ -26,7 +26,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 import numpy as np
 
 from imu import discovery
-from imu.metrics._said import Asked, Said
+from imu.metrics._said import Asked as Asked
+from imu.metrics._said import Said as Said
+from imu.metrics._said import asked_of as asked_of
+from imu.metrics._said import drawn as drawn
+from imu.metrics._said import said_of as said_of
 
 if TYPE_CHECKING:
     from torch import nn

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from imu.models import evaluating
 from imu.objectives import IGNORED, Objective
 
-LOGITS = 2**22  # of a pass at most: 16 MiB in float32, and as many again where they are used
+LOGITS = 2**22  # of a pass on a CPU at most, 16 MiB in float32; elsewhere 16 times as many
 FLOOR = -100.0  # nats: a token that is suppressed has log 0, which no mean survives
 
 
@@ -111,12 +111,13 @@ def _passes(
     if len(tokens) == 0:
         return
     with evaluating(model):
-        vocabulary = objective.logits(model, tokens[:1, :1]).shape[-1]
+        first = objective.logits(model, tokens[:1, :1])  # (1, 1, vocabulary)
+        most = LOGITS * (1 if first.device.type == "cpu" else 16) // first.shape[-1]  # tokens
         order = lengths.argsort(stable=True).cpu()
         at = len(order)
         while at > 0:  # the longest first
             longest = int(lengths[order[at - 1]])
-            rows = order[max(0, at - max(1, LOGITS // (longest * vocabulary))) : at]
+            rows = order[max(0, at - max(1, most // longest)) : at]
             at -= len(rows)
             yield rows, objective.logits(model, tokens[rows, :longest])
 

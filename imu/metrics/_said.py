@@ -18,14 +18,20 @@ LONGER = 8  # tokens that a free answer may have beyond the true one
 
 
 class Texts(Protocol):
-    """What is asked of a data set of texts; arrays of shape (n,)."""
+    """What is asked of a data set of texts; arrays of str, shape (n,)."""
 
-    prompts: np.ndarray
-    answers: np.ndarray
-    other_prompts: np.ndarray
-    other_answers: np.ndarray
-    wrong: tuple[tuple[str, ...], ...]
-    attributes: Mapping[str, np.ndarray]
+    @property
+    def prompts(self) -> np.ndarray: ...
+    @property
+    def answers(self) -> np.ndarray: ...
+    @property
+    def other_prompts(self) -> np.ndarray: ...
+    @property
+    def other_answers(self) -> np.ndarray: ...
+    @property
+    def wrong(self) -> tuple[tuple[str, ...], ...]: ...
+    @property
+    def attributes(self) -> Mapping[str, np.ndarray]: ...
 
 
 class Tokens(Protocol):
@@ -35,7 +41,7 @@ class Tokens(Protocol):
         self, prompts: Sequence[str], answers: Sequence[str], *, longest: int
     ) -> "tuple[Tensor, Tensor]": ...
 
-    def decode(self, tokens: Sequence[int]) -> str: ...
+    def decode(self, tokens: Sequence[int]) -> str: ...  # without special tokens and outer spaces
 
 
 class Asked(NamedTuple):
@@ -178,64 +184,57 @@ def said_of(
     """
     from imu.metrics import _passes
 
-    found: dict[str, dict[str, np.ndarray]] = {
-        kind: {} for kind in ("token_log_probabilities", "standardised", "right", *OTHER_WORDS)
-    }
-    prompts, answers, generated, subjects = {}, {}, {}, {}
-
-    def told(questions: Sequence[str], replies: Sequence[str]) -> np.ndarray:
-        """Mean log-probability per token of each reply, NaN where it or its question is ""."""
-        values = np.full(len(replies), np.nan)
-        there = [i for i, pair in enumerate(zip(questions, replies, strict=True)) if all(pair)]
-        if there:
-            pair = [[texts[i] for i in there] for texts in (questions, replies)]
-            values[there] = _passes.mean_log_probabilities(
-                model, objective, *tokens.encode(*pair, longest=longest)
-            )
+    def told(prompts: Sequence[str], answers: Sequence[str]) -> np.ndarray:
+        """Mean log-probability per token of each answer, NaN where it is "": (n,)."""
+        values = np.full(len(answers), np.nan)
+        if there := [i for i, answer in enumerate(answers) if answer]:
+            pair = ([of[i] for i in there] for of in (prompts, answers))
+            laid_out = tokens.encode(*pair, longest=longest)
+            values[there] = _passes.mean_log_probabilities(model, objective, *laid_out)
         return values
 
+    kinds = ("token_log_probabilities", "standardised", "right", *OTHER_WORDS)
+    arrays: dict[str, dict[str, np.ndarray]] = {kind: {} for kind in kinds}
+    kinds = ("prompts", "answers", "generated")
+    written: dict[str, dict[str, tuple[str, ...]]] = {kind: {} for kind in kinds}
     for name, chosen in rows.items():
         index = np.asarray(chosen, int)
-        asked, true = ([str(t) for t in column[index]] for column in (texts.prompts, texts.answers))
-        subjects[name] = texts.attributes["subject"][index]
-        prompts[name], answers[name] = tuple(asked), tuple(true)
-        inputs, targets = tokens.encode(asked, true, longest=longest)
+        prompts, answers = texts.prompts[index].tolist(), texts.answers[index].tolist()
+        inputs, targets = tokens.encode(prompts, answers, longest=longest)
         forced = _passes.forced(model, objective, inputs, targets)
-        found["token_log_probabilities"][name] = forced.log_probabilities
-        found["standardised"][name] = forced.standardised
-        found["right"][name] = forced.right
+        arrays["token_log_probabilities"][name] = forced.log_probabilities
+        arrays["standardised"][name] = forced.standardised
+        arrays["right"][name] = forced.right
+        written["prompts"][name], written["answers"][name] = tuple(prompts), tuple(answers)
         if name not in IN_FULL:
             continue
-        found["other"][name] = told(asked, [str(t) for t in texts.other_answers[index]])
-        found["asked_otherwise"][name] = told([str(t) for t in texts.other_prompts[index]], true)
-        k = max((len(texts.wrong[row]) for row in index), default=0)
-        perturbed = [(*texts.wrong[row], *[""] * (k - len(texts.wrong[row]))) for row in index]
-        found["wrong"][name] = told(
-            [question for question in asked for _ in range(k)], [t for of in perturbed for t in of]
+        others, wrong = texts.other_prompts[index].tolist(), [texts.wrong[row] for row in index]
+        k = max(map(len, wrong), default=0)
+        arrays["other"][name] = told(prompts, texts.other_answers[index].tolist())
+        arrays["asked_otherwise"][name] = told(
+            others, [answer if other else "" for other, answer in zip(others, answers, strict=True)]
+        )
+        arrays["wrong"][name] = told(
+            [prompt for prompt in prompts for _ in range(k)],
+            [answer for of in wrong for answer in (*of, *[""] * (k - len(of)))],
         ).reshape(len(index), k)
-        given, wanted, guesses = [], [], []
-        for i, question in enumerate(asked):
-            positions = (targets[i] >= 0).nonzero()[:, 0].tolist()
-            positions = positions if question else positions[len(positions) // 2 :]
-            given.append(inputs[i, : positions[0] + 1].tolist())
-            wanted.append(targets[i, positions[:-1]].tolist())
-            # The positions of a context that is full cannot be exceeded.
-            room = min(LONGER, longest - positions[-1] - 1)
-            guesses.append(forced.said[i, positions].tolist() + [tokens.end] * room)
-        prompts[name] = tuple(
-            q or tokens.decode(g).strip() for q, g in zip(asked, given, strict=True)
-        )
-        answers[name] = tuple(
-            a if q else tokens.decode(w).strip()
-            for q, a, w in zip(asked, true, wanted, strict=True)
-        )
+        given, true, guesses = [], [], []
+        for i, prompt in enumerate(prompts):
+            at = np.flatnonzero(~np.isnan(forced.right[i]))
+            at = at if prompt else at[len(at) // 2 :]
+            given.append(inputs[i, : at[0] + 1].tolist())
+            true.append(targets[i, at].tolist())
+            room = min(LONGER, longest - int(at[-1]) - 1)  # none where the context is full
+            guesses.append(forced.said[i, at].tolist() + [tokens.end] * room)
         said = _passes.greedy(model, objective, given, guesses, tokens.end)
-        generated[name] = tuple(tokens.decode(answer).strip() for answer in said)
+        written["generated"][name] = tuple(map(tokens.decode, said))
+        if not all(prompts):
+            asked = zip(prompts, answers, given, true, strict=True)
+            halves = [(p, a) if p else (tokens.decode(g), tokens.decode(t)) for p, a, g, t in asked]
+            written["prompts"][name], written["answers"][name] = zip(*halves, strict=True)
     return Said(
-        **found,
-        generated=generated,
-        prompts=prompts,
-        answers=answers,
-        subjects=subjects,
+        **arrays,
+        **written,
+        subjects={name: texts.attributes["subject"][list(of)] for name, of in rows.items()},
         seed=seed,
     )

@@ -433,7 +433,7 @@ def test_babble_has_little_entropy_and_much_repetition():
         return fluency.measure(replace(said(), generated={"forget": (), "retain": answers}))
 
     spoken, babbled = found("a b c d e"), found("a a a a a")
-    assert spoken["fluency"] == pytest.approx(2 / 3 * 2 + 4 / 3 * math.log2(3))
+    assert spoken["fluency"] == pytest.approx(1 / 3 * 2 + 2 / 3 * math.log2(3))
     assert spoken["repetition"] == 0.0
     assert babbled == {"fluency": 0.0, "repetition": 75.0}
     assert found("") == {"fluency": 0.0, "repetition": 0.0}

@@ -1,6 +1,6 @@
 """Fluency of the model's own answers to what stays: does it still speak, or babble?
 
-    fluency       ⅔ H_2 + 4/3 H_3, entropies in bits of the answer's own 2- and 3-grams of words
+    fluency       ⅓ H_2 + ⅔ H_3, entropies in bits of the answer's own 2- and 3-grams of words
     repetition    share in % of the answer's 2-grams that it has had before
 
 mean over the retain set's greedy answers; an answer of one word has 0 of both. An answer that
@@ -20,7 +20,7 @@ from imu.metrics._said import Asked, Said, lacking
 from imu.metrics.rouge import words
 
 OBJECTIVE = "language"
-WEIGHTS = {2: 2 / 3, 3: 4 / 3}  # n -> weight
+WEIGHTS = {2: 1 / 3, 3: 2 / 3}  # n -> weight
 ABOUT = {
     "fluency": About(
         "answers",

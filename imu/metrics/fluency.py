@@ -6,8 +6,8 @@
 mean over the retain set's greedy answers; an answer of one word has 0 of both. An answer that
 repeats itself has few n-grams and a low entropy; a longer one a higher. Sources: Zhang et al. 2018,
 arXiv 1809.05972, for the entropy, with the weights of the program of Meng et al. 2022 (ROME), arXiv
-2202.05262; Welleck et al. 2020, arXiv
-1908.04319, for seq-rep-n, there with 4-grams, which short answers do not have.
+2202.05262; Welleck et al. 2020, arXiv 1908.04319, for seq-rep-n, there with 4-grams, which short
+answers do not have.
 """
 
 from collections import Counter

@@ -402,13 +402,14 @@ def test_extraction_needs_the_end_and_memorisation_does_not(right, strength, exa
 
 
 def test_the_prior_divergence_equals_the_loop():
-    plain, total = said(), 0.0
+    plain, total, own = said(), 0.0, 0.0
     for true, wrong in zip(plain.other["forget"], plain.wrong["forget"], strict=True):
         c = [math.exp(v) for v in (true, *wrong) if not math.isnan(v)]
+        own += c[0] / sum(c)
         total += sum(v / sum(c) * math.log(len(c) * v / sum(c)) for v in c)
-    found = prior_divergence.measure(plain)["prior_KL"]
-    assert found == pytest.approx(total / len(plain.other["forget"]), abs=1e-12)
-    assert found > 1e-6
+    n, found = len(plain.other["forget"]), prior_divergence.measure(plain)
+    assert found == pytest.approx({"choice": 100 * own / n, "prior_KL": total / n}, abs=1e-12)
+    assert found["prior_KL"] > 1e-6
     same = plain.wrong["forget"] * 0 - 2.0
     ignorant = replace(
         plain,
@@ -634,7 +635,7 @@ def test_the_answers_of_others_have_other_values():
     ("lacking", "missing"),
     [
         ("nothing", set()),
-        ("wrong answers", {"TR_forget", "TR_retain", "MU", "prior_KL", "FQ", "KS"}),
+        ("wrong answers", {"TR_forget", "TR_retain", "MU", "choice", "prior_KL", "FQ", "KS"}),
         ("other questions", {"P_reworded"}),
         ("other answers", set()),
         ("forget samples", {"FQ", "KS", "relearn_P"}),

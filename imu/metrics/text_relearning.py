@@ -1,7 +1,7 @@
 """Relearning of texts: does learning half of the forgotten subjects bring back the other half?
 
 A copy of the network is fine-tuned, all weights, on the answers about one half of the forgotten
-subjects, drawn by the seed: 10 steps of Adam with rate 5e-4, 16 samples each. After every step the
+subjects, drawn by the seed: 20 steps of Adam with rate 1e-3, 16 samples each. After every step the
 probability P(a|q)^(1/|a|) of the answers about the *other* half is taken, of 64 samples at most.
 
     relearn_P    its mean over the steps, in %
@@ -20,8 +20,8 @@ from imu.metrics import About, Subject
 from imu.metrics._said import Asked, lacking
 
 OBJECTIVE = "language"
-STEPS = 10
-RATE = 5e-4
+STEPS = 20
+RATE = 1e-3  # on biographies GA comes back to 48 % from the 14 % that retrained models fall from
 BATCH = 16
 MEASURED = 64
 ABOUT = {

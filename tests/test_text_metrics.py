@@ -538,9 +538,9 @@ def test_relearning_trains_on_one_half_of_the_subjects_and_asks_the_other(monkey
 
     whole = _passes.mean_log_probabilities
 
-    def seen(model, objective, tokens, targets):
-        asked.append(targets)
-        return whole(model, objective, tokens, targets)
+    def seen(model, objective, samples):
+        asked.append(samples.targets)
+        return whole(model, objective, samples)
 
     of = replace(subject(), objective=Seen())
     monkeypatch.setattr(_passes, "mean_log_probabilities", seen)

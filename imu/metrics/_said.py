@@ -1,7 +1,7 @@
 """What a language model says of texts, and how that is found out."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 import numpy as np
@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from imu.objectives import Objective
 
 IN_FULL = ("forget", "retain")  # sets that also answer freely and to other wordings
-OTHER_WORDS = ("other", "asked_otherwise", "wrong")
 MOST = 200  # samples of a set besides the forget set: a share of them to 7 points in 95 of 100
 LONGER = 8  # tokens that a free answer may have beyond the true one
 
@@ -183,58 +182,73 @@ def said_of(
     longest: tokens that the network takes. Raises ValueError where a text has more.
     """
     from imu.metrics import _passes
+    from imu.objectives import Samples
 
     def told(prompts: Sequence[str], answers: Sequence[str]) -> np.ndarray:
         """Mean log-probability per token of each answer, NaN where it is "": (n,)."""
         values = np.full(len(answers), np.nan)
         if there := [i for i, answer in enumerate(answers) if answer]:
             pair = ([of[i] for i in there] for of in (prompts, answers))
-            laid_out = tokens.encode(*pair, longest=longest)
-            values[there] = _passes.mean_log_probabilities(model, objective, *laid_out)
+            samples = Samples(*tokens.encode(*pair, longest=longest))
+            values[there] = _passes.mean_log_probabilities(model, objective, samples)
         return values
 
-    kinds = ("token_log_probabilities", "standardised", "right", *OTHER_WORDS)
-    arrays: dict[str, dict[str, np.ndarray]] = {kind: {} for kind in kinds}
-    kinds = ("prompts", "answers", "generated")
-    written: dict[str, dict[str, tuple[str, ...]]] = {kind: {} for kind in kinds}
+    found = Said(**{field.name: {} for field in fields(Said) if field.name != "seed"}, seed=seed)
     for name, chosen in rows.items():
         index = np.asarray(chosen, int)
         prompts, answers = texts.prompts[index].tolist(), texts.answers[index].tolist()
         inputs, targets = tokens.encode(prompts, answers, longest=longest)
         forced = _passes.forced(model, objective, inputs, targets)
-        arrays["token_log_probabilities"][name] = forced.log_probabilities
-        arrays["standardised"][name] = forced.standardised
-        arrays["right"][name] = forced.right
-        written["prompts"][name], written["answers"][name] = tuple(prompts), tuple(answers)
+        found.token_log_probabilities[name] = forced.log_probabilities
+        found.standardised[name] = forced.standardised
+        found.right[name] = forced.right
+        found.subjects[name] = texts.attributes["subject"][index]
+        found.prompts[name], found.answers[name] = tuple(prompts), tuple(answers)
         if name not in IN_FULL:
             continue
         others, wrong = texts.other_prompts[index].tolist(), [texts.wrong[row] for row in index]
         k = max(map(len, wrong), default=0)
-        arrays["other"][name] = told(prompts, texts.other_answers[index].tolist())
-        arrays["asked_otherwise"][name] = told(
+        found.other[name] = told(prompts, texts.other_answers[index].tolist())
+        found.asked_otherwise[name] = told(
             others, [answer if other else "" for other, answer in zip(others, answers, strict=True)]
         )
-        arrays["wrong"][name] = told(
+        found.wrong[name] = told(
             [prompt for prompt in prompts for _ in range(k)],
             [answer for of in wrong for answer in (*of, *[""] * (k - len(of)))],
         ).reshape(len(index), k)
-        given, true, guesses = [], [], []
-        for i, prompt in enumerate(prompts):
-            at = np.flatnonzero(~np.isnan(forced.right[i]))
-            at = at if prompt else at[len(at) // 2 :]
-            given.append(inputs[i, : at[0] + 1].tolist())
-            true.append(targets[i, at].tolist())
-            room = min(LONGER, longest - int(at[-1]) - 1)  # none where the context is full
-            guesses.append(forced.said[i, at].tolist() + [tokens.end] * room)
-        said = _passes.greedy(model, objective, given, guesses, tokens.end)
-        written["generated"][name] = tuple(map(tokens.decode, said))
+        given, true, found.generated[name] = _freely(
+            model, objective, tokens, prompts, inputs, targets, forced.said, longest
+        )
         if not all(prompts):
-            asked = zip(prompts, answers, given, true, strict=True)
-            halves = [(p, a) if p else (tokens.decode(g), tokens.decode(t)) for p, a, g, t in asked]
-            written["prompts"][name], written["answers"][name] = zip(*halves, strict=True)
-    return Said(
-        **arrays,
-        **written,
-        subjects={name: texts.attributes["subject"][list(of)] for name, of in rows.items()},
-        seed=seed,
-    )
+            pairs = zip(prompts, answers, given, true, strict=True)
+            kept = [(prompt, a) if prompt else (half, rest) for prompt, a, half, rest in pairs]
+            found.prompts[name], found.answers[name] = zip(*kept, strict=True)
+    return found
+
+
+def _freely(
+    model: "nn.Module",
+    objective: "Objective",
+    tokens: Tokens,
+    prompts: Sequence[str],
+    inputs: "Tensor",
+    targets: "Tensor",
+    forced: np.ndarray,
+    longest: int,
+) -> tuple[tuple[str, ...], ...]:
+    """What is given to be continued, what should follow, and what the model says instead.
+
+    forced: int (n, T), the most probable tokens after the true ones, a guess of what it says.
+    """
+    from imu.metrics import _passes
+
+    given, true, guesses = [], [], []
+    for i, prompt in enumerate(prompts):
+        at = np.flatnonzero(targets[i].numpy() >= 0)
+        at = at if prompt else at[len(at) // 2 :]
+        given.append(inputs[i, : at[0] + 1].tolist())
+        true.append(targets[i, at].tolist())
+        room = min(LONGER, longest - int(at[-1]) - 1)  # none where the context is full
+        guesses.append(forced[i, at].tolist() + [tokens.end] * room)
+    said = _passes.greedy(model, objective, given, guesses, tokens.end)
+    return tuple(tuple(map(tokens.decode, texts)) for texts in (given, true, said))

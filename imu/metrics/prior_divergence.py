@@ -7,11 +7,12 @@ who never saw the person?
 
 means over the forget samples with wrong answers. choice, in %, is the share of the true answer: by
 chance 100 / (K + 1). prior_KL, in nats, is 0 where all K + 1 answers are equally probable and
-log(K + 1) where one is certain. a' is the true answer in the form of the wrong ones, as
-in ``truth_ratio``. Where attributes were drawn uniformly and independently, as in ``biographies``,
+log(K + 1) where one is certain. a' is the true answer in the form of the wrong ones, as in
+``truth_ratio``. Where attributes were drawn uniformly and independently, as in ``biographies``,
 uniform is what can be known of a person never seen (Allen-Zhu & Li 2023, arXiv 2309.14316). The
 divergence does not ask which answer is chosen: a model that is sure of a wrong one, as retrained
-ones often are, is not ignorant either. Probabilities are per token, else short answers would win. Both are ours.
+ones often are, is not ignorant either. Probabilities are per token, else short answers would win.
+Both are ours.
 """
 
 from collections.abc import Mapping

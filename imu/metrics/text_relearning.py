@@ -78,7 +78,5 @@ def course(subject: Subject, steps: int = STEPS) -> list[float]:
         optimizer.zero_grad()
         objective.losses(objective.logits(model, batch.inputs), batch.targets).mean().backward()
         optimizer.step()
-        values.append(
-            percent(mean_log_probabilities(model, objective, asked.inputs, asked.targets))
-        )
+        values.append(percent(mean_log_probabilities(model, objective, asked)))
     return values

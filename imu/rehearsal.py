@@ -239,7 +239,7 @@ def _attacks(
         outputs=metrics.outputs_of(model, objective, sets, forget_classes=classes),
         original_accuracy=UNREACHED,
     )
-    for module in metrics.modules(head=bool(subject.outputs.features)):
+    for module in metrics.modules(subject.outputs.objective, head=bool(subject.outputs.features)):
         name = module.__name__.rpartition(".")[2]
         if hasattr(module, "measure"):
             yield _tried(name, partial(module.measure, subject.outputs))

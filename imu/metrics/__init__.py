@@ -104,7 +104,7 @@ class Subject:
     """A model under attack: the network, what its inputs are, and what it says of them.
 
     samples: the sets of ``outputs``. original_accuracy: %, of the original model on the forget
-    set, which relearning has to regain. An attack leaves ``model`` as it was.
+    set, which relearning of images has to regain. An attack leaves ``model`` as it was.
     """
 
     model: "nn.Module"

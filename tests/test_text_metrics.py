@@ -38,7 +38,7 @@ from imu.objectives import IGNORED, Samples, mean_cross_entropy
 from tests import oracles
 from tests.problems import Attention
 
-START, END, LONGEST = 1, 2, 24
+START, END, LONGEST = 1, 2, 16
 LETTERS = "abcdefgh "
 VOCABULARY = 3 + len(LETTERS)
 MODULES = metrics.modules("language")
@@ -253,7 +253,8 @@ def test_a_document_is_continued_from_its_first_half():
         assert found.prompts["forget"][i] == text[:half].strip()
         assert found.answers["forget"][i] == text[half:].strip()
         given = [START, *(3 + LETTERS.index(c) for c in text[:half])]
-        own = oracles.greedy(network(), given, len(text) - half + 1 + _said.LONGER, END)
+        most = min(len(text) - half + 1 + _said.LONGER, LONGEST + 1 - len(given))
+        own = oracles.greedy(network(), given, most, END)
         assert found.generated["forget"][i] == Letters().decode(own)
 
 
@@ -565,6 +566,17 @@ def test_what_both_halves_share_is_learned_from_one():
     of = subject(table=table)
     found = text_relearning.course(of)
     assert found[-1] > found[0]
+
+
+def test_a_mask_on_tokens_is_lifted_before_relearning():
+    of = subject()
+    masked = deepcopy(of.model)
+    with torch.no_grad():
+        masked.head.bias[5:8] = -1e4
+    found = text_relearning.attack(replace(of, model=masked))["relearn_P"]
+    plain = text_relearning.attack(of)["relearn_P"]
+    assert found == pytest.approx(plain, rel=0.1)
+    assert masked.head.bias[5] == -1e4
 
 
 # All of them

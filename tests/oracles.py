@@ -412,3 +412,67 @@ def u_lira(judged: Rows, oracles: Rows) -> tuple[float, float]:
                 seen.append(had / (had + never) if had + never > 0 else 0.5)
     called = [sum((s > 0.5) + (s == 0.5) / 2 for s in seen) / len(seen) for seen in scores]
     return 100 * (called[0] - called[1]), 2 * sum(scores[0]) / len(scores[0]) - 1
+
+
+def answer_log_probabilities(logits: Tensor, targets: Tensor) -> list[float]:
+    """log p of each token of one answer, softmax written out. logits: (T, V); targets: (T,)."""
+    values = []
+    for z, target in zip(logits.double().tolist(), targets.tolist(), strict=True):
+        if target >= 0:
+            top = max(z)
+            values.append(z[target] - top - math.log(sum(math.exp(v - top) for v in z)))
+    return values
+
+
+def greedy(model: nn.Module, given: list[int], most: int, end: int) -> list[int]:
+    """One token after the other, one pass each."""
+    said: list[int] = []
+    while len(said) < most:
+        token = int(model(torch.tensor([given + said]))[0, -1].argmax())
+        if token == end:
+            break
+        said.append(token)
+    return said
+
+
+def common_subsequence(one: list[str], other: list[str]) -> int:
+    """Length of the longest, by the recursion."""
+    if not one or not other:
+        return 0
+    if one[0] == other[0]:
+        return 1 + common_subsequence(one[1:], other[1:])
+    return max(common_subsequence(one[1:], other), common_subsequence(one, other[1:]))
+
+
+def truth_ratio(true: float, wrong: list[float]) -> float:
+    """Geometric mean of wrong probabilities over the true one, from log-probabilities."""
+    return math.prod(math.exp(w) for w in wrong) ** (1 / len(wrong)) / math.exp(true)
+
+
+def extraction_strength(right: list[bool]) -> float:
+    for k in range(len(right) + 1):
+        if all(right[k:]):
+            return 1 - k / len(right)
+    raise AssertionError
+
+
+def area_under_curve(members: list[float], others: list[float]) -> float:
+    pairs = [(a > b) + (a == b) / 2 for a in members for b in others]
+    return 100 * sum(pairs) / len(pairs)
+
+
+def kolmogorov_smirnov(one: list[float], other: list[float]) -> float:
+    return max(
+        abs(sum(v <= r for v in one) / len(one) - sum(v <= r for v in other) / len(other))
+        for r in one + other
+    )
+
+
+def rounded_to_4_bits(weight: Tensor) -> Tensor:
+    """Each row to the nearest of 15 levels, the largest of which is its largest entry."""
+    rows = []
+    for row in weight.tolist():
+        top = max(abs(v) for v in row)
+        levels = [top * k / 7 for k in range(-7, 8)]
+        rows.append([min(levels, key=lambda level: abs(level - v)) for v in row])
+    return torch.tensor(rows, dtype=weight.dtype)

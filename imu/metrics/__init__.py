@@ -26,7 +26,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 import numpy as np
 
 from imu import discovery
-from imu.metrics._said import Asked, Said
+from imu.metrics._said import Asked as Asked
+from imu.metrics._said import Said as Said
+from imu.metrics._said import asked_of as asked_of
+from imu.metrics._said import drawn as drawn
+from imu.metrics._said import said_of as said_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -100,7 +104,7 @@ class Subject:
     """A model under attack: the network, what its inputs are, and what it says of them.
 
     samples: the sets of ``outputs``. original_accuracy: %, of the original model on the forget
-    set, which relearning has to regain. An attack leaves ``model`` as it was.
+    set, which relearning of images has to regain. An attack leaves ``model`` as it was.
     """
 
     model: "nn.Module"

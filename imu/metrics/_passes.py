@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from imu.models import evaluating
-from imu.objectives import IGNORED, Objective
+from imu.objectives import IGNORED, Objective, Samples
 
-LOGITS = 2**22  # of a pass at most: 16 MiB in float32, and as many again where they are used
+LOGITS = 2**22  # of a pass on a CPU at most, 16 MiB in float32; elsewhere 16 times as many
 FLOOR = -100.0  # nats: a token that is suppressed has log 0, which no mean survives
 
 
@@ -55,10 +55,11 @@ def forced(model: nn.Module, objective: Objective, tokens: Tensor, targets: Tens
 
 
 @torch.no_grad()
-def mean_log_probabilities(
-    model: nn.Module, objective: Objective, tokens: Tensor, targets: Tensor
-) -> np.ndarray:
+def mean_log_probabilities(model: nn.Module, objective: Objective, samples: Samples) -> np.ndarray:
     """Mean log-probability per predicted token of each sample: (n,)."""
+    tokens, targets = samples.inputs, samples.targets
+    if not isinstance(tokens, Tensor):
+        raise TypeError(f"texts must be one tensor of tokens, got {type(tokens).__name__}")
     values = np.empty(len(tokens))
     for rows, logits in _passes(model, objective, tokens, _lengths(targets)):
         wanted = targets[rows, : logits.shape[1]].to(logits.device)
@@ -111,12 +112,13 @@ def _passes(
     if len(tokens) == 0:
         return
     with evaluating(model):
-        vocabulary = objective.logits(model, tokens[:1, :1]).shape[-1]
+        first = objective.logits(model, tokens[:1, :1])  # (1, 1, vocabulary)
+        most = LOGITS * (1 if first.device.type == "cpu" else 16) // first.shape[-1]  # tokens
         order = lengths.argsort(stable=True).cpu()
         at = len(order)
         while at > 0:  # the longest first
             longest = int(lengths[order[at - 1]])
-            rows = order[max(0, at - max(1, LOGITS // (longest * vocabulary))) : at]
+            rows = order[max(0, at - max(1, most // longest)) : at]
             at -= len(rows)
             yield rows, objective.logits(model, tokens[rows, :longest])
 

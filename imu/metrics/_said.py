@@ -1,7 +1,7 @@
 """What a language model says of texts, and how that is found out."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from imu.objectives import Objective
 
 IN_FULL = ("forget", "retain")  # sets that also answer freely and to other wordings
-OTHER_WORDS = ("other", "asked_otherwise", "wrong")
 MOST = 200  # samples of a set besides the forget set: a share of them to 7 points in 95 of 100
 LONGER = 8  # tokens that a free answer may have beyond the true one
 
@@ -158,65 +157,73 @@ def said_of(
     longest: tokens that the network takes. Raises ValueError where a text has more.
     """
     from imu.metrics import _passes
+    from imu.objectives import Samples
 
-    found: dict[str, dict[str, np.ndarray]] = {
-        kind: {} for kind in ("token_log_probabilities", "standardised", "right", *OTHER_WORDS)
-    }
-    prompts, answers, generated, subjects = {}, {}, {}, {}
-
-    def told(questions: Sequence[str], replies: Sequence[str]) -> np.ndarray:
-        """Mean log-probability per token of each reply, NaN where it or its question is ""."""
-        values = np.full(len(replies), np.nan)
-        there = [i for i, pair in enumerate(zip(questions, replies, strict=True)) if all(pair)]
-        if there:
-            pair = [[texts[i] for i in there] for texts in (questions, replies)]
-            values[there] = _passes.mean_log_probabilities(
-                model, objective, *tokens.encode(*pair, longest=longest)
-            )
+    def told(prompts: Sequence[str], answers: Sequence[str]) -> np.ndarray:
+        """Mean log-probability per token of each answer, NaN where it is "": (n,)."""
+        values = np.full(len(answers), np.nan)
+        if there := [i for i, answer in enumerate(answers) if answer]:
+            pair = ([of[i] for i in there] for of in (prompts, answers))
+            samples = Samples(*tokens.encode(*pair, longest=longest))
+            values[there] = _passes.mean_log_probabilities(model, objective, samples)
         return values
 
+    found = Said(**{field.name: {} for field in fields(Said) if field.name != "seed"}, seed=seed)
     for name, chosen in rows.items():
         index = np.asarray(chosen, int)
-        asked, true = ([str(t) for t in column[index]] for column in (texts.prompts, texts.answers))
-        subjects[name] = texts.attributes["subject"][index]
-        prompts[name], answers[name] = tuple(asked), tuple(true)
-        inputs, targets = tokens.encode(asked, true, longest=longest)
+        prompts, answers = texts.prompts[index].tolist(), texts.answers[index].tolist()
+        inputs, targets = tokens.encode(prompts, answers, longest=longest)
         forced = _passes.forced(model, objective, inputs, targets)
-        found["token_log_probabilities"][name] = forced.log_probabilities
-        found["standardised"][name] = forced.standardised
-        found["right"][name] = forced.right
+        found.token_log_probabilities[name] = forced.log_probabilities
+        found.standardised[name] = forced.standardised
+        found.right[name] = forced.right
+        found.subjects[name] = texts.attributes["subject"][index]
+        found.prompts[name], found.answers[name] = tuple(prompts), tuple(answers)
         if name not in IN_FULL:
             continue
-        found["other"][name] = told(asked, [str(t) for t in texts.other_answers[index]])
-        found["asked_otherwise"][name] = told([str(t) for t in texts.other_prompts[index]], true)
-        k = max((len(texts.wrong[row]) for row in index), default=0)
-        perturbed = [(*texts.wrong[row], *[""] * (k - len(texts.wrong[row]))) for row in index]
-        found["wrong"][name] = told(
-            [question for question in asked for _ in range(k)], [t for of in perturbed for t in of]
+        others, wrong = texts.other_prompts[index].tolist(), [texts.wrong[row] for row in index]
+        k = max(map(len, wrong), default=0)
+        found.other[name] = told(prompts, texts.other_answers[index].tolist())
+        found.asked_otherwise[name] = told(
+            others, [answer if other else "" for other, answer in zip(others, answers, strict=True)]
+        )
+        found.wrong[name] = told(
+            [prompt for prompt in prompts for _ in range(k)],
+            [answer for of in wrong for answer in (*of, *[""] * (k - len(of)))],
         ).reshape(len(index), k)
-        given, wanted, guesses = [], [], []
-        for i, question in enumerate(asked):
-            positions = (targets[i] >= 0).nonzero()[:, 0].tolist()
-            positions = positions if question else positions[len(positions) // 2 :]
-            given.append(inputs[i, : positions[0] + 1].tolist())
-            wanted.append(targets[i, positions[:-1]].tolist())
-            # The positions of a context that is full cannot be exceeded.
-            room = min(LONGER, longest - positions[-1] - 1)
-            guesses.append(forced.said[i, positions].tolist() + [tokens.end] * room)
-        prompts[name] = tuple(
-            q or tokens.decode(g).strip() for q, g in zip(asked, given, strict=True)
+        given, true, found.generated[name] = _freely(
+            model, objective, tokens, prompts, inputs, targets, forced.said, longest
         )
-        answers[name] = tuple(
-            a if q else tokens.decode(w).strip()
-            for q, a, w in zip(asked, true, wanted, strict=True)
-        )
-        said = _passes.greedy(model, objective, given, guesses, tokens.end)
-        generated[name] = tuple(tokens.decode(answer).strip() for answer in said)
-    return Said(
-        **found,
-        generated=generated,
-        prompts=prompts,
-        answers=answers,
-        subjects=subjects,
-        seed=seed,
-    )
+        if not all(prompts):
+            pairs = zip(prompts, answers, given, true, strict=True)
+            kept = [(prompt, a) if prompt else (half, rest) for prompt, a, half, rest in pairs]
+            found.prompts[name], found.answers[name] = zip(*kept, strict=True)
+    return found
+
+
+def _freely(
+    model: "nn.Module",
+    objective: "Objective",
+    tokens: "Tokens",
+    prompts: Sequence[str],
+    inputs: "Tensor",
+    targets: "Tensor",
+    forced: np.ndarray,
+    longest: int,
+) -> tuple[tuple[str, ...], ...]:
+    """What is given to be continued, what should follow, and what the model says instead.
+
+    forced: int (n, T), the most probable tokens after the true ones, a guess of what it says.
+    """
+    from imu.metrics import _passes
+
+    given, true, guesses = [], [], []
+    for i, prompt in enumerate(prompts):
+        at = np.flatnonzero(targets[i].numpy() >= 0)
+        at = at if prompt else at[len(at) // 2 :]
+        given.append(inputs[i, : at[0] + 1].tolist())
+        true.append(targets[i, at].tolist())
+        room = min(LONGER, longest - int(at[-1]) - 1)  # none where the context is full
+        guesses.append(forced[i, at].tolist() + [tokens.end] * room)
+    said = _passes.greedy(model, objective, given, guesses, tokens.end)
+    return tuple(tuple(map(tokens.decode, texts)) for texts in (given, true, said))

@@ -5,7 +5,8 @@
 f is greedy decoding, k tokens of the answer are given; 1 when the question is enough, 0 when not
 even the last token is said. The model finishes alone where every token from k on is the most
 probable one after the true ones before it, so one pass tells. Mean over samples, in %.
-Source: Wang et al. 2024, arXiv 2406.09179, section 3.
+Source: Wang et al. 2024, arXiv 2406.09179, section 3. In open-unlearning, which stops at k =
+|a| − 1, an answer of which nothing is right has 1 / |a| instead of 0.
 """
 
 from collections.abc import Mapping

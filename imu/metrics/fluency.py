@@ -1,13 +1,13 @@
 """Fluency of the model's own answers to what stays: does it still speak, or babble?
 
-    fluency       ⅔ H_2 + 4/3 H_3, entropies in bits of the answer's own 2- and 3-grams of words
+    fluency       ⅓ H_2 + ⅔ H_3, entropies in bits of the answer's own 2- and 3-grams of words
     repetition    share in % of the answer's 2-grams that it has had before
 
 mean over the retain set's greedy answers; an answer of one word has 0 of both. An answer that
 repeats itself has few n-grams and a low entropy; a longer one a higher. Sources: Zhang et al. 2018,
 arXiv 1809.05972, for the entropy, with the weights of the program of Meng et al. 2022 (ROME), arXiv
-2202.05262; Welleck et al. 2020, arXiv
-1908.04319, for seq-rep-n, there with 4-grams, which short answers do not have.
+2202.05262; Welleck et al. 2020, arXiv 1908.04319, for seq-rep-n, there with 4-grams, which short
+answers do not have.
 """
 
 from collections import Counter
@@ -20,7 +20,7 @@ from imu.metrics._said import Asked, Said, lacking
 from imu.metrics.rouge import words
 
 OBJECTIVE = "language"
-WEIGHTS = {2: 2 / 3, 3: 4 / 3}  # n -> weight
+WEIGHTS = {2: 1 / 3, 3: 2 / 3}  # n -> weight
 ABOUT = {
     "fluency": About(
         "answers",

@@ -47,7 +47,5 @@ def attack(subject: Subject) -> dict[str, float]:
             if weight.ndim == 2 and id(weight) not in tables:
                 step = weight.abs().amax(1, keepdim=True) / LEVELS  # (rows, 1)
                 weight.copy_((weight / step.where(step > 0, 1)).round() * step)
-    samples = subject.samples["forget"]
-    assert isinstance(samples.inputs, torch.Tensor)
-    found = mean_log_probabilities(model, subject.objective, samples.inputs, samples.targets)
+    found = mean_log_probabilities(model, subject.objective, subject.samples["forget"])
     return {"P_4bit": percent(found)}

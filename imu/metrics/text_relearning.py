@@ -1,10 +1,13 @@
 """Relearning of texts: does learning half of the forgotten subjects bring back the other half?
 
 A copy of the network is fine-tuned, all weights, on the answers about one half of the forgotten
-subjects, drawn by the seed: 10 steps of Adam with rate 5e-4, 16 samples each. After every step the
+subjects, drawn by the seed: 20 steps of Adam with rate 1e-3, 16 samples each. After every step the
 probability P(a|q)^(1/|a|) of the answers about the *other* half is taken, of 64 samples at most.
 
     relearn_P    its mean over the steps, in %
+
+Before that, tokens whose bias in the head is more than 20 nats below the median get the median: no
+step climbs out of a mask of −1e4, but whoever holds the weights need not try.
 
 Nothing that is asked was trained on, so what comes back was there, or is what all subjects share,
 which the reference learns as well: read it beside the reference's. After Lynch et al. 2024, arXiv
@@ -13,16 +16,21 @@ are ours. The counterpart for images is ``fine_tune_relearning``.
 """
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from imu.metrics import About, Subject
 from imu.metrics._said import Asked, lacking
 
+if TYPE_CHECKING:
+    from torch import nn
+
 OBJECTIVE = "language"
-STEPS = 10
-RATE = 5e-4
+STEPS = 20
+RATE = 1e-3  # on biographies GA comes back to 48 % from the 14 % that retrained models fall from
 BATCH = 16
+SUPPRESSED = 20.0  # nats of a bias below the median: no training moves one as far
 MEASURED = 64
 ABOUT = {
     "relearn_P": About(
@@ -72,6 +80,7 @@ def course(subject: Subject, steps: int = STEPS) -> list[float]:
     asked = samples[rows(draw.permutation(np.flatnonzero(~trained))[:MEASURED])]
     assert isinstance(asked.inputs, torch.Tensor)
     model = deepcopy(subject.model).eval().requires_grad_(True)
+    _lift_mask(model)
     optimizer = optimizers.adam(model.parameters(), RATE)
     values = []
     for step in range(steps):
@@ -79,7 +88,17 @@ def course(subject: Subject, steps: int = STEPS) -> list[float]:
         optimizer.zero_grad()
         objective.losses(objective.logits(model, batch.inputs), batch.targets).mean().backward()
         optimizer.step()
-        values.append(
-            percent(mean_log_probabilities(model, objective, asked.inputs, asked.targets))
-        )
+        values.append(percent(mean_log_probabilities(model, objective, asked)))
     return values
+
+
+def _lift_mask(model: "nn.Module") -> None:
+    """Where tokens are suppressed by the bias of a linear head, they no longer are."""
+    import torch
+
+    from imu.models import has_head, head
+
+    if has_head(model) and (bias := head(model).bias) is not None:
+        with torch.no_grad():
+            middle = bias.median()
+            bias[bias < middle - SUPPRESSED] = middle

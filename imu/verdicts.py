@@ -35,6 +35,7 @@ ROUNDING = 1e-9  # points
 # Correctness tells nothing beyond FA, and the attack on all probabilities differs between retrained
 # models by more than any margin would allow.
 MEMBERSHIP = ("MIA", "MIA_entropy", "MIA_modified")
+ATTACKS = ("AUC_loss", "AUC_zlib", "AUC_min_k", "AUC_min_k_pp")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +72,7 @@ class Criterion(NamedTuple):
     class_wise: bool | None = None
 
 
+# Of images and of texts; a test whose metric nothing was measured in is passed over.
 CRITERIA = (
     Criterion("utility lost", "RA", "below", "utility", "retain"),
     Criterion("utility lost", "TA", "below", "utility", "kept"),
@@ -97,6 +99,25 @@ CRITERIA = (
     # Retrained models need not agree on what a class is called that they never saw.
     Criterion("distinguishable", "TV_forget", "apart", "distance", None, False),
     Criterion("distinguishable", "U_LiRA", "apart", "samples", None),
+    # Texts.
+    Criterion("utility lost", "P_retain", "below", "utility", None),
+    Criterion("utility lost", "ROUGE_retain", "below", "utility", None),
+    Criterion("utility lost", "repetition", "above", "utility", None),
+    Criterion("not forgotten", "P_forget", "above", "forgetting", None),
+    Criterion("not forgotten", "ROUGE_forget", "above", "forgetting", None),
+    Criterion("not forgotten", "P_reworded", "above", "forgetting", None),
+    Criterion("not forgotten", "choice", "above", "forgetting", None),
+    *(Criterion("not forgotten", name, "above", "membership", None) for name in ATTACKS),
+    Criterion("masked only", "P_4bit", "above", "features", None),
+    Criterion("masked only", "relearn_P", "above", "features", None),
+    Criterion("distinguishable", "P_forget", "below", "forgetting", None),
+    Criterion("distinguishable", "ROUGE_forget", "below", "forgetting", None),
+    Criterion("distinguishable", "choice", "below", "forgetting", None),
+    *(Criterion("distinguishable", name, "below", "membership", None) for name in ATTACKS),
+    Criterion("distinguishable", "relearn_P", "below", "features", None),
+    Criterion("distinguishable", "dP_forget", "apart", "distance", None),
+    Criterion("distinguishable", "dP_retain", "apart", "distance", None),
+    Criterion("distinguishable", "KS", "apart", "distance", None),
 )
 
 

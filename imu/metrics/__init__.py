@@ -166,15 +166,16 @@ def outputs_of(
     )
 
 
-def about(objective: str = "classification") -> dict[str, About]:
-    """Every name that a metric of the objective can give, in the order of the tables."""
+def about(objective: str | None = None) -> dict[str, About]:
+    """Every name that a metric of the objective, or of any, gives, in the order of the tables."""
     found: dict[str, About] = {}
     for module in _all():
         repeated = found.keys() & module.ABOUT.keys()
         if repeated:
             raise ValueError(f"{module.__name__} repeats the metric {sorted(repeated)}")
         found |= module.ABOUT
-    places, own = list(GROUPS), {name for m in modules(objective) for name in m.ABOUT}
+    places = list(GROUPS)
+    own = found if objective is None else {n for m in modules(objective) for n in m.ABOUT}
     return {
         name: about
         for name, about in sorted(found.items(), key=lambda item: places.index(item[1].group))
@@ -196,7 +197,7 @@ def absent(
             found |= dict.fromkeys(module.ABOUT, "needs a network with a linear head")
         elif hasattr(module, "unmet"):
             found |= module.unmet(labels, forget_classes)
-    return {name: found[name] for name in about() if name in found}
+    return {name: found[name] for name in about("classification") if name in found}
 
 
 def absent_of_texts(asked: Mapping[str, Asked]) -> dict[str, str]:

@@ -2,8 +2,8 @@
 
 A file offers ``Judge(workspace, data, about, device)``, where about is the original's description,
 and ``subject(model, objective, samples, data, rows, about, classes)``: an attack's subject from a
-few rows of each set, for a rehearsal; and ``shown(data, rows)``: columns that tell people what
-some samples are.
+few rows of each set, for a rehearsal; ``shown(data, rows)``: columns that tell people what some
+samples are; and ``unmeasured(workspace, results)``: metric -> why no model has it.
 """
 
 from collections.abc import Mapping

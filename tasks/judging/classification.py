@@ -111,3 +111,11 @@ def shown(data: LabelledImages, rows: list[int]) -> dict[str, list[Any]]:
     images = data.images[rows].transpose(0, 2, 3, 1)  # (n, h, w, channels)
     pixels = np.round(images * (255 / data.scale)).astype(np.uint8)
     return {"image": [p[:, :, 0] if p.shape[2] == 1 else p for p in pixels]}
+
+
+def unmeasured(workspace: Workspace, results: pd.DataFrame) -> dict[str, str]:
+    labels = {name: workspace.read_manifest(name)["label"].to_numpy() for name in SETS}
+    classes = tuple(workspace.read_request()["forget_classes"])
+    reasons = metrics.absent(labels, classes, head=True)
+    headless = metrics.absent(labels, classes, head=False)
+    return headless | reasons if results[[*headless]].isna().all(axis=None) else reasons

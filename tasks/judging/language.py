@@ -11,7 +11,7 @@ from torch import nn
 from imu import metrics
 from imu.datasets.common.texts import Texts
 from imu.metrics import Said, Subject
-from imu.metrics._said import drawn, means, said_of
+from imu.metrics._said import asked_of, drawn, means, said_of
 from imu.objectives import Samples
 from imu.objectives.language import Language, objective, samples
 from tasks.files.workspace import Workspace
@@ -98,3 +98,10 @@ def shown(data: Texts, rows: list[int]) -> dict[str, list[Any]]:
         "prompt": data.prompts[rows].tolist(),
         "answer": data.answers[rows].tolist(),
     }
+
+
+def unmeasured(workspace: Workspace, results: pd.DataFrame) -> dict[str, str]:
+    data = workspace.dataset()
+    assert isinstance(data, Texts)
+    rows = {name: workspace.read_manifest(name)["index"].tolist() for name in SETS}
+    return metrics.absent_of_texts(asked_of(data, drawn(rows, seed=workspace.seed)))

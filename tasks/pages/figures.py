@@ -3,7 +3,7 @@
 White background, Okabe-Ito colours, one message each; matplotlib is imported when it is drawn.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -21,6 +21,7 @@ SETS = {"forget": (VERMILION, "-"), "retain": (BLUE, "-"), "test": (GREEN, "--")
 LINEAR_TO = 0.1  # points; beyond, the axis of a distance is logarithmic
 DECADES = (0, 0.1, 1, 10, 100)
 CELL, ROW = 1.25, 2.05  # inches: an image with its margin; a row of them with title and captions
+LINE = 0.22  # inches of a line of text
 LABEL: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 8}
 
 
@@ -172,6 +173,25 @@ def samples(rows: Sequence[Images], scale: float) -> bytes:
                     parse_math=False,
                 )
         plane.set(xlim=(0, width), ylim=(0, height))
+    return png.getvalue()
+
+
+def lines(parts: Mapping[str, Sequence[str]]) -> bytes:
+    """Lines of text under titles."""
+    texts = [
+        (line, index == 0) for title, of in parts.items() for index, line in enumerate((title, *of))
+    ]
+    height = LINE * len(texts)
+    with _figure(8, height, layout=None) as (figure, png):
+        for number, (text, is_title) in enumerate(texts):
+            figure.text(
+                0.02 if is_title else 0.04,
+                1 - (number + 0.5) * LINE / height,
+                text,
+                fontsize=10 if is_title else 8,
+                va="center",
+                parse_math=False,
+            )
     return png.getvalue()
 
 

@@ -1,6 +1,6 @@
 """What the table of results says, in plain sentences made from its numbers."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Collection, Mapping, Set
 from typing import Literal, NamedTuple
 
 import pandas as pd
@@ -18,10 +18,17 @@ COSTS = {
 GROUPS = {**metrics.GROUPS, "cost": "Cost"}
 # What a reader asks, and the metrics that answer it: the reviewer's summary.
 QUESTIONS = {
-    "Did it forget?": ("FA", "TFA", "MIA"),
-    "What did it cost?": ("RA", "TA"),
-    "How far from retraining?": ("gap_acc", "TV", "U_LiRA", "JSD_unseen"),
-    "Would it survive relearning?": ("probe_5", "proto_5", "relearn_auc", "relearn_steps"),
+    "Did it forget?": ("FA", "TFA", "MIA", "P_forget", "ROUGE_forget", "choice", "AUC_min_k"),
+    "What did it cost?": ("RA", "TA", "P_retain", "MU"),
+    "How far from retraining?": ("gap_acc", "TV", "U_LiRA", "JSD_unseen", "dP_forget", "FQ"),
+    "Would it survive relearning?": (
+        "probe_5",
+        "proto_5",
+        "relearn_auc",
+        "relearn_steps",
+        "relearn_P",
+        "P_4bit",
+    ),
 }
 HEADLINE = (
     "FA",
@@ -34,10 +41,24 @@ HEADLINE = (
     "probe_5",
     "proto_5",
     "relearn_auc",
+    "P_forget",
+    "P_retain",
+    "ROUGE_forget",
+    "MU",
+    "choice",
+    "AUC_min_k",
+    "dP_forget",
+    "FQ",
+    "relearn_P",
     WORK,
     TIME,
 )
-GAP = "gap_acc"  # the average gap has a membership attack in it, which flips class-wise
+# What says in one number how far a model is from the reference, and its name in a sentence. The
+# average gap of images has a membership attack in it, which flips class-wise.
+GAPS = {
+    "gap_acc": "Smaller mean gap of accuracies",
+    "dP_forget": "Nearer to the reference in the answers to be forgotten (dP_forget)",
+}
 METHODS = ("method", "with_retain")  # kinds: given the forget set alone, or the retain set too
 WORDS: dict[verdicts.Outcome, str] = {
     "indistinguishable": "indistinguishable from retraining on these tests",
@@ -239,12 +260,14 @@ def headlines(compared: Compared, found: list[Finding]) -> list[str]:
         lines.append("No retraining variability: params.yaml retrains with one seed only.")
     trivial, trivially = compared.trivial
     if trivial and compared.methods:
-        limit = compared.value(trivial, GAP)
-        better = [m for m in compared.methods if _order(compared.value(m, GAP), limit, GAP) < 0]
-        varies = compared.variability(GAP)
-        noise = "" if varies is None else f"; retraining varies by {shown(GAP, varies)}"
+        gap = next(name for name in GAPS if _known(compared, trivial, name))
+        limit = compared.value(trivial, gap)
+        better = [m for m in compared.methods if _order(compared.value(m, gap), limit, gap) < 0]
+        varies = compared.variability(gap)
+        noise = "" if varies is None else f"; retraining varies by {shown(gap, varies)}"
+        unit = f" {metrics.about()[gap].unit}".rstrip().replace("%", "points")
         lines.append(
-            f"Smaller mean gap of accuracies than {trivially} ({shown(GAP, limit)} points{noise}): "
+            f"{GAPS[gap]} than {trivially} ({shown(gap, limit)}{unit}{noise}): "
             f"{', '.join(better) or 'none'}."
         )
     return lines
@@ -274,13 +297,15 @@ def mask_passes(compared: Compared) -> bool:
     return compared.verdict(compared.mask).outcome == "indistinguishable"
 
 
-def reasons(found: verdicts.Verdict, *, class_wise: bool) -> list[str]:
+def reasons(found: verdicts.Verdict, of: Collection[str], *, class_wise: bool) -> list[str]:
     """What decided: how far beyond the reference the model lies in each test that it failed.
 
-    Of a model that passed all, also what no test could look at.
+    Of a model that passed all, also what no test could look at. of: metrics that there are for such
+    a model.
     """
     if not found.decisive:
-        known = {test.metric for test in verdicts.CRITERIA if test.class_wise in (None, class_wise)}
+        asked = (test for test in verdicts.CRITERIA if test.class_wise in (None, class_wise))
+        known = {test.metric for test in asked if test.metric in of}
         unknown = sorted(known - {result.test.metric for result in found.results})
         passed = f"all {len(found.results)} tests passed"
         return [passed, *([f"not measured: {', '.join(unknown)}"] if unknown else [])]
@@ -312,7 +337,9 @@ def _finding(compared: Compared, model: str) -> Finding:
         words += ", which have no power here"
     elif found.outcome == "indistinguishable" and mask_passes(compared):
         words += ", which a mask on the logit passes too"
-    decided = reasons(found, class_wise=compared.class_wise) + _failures(compared, model, found)
+    decided = reasons(found, compared.table.columns, class_wise=compared.class_wise) + _failures(
+        compared, model, found
+    )
     if found.outcome == "indistinguishable" and (names := blind(compared)):
         decided.append(f"without power, as the original passes them: {', '.join(names)}")
     return Finding(model, kind, found.outcome, words, decided, answers)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from imu import metrics, verdicts
+from imu import discovery, metrics, verdicts
 from tasks.files import artifacts, params
 from tasks.files.margins import read_margins
 from tasks.files.workspace import BASELINES, Workspace
@@ -77,7 +77,7 @@ def table(workspace: Workspace) -> pd.DataFrame:
     A method that left no model has no values but those of many networks.
     Raises ArtifactError when an evaluation is missing or was made with other metrics.
     """
-    columns = [*metrics.about(), findings.WORK]
+    columns = [*metrics.about(workspace.read_request()["objective"]), findings.WORK]
     lines, expected = [], None
     for row in rows(workspace):
         path = workspace.evaluation(row.producer) / "metrics.json"
@@ -98,12 +98,8 @@ def table(workspace: Workspace) -> pd.DataFrame:
 
 def absent(workspace: Workspace, results: pd.DataFrame) -> list[str]:
     """What could be measured of no model, and why: a line per reason."""
-    labels = {name: workspace.read_manifest(name)["label"].to_numpy() for name in SETS}
-    classes = tuple(workspace.read_request()["forget_classes"])
-    reasons = metrics.absent(labels, classes, head=True)
-    headless = metrics.absent(labels, classes, head=False)
-    if results[[*headless]].isna().all(axis=None):
-        reasons = headless | reasons
+    kind = discovery.load("tasks.judging", workspace.read_request()["objective"])
+    reasons = kind.unmeasured(workspace, results)
     unknown = {name: why for name, why in reasons.items() if results[name].isna().all()}
     return metrics.by_reason(unknown)
 

@@ -2,25 +2,26 @@
 
 import base64
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pandas as pd
 
-from imu import metrics
-from imu.datasets import LabelledImages
+from imu import discovery, metrics
+from imu.datasets import Dataset
 from tasks.files import artifacts, params
 from tasks.files.workspace import Workspace
 from tasks.pages import figures, findings, lineup, slices
 
-SHOWN = 8  # images in a row
+SHOWN = 8  # samples in a row
 FIGURES = {
     "distance": "Distance to the reference: |model − reference|; a metric that aims at 0 is one. "
     "Shaded: no farther than retraining with other seeds. Axes in points are linear to 0.1, then "
     "logarithmic.",
-    "influence": "Influence of the forget images. IMU ascends on the selected ones.",
-    "images": "Forget images with class, influence and cross-entropy of the original model.",
+    "influence": "Influence of the forget samples. IMU ascends on the selected ones.",
+    "samples": "Forget samples with influence and loss of the original model.",
     "course": "Accuracy while unlearning. Triangle: the reference. Band: to retraining with other "
-    "seeds. The test images here include those of forgotten classes.",
+    "seeds. The test samples here include those of forgotten classes.",
 }
 
 
@@ -77,9 +78,7 @@ def page(
             name: {"caption": caption, "png": base64.b64encode(drawn[name]).decode()}
             for name, caption in FIGURES.items()
         },
-        slices={
-            name: base64.b64encode(picture).decode() for name, picture in _slices(workspace).items()
-        },
+        slices=_slices(workspace),
         parameters=(workspace.root / params.FILE).read_text(encoding="utf-8"),
     )
 
@@ -103,33 +102,25 @@ def _influence(workspace: Workspace) -> dict[str, bytes]:
     found = workspace.read_influence()
     data = _dataset(workspace)
     found["row"] = workspace.rows("forget", data)
-    found["name"] = [data.classes[label] for label in found["label"]]
     ordered = found.sort_values("influence", kind="stable")
     each = min(SHOWN, -(-len(ordered) // 2))
-    ends = [
-        ("Most influential: lowest score", ordered.head(each)),
-        ("Least influential: highest score", ordered[each:].tail(each)),
-    ]
-    parts = [
-        figures.Images(
-            title,
-            [f"{row.name}\n{_influence_of(row)}\nloss {row.loss:.2g}" for row in part.itertuples()],
-            data.images[part["row"]],
-        )
-        for title, part in ends
-        if len(part)
-    ]
+    ends = {
+        "Most influential: lowest score": ordered.head(each),
+        "Least influential: highest score": ordered[each:].tail(each),
+    }
+    shown = {title: part for title, part in ends.items() if len(part)}
     return {
         "influence": figures.influences(found),
-        "images": figures.samples(parts, data.scale),
+        "samples": _kind(data).influential(data, shown),
     }
 
 
-def _influence_of(row: Any) -> str:
-    return f"influence {figures.minus(f'{row.influence:.2g}')}"
+def _kind(data: Dataset) -> ModuleType:
+    """How samples of this kind are shown to people."""
+    return discovery.load("tasks.pages.kinds", data.objective)
 
 
-def _dataset(workspace: Workspace) -> LabelledImages:
+def _dataset(workspace: Workspace) -> Dataset:
     try:
         return workspace.dataset()
     except FileNotFoundError as error:
@@ -163,38 +154,24 @@ def _predictions(workspace: Workspace, row: lineup.Row) -> pd.DataFrame:
     )
 
 
-def _slices(workspace: Workspace) -> dict[str, bytes]:
-    """Method -> picture of the forget images it remembers and of the retain images it lost."""
-    data = _dataset(workspace)
-    found = workspace.read_influence()
+def _slices(workspace: Workspace) -> dict[str, Any]:
+    """Method -> the forget samples that it remembers and the retain samples that it lost."""
+    data, found = _dataset(workspace), workspace.read_influence()
     rows = {
         name: dict(
             zip(workspace.read_manifest(name)["id"], workspace.rows(name, data), strict=True)
         )
         for name in ("forget", "retain")
     }
-
-    def part(title: str, name: str, table: pd.DataFrame, column: str) -> figures.Images:
-        table, forgotten = table.head(SHOWN), name == "forget"
-        captions = [
-            f"{data.classes[row.label]} → {data.classes[row.predicted]}\n"
-            f"{column} {figures.minus(f'{getattr(row, column):.2g}')}"
-            + (f"\n{_influence_of(row)}" if forgotten else "")
-            for row in table.itertuples()
-        ]
-        return figures.Images(title, captions, data.images[[rows[name][i] for i in table["id"]]])
-
-    pictures = {}
+    shown = {}
     for row in lineup.rows(workspace):
         if row.kind in findings.METHODS and not lineup.failure(workspace, row):
             table = _predictions(workspace, row)
             least, worse = slices.least_forgotten(table, found), slices.got_worse(table)
-            parts = [
-                part("Forget images remembered most", "forget", least, "remembered"),
-                part("Retain images that lost most", "retain", worse, "lost"),
-            ]
-            pictures[row.model] = figures.samples(parts, data.scale)
-    return pictures
+            for name, part in (("forget", least), ("retain", worse)):
+                part["row"] = part["id"].map(rows[name])
+            shown[row.model] = _kind(data).slices(data, least.head(SHOWN), worse.head(SHOWN))
+    return shown
 
 
 def _by_class(workspace: Workspace) -> dict[str, Any]:
@@ -212,6 +189,8 @@ def _by_class(workspace: Workspace) -> dict[str, Any]:
             columns[row.model] = table["changed"].tolist()
     against = slices.yardstick(table)
     classes = workspace.read_request()["classes"]
+    if len(classes) < 2:
+        return {}
     return {
         "classes": [classes[label] for label in table["class"]],
         "against": against,

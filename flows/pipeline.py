@@ -215,6 +215,7 @@ def run_workspace(
         if folder != root:
             Children(root).run(["data"], log.info)
             children.dvc(["checkout", "-q", "data.dvc"], log.info)
+            children.run(["data", str(root)], log.info)
         parameters = params.read(folder)
         graph, stale = _read_graph(folder, children)
         elsewhere = Pools(cell, children, graph) if pools else None

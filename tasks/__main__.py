@@ -2,7 +2,8 @@
 
 python -m tasks train                 one stage, as `dvc repro` runs it
 python -m tasks evaluate unlearn/imu
-python -m tasks data                  write data/ where it is missing, and check it
+python -m tasks data [CLONE]          write data/ where it is missing, and check it; CLONE: that
+                                      this workspace was laid out from
 python -m tasks check                 every parameter, as far as that goes without the data
 python -m tasks rehearse              what will run, tried on a few images: seconds, before hours
 python -m tasks store                 create MLflow's store and experiment where they are missing
@@ -56,6 +57,10 @@ def _run(arguments: list[str]) -> int:
             from tasks import data
 
             data.prepare(workspace)
+        case ["data", clone]:
+            from tasks import data
+
+            data.prepare(workspace, Path(clone))
         case ["check"]:
             from tasks import check
 

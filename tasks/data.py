@@ -15,10 +15,12 @@ from tasks.files.workspace import Workspace
 POINTER = "data.dvc"
 
 
-def prepare(workspace: Workspace) -> None:
+def prepare(workspace: Workspace, clone: Path | None = None) -> None:
     """Write the data set of ``params.yaml`` into ``data/`` if it is not there; check ``data.dvc``.
 
     A relative ``data.path`` starts at the workspace. What the data are is printed either way.
+    clone: of a workspace that was laid out from it; the path starts there, and what is new is
+    recorded, as nobody else looks after that workspace.
 
     Raises ArtifactError when the data set was made from something else than ``params.yaml`` says,
     or ``data/`` is not what ``data.dvc`` records. Nothing is overwritten.
@@ -31,11 +33,14 @@ def prepare(workspace: Workspace) -> None:
     is_new = not folder.exists()
     if is_new:
         # So that the data set records the path as params.yaml has it, wherever the workspace lies.
-        with chdir(root):
-            module.write(Path("data", name), source)
+        with chdir(clone or root):
+            module.write(folder.absolute(), source)
         print(f"data: wrote {folder}")
         print(described(folder, module.load(folder)))
     require_source(folder, source)
+    if is_new and clone:
+        if (done := _dvc(root, "add", "-q", "data")).returncode:
+            raise ArtifactError(f"data/{name} could not be recorded: {done.stderr.strip()}")
     differs = _differs(root)
     if differs and is_new:
         raise ArtifactError(
@@ -51,7 +56,7 @@ def prepare(workspace: Workspace) -> None:
     found = module.load(folder)
     if not is_new:
         print(described(folder, found))
-    if made_from(folder) and origin.changed(folder, root / source.path):
+    if made_from(folder) and origin.changed(folder, (clone or root) / source.path):
         print(
             f"WARNING: {source.path} changed after data/{name} was made from it; the data are "
             f"those of before. To take the change over, remove data/{name}, run `make data` and "

@@ -23,12 +23,15 @@ linear head whose output is the prediction. Where that does not hold the general
 
 from dataclasses import dataclass
 from math import inf
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from imu.influence.checks import check, check_choice, check_share, finite
 from imu.influence.head import Fisher, HeadInfluence, Score, head_influence
+from imu.influence.layers import layer_bytes, layer_influence
+from imu.influence.operations import Unfit
 from imu.influence.parameters import (
     ParameterInfluence,
     Progress,
@@ -48,6 +51,7 @@ __all__ = [
     "head_influence",
     "held_bytes",
     "influence",
+    "layer_influence",
     "parameter_influence",
 ]
 
@@ -110,25 +114,32 @@ def influence(
             "fisher must be diagonal unless the parameters are the head's, its output is the "
             f"prediction, and there is one label per sample; got full for {', '.join(names)}"
         )
-    return parameter_influence(
-        model,
-        objective,
-        samples,
-        parameters=names,
-        damping=config.damping,
-        chunk=config.chunk,
-        score=config.score,
-        cache_prefix=config.cache_prefix,
-        progress=progress,
-    ).scores
+    choices: dict[str, Any] = {
+        "parameters": names,
+        "damping": config.damping,
+        "chunk": config.chunk,
+        "score": config.score,
+        "cache_prefix": config.cache_prefix,
+        "progress": progress,
+    }
+    try:
+        return layer_influence(model, objective, samples, **choices).scores
+    except Unfit:
+        return parameter_influence(model, objective, samples, **choices).scores
 
 
 def held_bytes(model: nn.Module, objective: Objective, samples: Samples, config: Config) -> int:
-    """What the gradients that are held at once take; 0 where a closed form may do without."""
+    """What is held of gradients at once, at most; 0 where a closed form may do without.
+
+    Runs two samples, to know which form is taken.
+    """
     names = config.parameters or objective.influence_parameters(model)
-    if _may_be_closed(model, objective, samples, names):
+    if len(samples) == 0 or _may_be_closed(model, objective, samples, names):
         return 0
-    return gradient_bytes(model, names, min(config.chunk, len(samples)))
+    try:
+        return layer_bytes(model, objective, samples, names, config.chunk)
+    except Unfit:
+        return gradient_bytes(model, names, min(config.chunk, len(samples)))
 
 
 def _may_be_closed(

@@ -50,7 +50,7 @@ def record(
     """
     if len(samples) == 0:
         return Prefix()
-    with _gradients_only_for(model, parameters), torch.enable_grad():
+    with gradients_only_for(model, parameters), torch.enable_grad():
         names = _independent(model, losses, samples)
         read = _read(model, losses, samples, names)
     outputs: dict[str, Tensor] = {}
@@ -184,7 +184,7 @@ def _hooks(
 
 
 @contextmanager
-def _gradients_only_for(model: nn.Module, parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+def gradients_only_for(model: nn.Module, parameters: Iterable[nn.Parameter]) -> Iterator[None]:
     wanted = set(parameters)
     before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     for parameter, _ in before:

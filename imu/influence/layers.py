@@ -1,0 +1,270 @@
+"""Influence by products: from what enters a layer and the gradient of what leaves it.
+
+One forward and one backward pass of a chunk yield both, for every sample; how they make up the
+gradients g_i is said in ``imu.influence.parts``. With F, ḡ, λ and v = ḡ / (F + λ) as in
+``imu.influence.parameters``, and layer(v) what a layer makes of its input with v for parameters:
+
+    F      is summed parameter by parameter, from as many g_i at once as fit into a block
+    mean   s_i = −⟨g_i, v⟩ = −Σ_t ⟨δ_it, layer(v)(a_it)⟩, without any g_i
+    self   s_i = ⟨g_i, g_i / (F + λ)⟩, from blocks as F
+
+Which operations make up the gradients is found with two samples and tried against the gradients of
+their losses; where that fails, ``Unfit`` is raised, and ``imu.influence.parameters`` serves.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import grad
+from torch.linalg import vector_norm as norm
+
+from imu.influence.checks import check, check_choice, finite, raise_for
+from imu.influence.head import Score
+from imu.influence.operations import Call, Layout, Recorder, Unfit, layout
+from imu.influence.parameters import (
+    PASSES,
+    Chosen,
+    ParameterInfluence,
+    Progress,
+    chosen,
+    gradient_bytes,
+    without_fast_path,
+)
+from imu.influence.parts import Part, held, together
+from imu.influence.prefix import Prefix, gradients_only_for, record, replaying
+from imu.models import evaluating
+from imu.objectives import Objective, Samples
+
+Index = slice | Tensor
+Parts = dict[str, Part]  # by parameter
+TRIED = 2  # samples
+AGREE = 0.01  # of a gradient's length: rounding stays below, what is put together wrongly does not
+
+
+def layer_influence(
+    model: nn.Module,
+    objective: Objective,
+    samples: Samples,
+    *,
+    parameters: Chosen | None,
+    damping: float,
+    chunk: int,
+    score: Score = "mean",
+    cache_prefix: bool = False,
+    progress: Progress | None = None,
+) -> ParameterInfluence:
+    """Influence scores and their pieces, in the precision of the parameters.
+
+    parameters, cache_prefix, progress: as in ``parameter_influence``. chunk: samples that run at
+    once. It bounds memory: what a chunk has made is kept for the scores while all that is kept
+    takes no more than ``chunk`` gradients would; what is not kept is run again.
+
+    Memory: a forward and a backward pass of ``chunk`` samples; ``layer_bytes``; blocks of
+    gradients (``parts.BLOCK``), or one row of a parameter and the patches of one sample if these
+    are larger; three tensors of the size of the parameters.
+    Raises ValueError for an empty set, an unknown name or a value out of range,
+    FloatingPointError when a score is not finite, and ``Unfit``.
+    """
+    check(len(samples), damping)
+    check_choice("score", score, ("mean", "self"))
+    if parameters is None:
+        parameters = objective.influence_parameters(model)
+    n, room = len(samples), gradient_bytes(model, parameters, min(chunk, len(samples)))
+    passes = _Passes(model, objective, samples, chosen(model, parameters), chunk)
+    fisher = {name: torch.zeros_like(value) for name, value in passes.values.items()}
+    mean = {name: torch.zeros_like(value) for name, value in passes.values.items()}
+    told = 0
+
+    def tell(more: int) -> None:
+        nonlocal told
+        told += more
+        if progress is not None:
+            progress(told, PASSES * n)
+
+    with passes.ready(cache_prefix):
+        made: list[tuple[slice, Parts | None]] = []
+        for rows in passes.chunks():
+            parts, summed = passes.run(rows)
+            for name, part in parts.items():
+                fisher[name] += part.squares(fisher[name]) / n
+                mean[name] += summed[name] / n
+            room -= held(parts.values())
+            made.append((rows, parts if room >= 0 else None))
+            tell(len(range(n)[rows]))
+
+        def scored(measure: Callable[[Part, Tensor], Tensor], along: dict[str, Tensor]) -> Tensor:
+            scores = []
+            for rows, kept in made:
+                parts = kept or passes.run(rows, summed=False)[0]
+                own = [measure(part, along[name]) for name, part in parts.items()]
+                scores.append(torch.stack(own).sum(0))
+                tell(len(range(n)[rows]))
+            return torch.cat(scores)
+
+        if not all(f.isfinite().all() for f in fisher.values()):
+            raise_for(scored(weighted, {name: torch.ones_like(f) for name, f in fisher.items()}))
+        if score == "self":
+            scores = scored(weighted, {name: 1 / (f + damping) for name, f in fisher.items()})
+        else:
+            towards = {name: mean[name] / (f + damping) for name, f in fisher.items()}
+            scores = -scored(slopes, towards)
+    return ParameterInfluence(scores=finite(scores), fisher=fisher, mean=mean)
+
+
+def layer_bytes(
+    model: nn.Module, objective: Objective, samples: Samples, parameters: Chosen, chunk: int
+) -> int:
+    """What ``layer_influence`` holds, at most, of what enters and leaves layers.
+
+    That of one chunk, and what is kept of others. Raises ``Unfit``.
+    """
+    n = len(samples)
+    passes = _Passes(model, objective, samples, chosen(model, parameters), chunk)
+    with passes.ready(cache_prefix=False):
+        parts, _ = passes.run(passes.tried)
+    each = held(parts.values()) // TRIED
+    return min(n * each, gradient_bytes(model, parameters, min(chunk, n)) + chunk * each)
+
+
+class _Passes:
+    """Passes of samples, and the gradients that they yield."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        samples: Samples,
+        parameters: dict[str, nn.Parameter],
+        chunk: int,
+    ) -> None:
+        if chunk < 1:
+            raise ValueError(f"chunk must be >= 1, got {chunk}")
+        self._model, self._objective, self._samples = model, objective, samples
+        self._parameters, self._chunk = parameters, chunk
+        self._prefix = Prefix()
+        self._layouts: list[Layout | None] = []
+        self._shared: frozenset[int] = frozenset()
+        self.values = {name: parameter.detach() for name, parameter in parameters.items()}
+        self.tried = torch.tensor([0, min(1, len(samples) - 1)])
+
+    @contextmanager
+    def ready(self, cache_prefix: bool) -> Iterator[None]:
+        """Inside, passes can run. Raises ``Unfit`` where they do not say enough."""
+        with (
+            evaluating(self._model),
+            without_fast_path(),
+            gradients_only_for(self._model, self._parameters.values()),
+            torch.enable_grad(),
+        ):
+            if cache_prefix:
+                self._prefix = record(
+                    self._model,
+                    lambda some: self._objective.losses(
+                        self._objective.logits(self._model, some.inputs), some.targets
+                    ),
+                    self._samples,
+                    self._parameters.values(),
+                    self._chunk,
+                )
+            self._find()
+            self._try()
+            yield
+
+    def chunks(self) -> Iterator[slice]:
+        for at in range(0, len(self._samples), self._chunk):
+            yield slice(at, at + self._chunk)
+
+    def run(self, rows: Index, *, summed: bool = True) -> tuple[Parts, dict[str, Tensor]]:
+        """The gradients of some samples by parameter and, where asked for, their sum."""
+        losses, calls = self._recorded(rows, self._shared)
+        if len(calls) != len(self._layouts):
+            raise Unfit("the network does not do the same with all samples")
+        asked = [*(call.edge for call in calls), *(self._parameters.values() if summed else ())]
+        found = grad(losses.sum(), asked, allow_unused=True)
+        parts = self._parts(calls, found[: len(calls)], len(losses))
+        return parts, dict(zip(self._parameters, found[len(calls) :], strict=False))
+
+    def _parts(self, calls: list[Call], deltas: Sequence[Tensor | None], n: int) -> Parts:
+        shapes = {name: value.shape for name, value in self.values.items()}
+        parts: dict[str, list[Part]] = defaultdict(list)
+        for call, delta, found in zip(calls, deltas, self._layouts, strict=True):
+            if delta is None:
+                continue
+            if found is None:
+                raise Unfit("the network does not do the same with all samples")
+            with torch.no_grad():
+                for name, part in call.parts(delta, found, n, shapes):
+                    parts[name].append(part)
+        return {name: together(own) for name, own in parts.items()}
+
+    def _find(self) -> None:
+        """How the outputs of all calls are laid out, and which are shared by the samples."""
+        while True:
+            losses, calls = self._recorded(self.tried, self._shared)
+            if not calls:
+                raise Unfit("no parameter is used as is known here")
+            edges = [call.edge for call in calls]
+            apart = [grad(loss, edges, allow_unused=True, retain_graph=True) for loss in losses]
+            self._layouts = [
+                None if one is None or other is None else layout(one, other)
+                for one, other in zip(*apart, strict=True)
+            ]
+            unknown = [
+                at
+                for at, found in enumerate(self._layouts)
+                if found is None and apart[0][at] is not None
+            ]
+            if not unknown:
+                return
+            if unknown[0] in self._shared:
+                raise Unfit("an output that is not laid out by samples")
+            self._shared |= {unknown[0]}
+
+    def _try(self) -> None:
+        """Hold the gradients of two samples against those of their losses, run alone."""
+        parts, _ = self.run(self.tried)
+        alone = [
+            grad(self._losses(one).sum(), list(self._parameters.values()), allow_unused=True)
+            for one in self.tried.split(1)
+        ]
+        total = torch.stack([norm(g) for own in alone for g in own if g is not None]).max()
+        for at, (name, value) in enumerate(self.values.items()):
+            right = torch.stack(
+                [torch.zeros_like(value) if g[at] is None else g[at] for g in alone]
+            )
+            found = right.new_zeros(right.shape)
+            if name in parts:
+                found += parts[name].gradients(slice(0, TRIED))(slice(0, len(value)))
+            # What is rounding alone, as the gradient of a bias that cancels, is held to the rest.
+            bound = AGREE * norm(right) + torch.finfo(right.dtype).eps ** 0.5 * total
+            if not norm(found - right) <= bound:
+                raise Unfit(f"{name} is used in a way that is not known here")
+
+    def _recorded(self, rows: Index, shared: frozenset[int]) -> tuple[Tensor, list[Call]]:
+        names = {id(parameter): name for name, parameter in self._parameters.items()}
+        recorder = Recorder(names, len(self._samples[rows]), shared)
+        try:
+            with recorder:
+                losses = self._losses(rows)
+        except RuntimeError as error:
+            if shared:  # repeated, the output does not fit into the network
+                raise Unfit("an output that is not laid out by samples") from error
+            raise
+        return losses, recorder.calls
+
+    def _losses(self, rows: Index) -> Tensor:
+        some = self._samples[rows]
+        with replaying(self._model, self._prefix, self._prefix.rows(rows)):
+            logits = self._objective.logits(self._model, some.inputs)
+        return self._objective.losses(logits, some.targets)
+
+
+def weighted(part: Part, weights: Tensor) -> Tensor:
+    return part.weighted(weights)
+
+
+def slopes(part: Part, direction: Tensor) -> Tensor:
+    return part.slopes(direction)

@@ -13,7 +13,7 @@ their losses; where that fails, ``Unfit`` is raised, and ``imu.influence.paramet
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -64,7 +64,7 @@ def layer_influence(
 
     Memory: a forward and a backward pass of ``chunk`` samples; ``layer_bytes``; blocks of
     gradients (``parts.BLOCK``), or one row of a parameter and the patches of one sample if these
-    are larger; three tensors of the size of the parameters.
+    are larger; three tensors of the size of the parameters; at first, two gradients.
     Raises ValueError for an empty set, an unknown name or a value out of range,
     FloatingPointError when a score is not finite, and ``Unfit``.
     """
@@ -87,10 +87,11 @@ def layer_influence(
     with passes.ready(cache_prefix):
         made: list[tuple[slice, Parts | None]] = []
         for rows in passes.chunks():
-            parts, summed = passes.run(rows)
+            parts = passes.run(rows)
             for name, part in parts.items():
-                fisher[name] += part.squares(fisher[name]) / n
-                mean[name] += summed[name] / n
+                first, second = part.moments(mean[name])
+                mean[name] += first / n
+                fisher[name] += second / n
             room -= held(parts.values())
             made.append((rows, parts if room >= 0 else None))
             tell(len(range(n)[rows]))
@@ -98,7 +99,7 @@ def layer_influence(
         def scored(measure: Callable[[Part, Tensor], Tensor], along: dict[str, Tensor]) -> Tensor:
             scores = []
             for rows, kept in made:
-                parts = kept or passes.run(rows, summed=False)[0]
+                parts = kept or passes.run(rows)
                 own = [measure(part, along[name]) for name, part in parts.items()]
                 scores.append(torch.stack(own).sum(0))
                 tell(len(range(n)[rows]))
@@ -124,7 +125,7 @@ def layer_bytes(
     n = len(samples)
     passes = _Passes(model, objective, samples, chosen(model, parameters), chunk)
     with passes.ready(cache_prefix=False):
-        parts, _ = passes.run(passes.tried)
+        parts = passes.run(passes.tried)
     each = held(parts.values()) // TRIED
     return min(n * each, gradient_bytes(model, parameters, min(chunk, n)) + chunk * each)
 
@@ -162,9 +163,7 @@ class _Passes:
             if cache_prefix:
                 self._prefix = record(
                     self._model,
-                    lambda some: self._objective.losses(
-                        self._objective.logits(self._model, some.inputs), some.targets
-                    ),
+                    self._losses_of,
                     self._samples,
                     self._parameters.values(),
                     self._chunk,
@@ -177,17 +176,12 @@ class _Passes:
         for at in range(0, len(self._samples), self._chunk):
             yield slice(at, at + self._chunk)
 
-    def run(self, rows: Index, *, summed: bool = True) -> tuple[Parts, dict[str, Tensor]]:
-        """The gradients of some samples by parameter and, where asked for, their sum."""
+    def run(self, rows: Index) -> Parts:
+        """The gradients of some samples."""
         losses, calls = self._recorded(rows, self._shared)
         if len(calls) != len(self._layouts):
             raise Unfit("the network does not do the same with all samples")
-        asked = [*(call.edge for call in calls), *(self._parameters.values() if summed else ())]
-        found = grad(losses.sum(), asked, allow_unused=True)
-        parts = self._parts(calls, found[: len(calls)], len(losses))
-        return parts, dict(zip(self._parameters, found[len(calls) :], strict=False))
-
-    def _parts(self, calls: list[Call], deltas: Sequence[Tensor | None], n: int) -> Parts:
+        deltas = grad(losses.sum(), [call.edge for call in calls], allow_unused=True)
         shapes = {name: value.shape for name, value in self.values.items()}
         parts: dict[str, list[Part]] = defaultdict(list)
         for call, delta, found in zip(calls, deltas, self._layouts, strict=True):
@@ -196,7 +190,7 @@ class _Passes:
             if found is None:
                 raise Unfit("the network does not do the same with all samples")
             with torch.no_grad():
-                for name, part in call.parts(delta, found, n, shapes):
+                for name, part in call.parts(delta, found, len(losses), shapes):
                     parts[name].append(part)
         return {name: together(own) for name, own in parts.items()}
 
@@ -204,7 +198,7 @@ class _Passes:
         """How the outputs of all calls are laid out, and which are shared by the samples."""
         while True:
             losses, calls = self._recorded(self.tried, self._shared)
-            if not calls:
+            if not calls or not losses.requires_grad:
                 raise Unfit("no parameter is used as is known here")
             edges = [call.edge for call in calls]
             apart = [grad(loss, edges, allow_unused=True, retain_graph=True) for loss in losses]
@@ -225,16 +219,15 @@ class _Passes:
 
     def _try(self) -> None:
         """Hold the gradients of two samples against those of their losses, run alone."""
-        parts, _ = self.run(self.tried)
+        parts = self.run(self.tried)
         alone = [
             grad(self._losses(one).sum(), list(self._parameters.values()), allow_unused=True)
             for one in self.tried.split(1)
         ]
         total = torch.stack([norm(g) for own in alone for g in own if g is not None]).max()
         for at, (name, value) in enumerate(self.values.items()):
-            right = torch.stack(
-                [torch.zeros_like(value) if g[at] is None else g[at] for g in alone]
-            )
+            own = [torch.zeros_like(value) if g[at] is None else g[at] for g in alone]
+            right = torch.stack(own)
             found = right.new_zeros(right.shape)
             if name in parts:
                 found += parts[name].gradients(slice(0, TRIED))(slice(0, len(value)))
@@ -256,10 +249,13 @@ class _Passes:
         return losses, recorder.calls
 
     def _losses(self, rows: Index) -> Tensor:
-        some = self._samples[rows]
         with replaying(self._model, self._prefix, self._prefix.rows(rows)):
-            logits = self._objective.logits(self._model, some.inputs)
-        return self._objective.losses(logits, some.targets)
+            return self._losses_of(self._samples[rows])
+
+    def _losses_of(self, some: Samples) -> Tensor:
+        return self._objective.losses(
+            self._objective.logits(self._model, some.inputs), some.targets
+        )
 
 
 def weighted(part: Part, weights: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ SUMS = (torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__)
 BY_CHANNEL = (F.conv2d, F.group_norm, F.batch_norm)  # parameters belong to the second dimension
 
 
-class Unfit(Exception):  # noqa: N818 - a cue for the caller, who has another way
+class Unfit(Exception):
     """The gradients of some parameters are not made of products that are known here."""
 
 

@@ -245,7 +245,7 @@ class _Network(nn.Module):
 
 @contextmanager
 def without_fast_path() -> Iterator[None]:
-    """Inside, torch's transformer layers run operation by operation, so that they have gradients."""
+    """Inside, torch's transformer layers run as operations that have gradients."""
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

@@ -31,8 +31,8 @@ class Part(Protocol):
     def gradients(self, samples: slice) -> Callable[[slice], Tensor]:
         """g_i of some samples, written out for some rows of the parameter: (b, rows, ...)."""
 
-    def squares(self, like: Tensor) -> Tensor:
-        """Σ_i g_i², of the parameter's shape, ``like``."""
+    def moments(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Σ_i g_i and Σ_i g_i², of the parameter's shape, ``like``."""
 
     def weighted(self, weights: Tensor) -> Tensor:
         """⟨g_i, weights ∘ g_i⟩: (n,)."""
@@ -54,8 +54,8 @@ class Direct:
     def gradients(self, samples: slice) -> Callable[[slice], Tensor]:
         return lambda rows: self.written[samples, rows]
 
-    def squares(self, like: Tensor) -> Tensor:
-        return self.written.square().sum(0)
+    def moments(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        return self.written.sum(0), self.written.square().sum(0)
 
     def weighted(self, weights: Tensor) -> Tensor:
         return self.written.square().reshape(len(self.written), -1) @ weights.flatten()
@@ -89,9 +89,12 @@ class Rows:
 
         return written
 
-    def squares(self, like: Tensor) -> Tensor:
-        _, token, summed = self._summed(len(like))
-        return torch.zeros_like(like).index_add_(0, token, summed.square())
+    def moments(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        _, token, own = self._summed(len(like))
+        first, second = (
+            torch.zeros_like(like).index_add_(0, token, moment) for moment in (own, own.square())
+        )
+        return first, second
 
     def weighted(self, weights: Tensor) -> Tensor:
         sample, token, summed = self._summed(len(weights))
@@ -129,7 +132,7 @@ class Product:
 
     @property
     def groups(self) -> int:
-        return self.convolution["groups"] if self.convolution else 1
+        return (self.convolution or {}).get("groups", 1)
 
     @property
     def patches(self) -> int:
@@ -155,17 +158,17 @@ class Product:
             return lambda rows: (d @ a.mT).view(len(d), *self.shape)[:, rows]
         return lambda rows: (d[:, 0, rows] @ a[:, 0].mT).unflatten(2, self.shape[1:])
 
-    def squares(self, like: Tensor) -> Tensor:
-        if self._alone:
-            d, a = self._one_position()
-            return (d.square().T @ a.square()).view(self.shape)
-        return Sum((self,)).squares(like)
+    def moments(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        if not self._one_position:
+            return Sum((self,)).moments(like)
+        d, a = self._vectors()
+        return (d.T @ a).view(self.shape), (d.square().T @ a.square()).view(self.shape)
 
     def weighted(self, weights: Tensor) -> Tensor:
-        if self._alone:
-            d, a = self._one_position()
-            return ((d.square() @ weights.flatten(1)) * a.square()).sum(1)
-        return Sum((self,)).weighted(weights)
+        if not self._one_position:
+            return Sum((self,)).weighted(weights)
+        d, a = self._vectors()
+        return ((d.square() @ weights.flatten(1)) * a.square()).sum(1)
 
     def slopes(self, direction: Tensor) -> Tensor:
         if self.convolution is None:
@@ -175,10 +178,10 @@ class Product:
         return (out.view_as(self.delta) * self.delta).flatten(1).sum(1)
 
     @property
-    def _alone(self) -> bool:
+    def _one_position(self) -> bool:
         return self.groups == 1 and self.delta[0].numel() == self.shape[0]
 
-    def _one_position(self) -> tuple[Tensor, Tensor]:
+    def _vectors(self) -> tuple[Tensor, Tensor]:
         d, a = self.factors(slice(None))
         return d[:, 0, :, 0], a[:, 0, :, 0]
 
@@ -187,7 +190,8 @@ class Product:
 class Sum:
     """The sum of the gradients of several parts: one parameter in several operations.
 
-    Written out are as many samples, or as many rows of one, as fit into a block.
+    Written out are as many samples, or as many rows of one, as fit into a block. They are made
+    for that, so that they may be changed in place.
     """
 
     parts: tuple[Part, ...]
@@ -207,16 +211,17 @@ class Sum:
 
         return written
 
-    def squares(self, like: Tensor) -> Tensor:
-        total = torch.zeros_like(like)
+    def moments(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        first, second = torch.zeros_like(like), torch.zeros_like(like)
         for _, rows, g in self._blocks(like):
-            total[rows] += g.square().sum(0)
-        return total
+            first[rows] += g.sum(0)
+            second[rows] += g.square_().sum(0)
+        return first, second
 
     def weighted(self, weights: Tensor) -> Tensor:
         total = weights.new_zeros(len(self.tensors[0]))
         for samples, rows, g in self._blocks(weights):
-            total[samples] += g.square().flatten(1) @ weights[rows].flatten()
+            total[samples] += g.square_().flatten(1) @ weights[rows].flatten()
         return total
 
     def slopes(self, direction: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ class Prefix:
     outputs: dict[str, Tensor] = field(default_factory=dict)
     unread: frozenset[str] = frozenset()
 
-    def rows(self, index: slice) -> dict[str, Tensor]:
+    def rows(self, index: slice | Tensor) -> dict[str, Tensor]:
         return {name: output[index] for name, output in self.outputs.items()}
 
 

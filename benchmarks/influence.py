@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from imu.influence import Config, head_influence, influence, parameter_influence
 from imu.models import head, resnet_small
-from imu.objectives import Classification, Samples
+from imu.objectives import Classification, Objective, Samples
 
 PAIRS = 7
 DAMPING = 0.01
@@ -42,7 +42,7 @@ def loop(
     parameters: Sequence[nn.Parameter],
     *,
     passes: int = 1,
-    task: Classification = IMAGES,
+    task: Objective = IMAGES,
 ) -> Tensor:
     """Scores by one forward and one backward pass per sample: (n,).
 

@@ -49,7 +49,8 @@ def forbid_general_form(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("the general form was taken")
 
-    monkeypatch.setattr("imu.influence.parameter_influence", refuse)
+    for form in ("layer_influence", "parameter_influence"):
+        monkeypatch.setattr(f"imu.influence.{form}", refuse)
 
 
 def test_the_head_of_a_classification_takes_the_closed_form(monkeypatch):

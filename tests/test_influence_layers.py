@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from imu import influence as subject
 from imu.influence import Config, held_bytes, influence, layer_influence, layers, parts
@@ -15,7 +14,7 @@ from imu.influence.operations import Recorder, Unfit
 from imu.influence.parameters import gradient_bytes
 from imu.objectives import IGNORED, Samples, mean_cross_entropy
 from tests import oracles
-from tests.problems import CASES, DAMPING, each_case, expected, farness, picked, reference, task
+from tests.problems import DAMPING, each_case, expected, farness, picked, reference, task
 
 torch.set_num_threads(1)
 EXACT = 1e-10
@@ -336,9 +335,9 @@ def test_what_is_not_known_takes_the_functional_form(name, monkeypatch):
         by_products(name)
     assert influence(*given(name), Config(parameters=("",))) is FOUND.scores
     assert taken == ["functional"]
-    model, objective, samples = given(name)
-    held = held_bytes(model, objective, samples, Config(parameters=("into",), chunk=4))
-    assert held == gradient_bytes(model, ["into"], 4)
+    if run is not routed:  # which shows only as more than two samples run
+        held = held_bytes(*given(name), Config(parameters=("into",), chunk=4))
+        assert held == gradient_bytes(given(name)[0], ["into"], 4)
 
 
 @pytest.mark.parametrize("bad", [0, 1, 5])

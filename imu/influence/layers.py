@@ -23,7 +23,7 @@ from torch.linalg import vector_norm as norm
 
 from imu.influence.checks import check, check_choice, finite, raise_for
 from imu.influence.head import Score
-from imu.influence.operations import Call, Layout, Recorder, Unfit, layout
+from imu.influence.operations import Call, Layout, Recorder, Unfit, by_sample, layout
 from imu.influence.parameters import (
     PASSES,
     Chosen,
@@ -146,7 +146,8 @@ class _Passes:
         self._model, self._objective, self._samples = model, objective, samples
         self._parameters, self._chunk = parameters, chunk
         self._prefix = Prefix()
-        self._layouts: list[Layout | None] = []
+        self._layouts: list[Layout | None] = []  # of the output of each call; None: of no effect
+        self._shapes: list[torch.Size | None] = []  # and what belongs to one sample
         self._shared: frozenset[int] = frozenset()
         self.values = {name: parameter.detach() for name, parameter in parameters.items()}
         self.tried = torch.tensor([0, min(1, len(samples) - 1)])
@@ -184,10 +185,12 @@ class _Passes:
         deltas = grad(losses.sum(), [call.edge for call in calls], allow_unused=True)
         shapes = {name: value.shape for name, value in self.values.items()}
         parts: dict[str, list[Part]] = defaultdict(list)
-        for call, delta, found in zip(calls, deltas, self._layouts, strict=True):
+        for call, delta, found, shape in zip(
+            calls, deltas, self._layouts, self._shapes, strict=True
+        ):
             if delta is None:
                 continue
-            if found is None:
+            if found is None or by_sample(delta, found, len(losses)).shape[1:] != shape:
                 raise Unfit("the network does not do the same with all samples")
             with torch.no_grad():
                 for name, part in call.parts(delta, found, len(losses), shapes):
@@ -212,6 +215,10 @@ class _Passes:
                 if found is None and apart[0][at] is not None
             ]
             if not unknown:
+                self._shapes = [
+                    None if found is None else by_sample(one, found, TRIED).shape[1:]
+                    for one, found in zip(apart[0], self._layouts, strict=True)
+                ]
                 return
             if unknown[0] in self._shared:
                 raise Unfit("an output that is not laid out by samples")

@@ -13,8 +13,9 @@ their losses; where that fails, ``Unfit`` is raised, and ``imu.influence.paramet
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +42,7 @@ from imu.objectives import Objective, Samples
 Index = slice | Tensor
 Parts = dict[str, Part]  # by parameter
 TRIED = 2  # samples
+VARYING = "the network does not do the same with all samples"
 AGREE = 0.01  # of a gradient's length: rounding stays below, what is put together wrongly does not
 
 
@@ -64,7 +66,7 @@ def layer_influence(
 
     Memory: a forward and a backward pass of ``chunk`` samples; ``layer_bytes``; blocks of
     gradients (``parts.BLOCK``), or one row of a parameter and the patches of one sample if these
-    are larger; three tensors of the size of the parameters; at first, two gradients.
+    are larger; three tensors of the size of the parameters, and at first one gradient.
     Raises ValueError for an empty set, an unknown name or a value out of range,
     FloatingPointError when a score is not finite, and ``Unfit``.
     """
@@ -124,10 +126,23 @@ def layer_bytes(
     """
     n = len(samples)
     passes = _Passes(model, objective, samples, chosen(model, parameters), chunk)
-    with passes.ready(cache_prefix=False):
-        parts = passes.run(passes.tried)
-    each = held(parts.values()) // TRIED
+    with passes.ready(cache_prefix=False) as parts:
+        each = held(parts.values()) // TRIED
     return min(n * each, gradient_bytes(model, parameters, min(chunk, n)) + chunk * each)
+
+
+@dataclass(frozen=True)
+class Found:
+    """How an output is laid out, and what of it belongs to one sample."""
+
+    layout: Layout
+    shape: torch.Size
+
+    @classmethod
+    def of(cls, one: Tensor, other: Tensor) -> "Found | None":
+        """Of an output of two samples, given its gradients for the loss of either."""
+        found = layout(one, other)
+        return None if found is None else cls(found, by_sample(one, found, TRIED).shape[1:])
 
 
 class _Passes:
@@ -146,15 +161,14 @@ class _Passes:
         self._model, self._objective, self._samples = model, objective, samples
         self._parameters, self._chunk = parameters, chunk
         self._prefix = Prefix()
-        self._layouts: list[Layout | None] = []  # of the output of each call; None: of no effect
-        self._shapes: list[torch.Size | None] = []  # and what belongs to one sample
+        self._layouts: list[Found | None] = []  # of the output of each call; None: of no effect
         self._shared: frozenset[int] = frozenset()
         self.values = {name: parameter.detach() for name, parameter in parameters.items()}
-        self.tried = torch.tensor([0, min(1, len(samples) - 1)])
+        self._tried = torch.tensor([0, min(1, len(samples) - 1)])
 
     @contextmanager
-    def ready(self, cache_prefix: bool) -> Iterator[None]:
-        """Inside, passes can run. Raises ``Unfit`` where they do not say enough."""
+    def ready(self, cache_prefix: bool) -> Iterator[Parts]:
+        """Inside, passes can run; gives the gradients of two samples. Raises ``Unfit``."""
         with (
             evaluating(self._model),
             without_fast_path(),
@@ -169,9 +183,7 @@ class _Passes:
                     self._parameters.values(),
                     self._chunk,
                 )
-            self._find()
-            self._try()
-            yield
+            yield self._find()
 
     def chunks(self) -> Iterator[slice]:
         for at in range(0, len(self._samples), self._chunk):
@@ -181,66 +193,61 @@ class _Passes:
         """The gradients of some samples."""
         losses, calls = self._recorded(rows, self._shared)
         if len(calls) != len(self._layouts):
-            raise Unfit("the network does not do the same with all samples")
+            raise Unfit(VARYING)
         deltas = grad(losses.sum(), [call.edge for call in calls], allow_unused=True)
+        return self._parts(calls, deltas, len(losses))
+
+    def _parts(self, calls: list[Call], deltas: Sequence[Tensor | None], n: int) -> Parts:
         shapes = {name: value.shape for name, value in self.values.items()}
         parts: dict[str, list[Part]] = defaultdict(list)
-        for call, delta, found, shape in zip(
-            calls, deltas, self._layouts, self._shapes, strict=True
-        ):
+        for call, delta, found in zip(calls, deltas, self._layouts, strict=True):
             if delta is None:
                 continue
-            if found is None or by_sample(delta, found, len(losses)).shape[1:] != shape:
-                raise Unfit("the network does not do the same with all samples")
+            if found is None or by_sample(delta, found.layout, n).shape[1:] != found.shape:
+                raise Unfit(VARYING)
             with torch.no_grad():
-                for name, part in call.parts(delta, found, len(losses), shapes):
+                for name, part in call.parts(delta, found.layout, n, shapes):
                     parts[name].append(part)
         return {name: together(own) for name, own in parts.items()}
 
-    def _find(self) -> None:
-        """How the outputs of all calls are laid out, and which are shared by the samples."""
+    def _find(self) -> Parts:
+        """How the outputs of all calls are laid out, and which are shared by the samples.
+
+        Returns the gradients of two samples, that of the first held against what autograd says.
+        """
         while True:
-            losses, calls = self._recorded(self.tried, self._shared)
+            losses, calls = self._recorded(self._tried, self._shared)
             if not calls or not losses.requires_grad:
                 raise Unfit("no parameter is used as is known here")
             edges = [call.edge for call in calls]
             apart = [grad(loss, edges, allow_unused=True, retain_graph=True) for loss in losses]
-            self._layouts = [
-                None if one is None or other is None else layout(one, other)
-                for one, other in zip(*apart, strict=True)
-            ]
+            pairs = list(zip(*apart, strict=True))
+            self._layouts = [None if one is None else Found.of(one, other) for one, other in pairs]
             unknown = [
                 at
-                for at, found in enumerate(self._layouts)
-                if found is None and apart[0][at] is not None
+                for at, (found, (one, _)) in enumerate(zip(self._layouts, pairs, strict=True))
+                if found is None and one is not None
             ]
             if not unknown:
-                self._shapes = [
-                    None if found is None else by_sample(one, found, TRIED).shape[1:]
-                    for one, found in zip(apart[0], self._layouts, strict=True)
-                ]
-                return
+                break
             if unknown[0] in self._shared:
                 raise Unfit("an output that is not laid out by samples")
             self._shared |= {unknown[0]}
+        parts = self._parts(calls, [None if a is None else a + b for a, b in pairs], TRIED)
+        self._try(parts)
+        return parts
 
-    def _try(self) -> None:
-        """Hold the gradients of two samples against those of their losses, run alone."""
-        parts = self.run(self.tried)
-        alone = [
-            grad(self._losses(one).sum(), list(self._parameters.values()), allow_unused=True)
-            for one in self.tried.split(1)
-        ]
-        total = torch.stack([norm(g) for own in alone for g in own if g is not None]).max()
-        for at, (name, value) in enumerate(self.values.items()):
-            own = [torch.zeros_like(value) if g[at] is None else g[at] for g in alone]
-            right = torch.stack(own)
-            found = right.new_zeros(right.shape)
+    def _try(self, parts: Parts) -> None:
+        alone = self._losses(self._tried[:1]).sum()
+        right = grad(alone, list(self._parameters.values()), allow_unused=True)
+        total = norm(torch.stack([norm(g) for g in right if g is not None]))
+        for (name, value), own in zip(self.values.items(), right, strict=True):
+            apart = torch.zeros_like(value) if own is None else own
+            bound = AGREE * norm(apart) + torch.finfo(value.dtype).eps ** 0.5 * total
             if name in parts:
-                found += parts[name].gradients(slice(0, TRIED))(slice(0, len(value)))
+                apart = apart - parts[name].gradients(slice(0, 1))(slice(0, len(value)))[0]
             # What is rounding alone, as the gradient of a bias that cancels, is held to the rest.
-            bound = AGREE * norm(right) + torch.finfo(right.dtype).eps ** 0.5 * total
-            if not norm(found - right) <= bound:
+            if not norm(apart) <= bound:
                 raise Unfit(f"{name} is used in a way that is not known here")
 
     def _recorded(self, rows: Index, shared: frozenset[int]) -> tuple[Tensor, list[Call]]:

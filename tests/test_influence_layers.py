@@ -281,7 +281,7 @@ def test_what_is_held_is_known_before():
     model, objective, samples = task("resnet", n=40)
     config = Config(parameters=("blocks.2",), chunk=3)
     passes = layers._Passes(model, objective, samples, layers.chosen(model, ["blocks.2"]), 3)
-    with passes.ready(cache_prefix=False):
+    with passes.ready():
         held = [parts.held(passes.run(slice(at, at + 3)).values()) for at in (0, 3)]
     assert held[0] == held[1] > 0
     room = gradient_bytes(model, ["blocks.2"], 3)

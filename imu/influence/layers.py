@@ -62,7 +62,8 @@ def layer_influence(
 
     parameters, cache_prefix, progress: as in ``parameter_influence``. chunk: samples that run at
     once. It bounds memory: what a chunk has made is kept for the scores while all that is kept
-    takes no more than ``chunk`` gradients would; what is not kept is run again.
+    takes no more than ``chunk`` gradients would; what is not kept is run again, for which alone the
+    prefix is cached.
 
     Memory: a forward and a backward pass of ``chunk`` samples; ``layer_bytes``; blocks of
     gradients (``parts.BLOCK``), or one row of a parameter and the patches of one sample if these
@@ -86,7 +87,9 @@ def layer_influence(
         if progress is not None:
             progress(told, PASSES * n)
 
-    with passes.ready(cache_prefix):
+    with passes.ready() as tried:
+        if cache_prefix and n * held(tried.values()) // TRIED > room:  # else all run once
+            passes.cache_prefix()
         made: list[tuple[slice, Parts | None]] = []
         for rows in passes.chunks():
             parts = passes.run(rows)
@@ -126,7 +129,7 @@ def layer_bytes(
     """
     n = len(samples)
     passes = _Passes(model, objective, samples, chosen(model, parameters), chunk)
-    with passes.ready(cache_prefix=False) as parts:
+    with passes.ready() as parts:
         each = held(parts.values()) // TRIED
     return min(n * each, gradient_bytes(model, parameters, min(chunk, n)) + chunk * each)
 
@@ -167,7 +170,7 @@ class _Passes:
         self._tried = torch.tensor([0, min(1, len(samples) - 1)])
 
     @contextmanager
-    def ready(self, cache_prefix: bool) -> Iterator[Parts]:
+    def ready(self) -> Iterator[Parts]:
         """Inside, passes can run; gives the gradients of two samples. Raises ``Unfit``."""
         with (
             evaluating(self._model),
@@ -175,15 +178,12 @@ class _Passes:
             gradients_only_for(self._model, self._parameters.values()),
             torch.enable_grad(),
         ):
-            if cache_prefix:
-                self._prefix = record(
-                    self._model,
-                    self._losses_of,
-                    self._samples,
-                    self._parameters.values(),
-                    self._chunk,
-                )
             yield self._find()
+
+    def cache_prefix(self) -> None:
+        """Runs what does not depend on the parameters; from now on passes do not."""
+        own = self._parameters.values()
+        self._prefix = record(self._model, self._losses_of, self._samples, own, self._chunk)
 
     def chunks(self) -> Iterator[slice]:
         for at in range(0, len(self._samples), self._chunk):

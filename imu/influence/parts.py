@@ -214,6 +214,10 @@ class Sum:
     def moments(self, like: Tensor) -> tuple[Tensor, Tensor]:
         first, second = torch.zeros_like(like), torch.zeros_like(like)
         for _, rows, g in self._blocks(like):
+            if len(g) == 1:  # nothing is to be summed before
+                first[rows] += g[0]
+                second[rows].addcmul_(g[0], g[0])
+                continue
             first[rows] += g.sum(0)
             second[rows] += g.square_().sum(0)
         return first, second

@@ -15,7 +15,9 @@ second moment of the forget set's gradients. Choices, each a field of ``Config``
     for a head are strong as features are shared; for the head alone.
 ``parameters``: where influence is looked for.
     The head has a closed form (``imu.influence.head``): one pass, no gradient of a single sample.
-    Deeper parameters also see what the features owe to a sample (``imu.influence.parameters``).
+    Deeper parameters also see what the features owe to a sample: by products of what enters and
+    leaves layers (``imu.influence.layers``), or for parameters used in other ways by a function of
+    them (``imu.influence.parameters``).
 
 Assumed: evaluation mode, and for the closed form cross-entropy, one position per sample, and a
 linear head whose output is the prediction. Where that does not hold the general form is taken.
@@ -64,7 +66,7 @@ class Config:
     parameters: tuple[str, ...] = ()  # modules or parameters by name; none: the objective's
     fisher: Fisher = "diagonal"
     score: Score = "mean"
-    chunk: int = 64  # samples whose gradients are held at once
+    chunk: int = 64  # samples that run at once; by it memory is bounded
     cache_prefix: bool = True  # run what does not depend on the parameters once
 
     def __post_init__(self) -> None:

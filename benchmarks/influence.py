@@ -1,4 +1,4 @@
-"""Influence in closed form and in the general form, against one backward pass per sample.
+"""Influence in its three forms, against one backward pass per sample.
 
     make bench                                      writes docs/influence.md
     python -m benchmarks.influence --device cuda    writes docs/influence-cuda.md
@@ -20,9 +20,16 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from imu.influences import Config, head_influence, influence, parameter_influence
+from imu.influences import (
+    Config,
+    ParameterInfluence,
+    head_influence,
+    influence,
+    layer_influence,
+    parameter_influence,
+)
 from imu.models import head, resnet_small
-from imu.objectives import Samples
+from imu.objectives import Inputs, Objective, Samples, mean_cross_entropy
 from imu.objectives.classification import Classification
 
 PAIRS = 7
@@ -33,8 +40,50 @@ BARS = {
     "cached features": ("loop", 50),
     "small ResNet": ("loop", 8),
     "ResNet-18": ("published loop", 4),
+    "small ResNet, last block and head": ("loop", 4),
+    "ResNet-18, last block and head": ("published loop", 4),
+    "transformer, all parameters": ("published loop", 6),
+    "transformer, attention of the last three blocks": ("published loop", 6),
 }
+VOCABULARY, POSITIONS = 2048, 30
 IMAGES = Classification()
+
+
+class Transformer(nn.Module):
+    """A small causal language model of torch's own layers; 1.2 M parameters."""
+
+    def __init__(self, width: int = 128, layers: int = 4) -> None:
+        super().__init__()
+        self.tokens, self.places = nn.Embedding(VOCABULARY, width), nn.Embedding(64, width)
+        block = nn.TransformerEncoderLayer(width, 4, 3 * width, 0.0, batch_first=True)
+        self.blocks = nn.TransformerEncoder(block, layers, enable_nested_tensor=False)
+        self.head = nn.Linear(width, VOCABULARY)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        count = tokens.shape[1]
+        h = self.tokens(tokens) + self.places(torch.arange(count, device=tokens.device))
+        mask = nn.Transformer.generate_square_subsequent_mask(count, device=tokens.device)
+        return self.head(self.blocks(h, mask=mask, is_causal=True))  # (n, positions, vocabulary)
+
+
+@dataclass(frozen=True)
+class Language:
+    """The next token at every position."""
+
+    bounds: None = None
+
+    def logits(self, model: nn.Module, inputs: Inputs) -> Tensor:
+        found: Tensor = model(inputs)
+        return found
+
+    def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return mean_cross_entropy(logits, targets)
+
+    def influence_parameters(self, model: nn.Module) -> tuple[str, ...]:
+        return ("head",)
+
+
+LANGUAGE = Language()
 
 
 def loop(
@@ -43,7 +92,7 @@ def loop(
     parameters: Sequence[nn.Parameter],
     *,
     passes: int = 1,
-    task: Classification = IMAGES,
+    task: Objective = IMAGES,
 ) -> Tensor:
     """Scores by one forward and one backward pass per sample: (n,).
 
@@ -146,12 +195,16 @@ def rows(
 
 
 def loops(
-    model: nn.Module, samples: Samples, parameters: Sequence[nn.Parameter], count: int
+    model: nn.Module,
+    samples: Samples,
+    parameters: Sequence[nn.Parameter],
+    count: int,
+    task: Objective = IMAGES,
 ) -> list[Way]:
-    return [
-        Way("loop", count, lambda m: loop(model, samples[:m], parameters)),
-        Way("published loop", count, lambda m: loop(model, samples[:m], parameters, passes=2)),
-    ]
+    def looped(passes: int) -> Callable[[int], Tensor]:
+        return lambda m: loop(model, samples[:m], parameters, passes=passes, task=task)
+
+    return [Way("loop", count, looped(1)), Way("published loop", count, looped(2))]
 
 
 def cached_features(n: int, device: torch.device) -> list[str]:
@@ -167,7 +220,7 @@ def cached_features(n: int, device: torch.device) -> list[str]:
 
     ways = [
         *loops(linear, samples, list(linear.parameters()), min(n, 500)),
-        Way("any-parameter form", min(n, 5_000), general(linear, samples, [linear], chunk=512)),
+        Way("functional form", min(n, 5_000), general(linear, samples, [linear], chunk=512)),
         Way("closed form", n, closed),
     ]
     return rows("cached features", n, ways, BARS["cached features"])
@@ -178,18 +231,19 @@ def general(
     samples: Samples,
     where: Sequence[nn.Module],
     *,
+    form: Callable[..., ParameterInfluence] = parameter_influence,
+    task: Objective = IMAGES,
     chunk: int = 64,
-    cache_prefix: bool = True,
 ) -> Callable[[int], Tensor]:
     return lambda count: (
-        parameter_influence(
+        form(
             model,
-            IMAGES,
+            task,
             samples[:count],
             parameters=where,
             damping=DAMPING,
             chunk=chunk,
-            cache_prefix=cache_prefix,
+            cache_prefix=True,
         ).scores
     )
 
@@ -199,22 +253,29 @@ def end_to_end(name: str, model: nn.Module, samples: Samples, looped: int) -> li
     n, last = len(samples), head(model)
     ways = [
         *loops(model, samples, list(last.parameters()), looped),
-        Way("any-parameter form", min(n, 500), general(model, samples, [last])),
+        Way("functional form", min(n, 500), general(model, samples, [last])),
         Way("closed form", n, lambda count: influence(model, IMAGES, samples[:count], Config())),
     ]
     return rows(f"{name}, head", n, ways, BARS[name])
 
 
-def deeper(name: str, model: nn.Module, where: Sequence[nn.Module], samples: Samples) -> list[str]:
+def deeper(
+    name: str,
+    model: nn.Module,
+    where: Sequence[nn.Module],
+    samples: Samples,
+    looped: int,
+    task: Objective = IMAGES,
+) -> list[str]:
     n = len(samples)
     parameters = [parameter for module in where for parameter in module.parameters()]
+    few = min(n, 4 * looped)
     ways = [
-        *loops(model, samples, parameters, 50),
-        Way("without the cached prefix", n, general(model, samples, where, cache_prefix=False)),
-        Way("with the cached prefix", n, general(model, samples, where)),
+        *loops(model, samples, parameters, looped, task),
+        Way("functional form", few, general(model, samples, where, task=task)),
+        Way("products", n, general(model, samples, where, form=layer_influence, task=task)),
     ]
-    # Where everything is chosen there is no prefix.
-    return rows(name, n, ways[:3] if where == [model] else ways)
+    return rows(name, n, ways, BARS.get(name))
 
 
 def images(n: int, shape: tuple[int, ...], device: torch.device) -> Samples:
@@ -276,9 +337,21 @@ def measured_lines(device: torch.device) -> list[str]:
     for n in (500, 5_000):
         lines += end_to_end("small ResNet", small, images(n, digits, device), 100)
     lines += end_to_end("ResNet-18", large, images(96, (3, 32, 32), device), 32)
-    some = images(500, digits, device)
-    lines += deeper("small ResNet, last block and head", small, [small.blocks[2], small.head], some)
-    lines += deeper("small ResNet, all parameters", small, [small], some)
+    some, coloured = images(500, digits, device), images(96, (3, 32, 32), device)
+    end = [small.blocks[2], small.head]
+    lines += deeper("small ResNet, last block and head", small, end, some, 50)
+    lines += deeper("small ResNet, all parameters", small, [small], some, 50)
+    end = [large.layer4[1], large.fc]
+    lines += deeper("ResNet-18, last block and head", large, end, coloured, 8)
+    language = Transformer().to(device).eval()
+    attention = [block.self_attn for block in language.blocks.layers[1:]]
+    for n in (60, 300):
+        texts = torch.randint(VOCABULARY, (2, n, POSITIONS), device=device)
+        for name, where in (
+            ("transformer, all parameters", [language]),
+            ("transformer, attention of the last three blocks", attention),
+        ):
+            lines += deeper(name, language, where, Samples(*texts), 15, LANGUAGE)
     return lines
 
 

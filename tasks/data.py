@@ -38,9 +38,8 @@ def prepare(workspace: Workspace, clone: Path | None = None) -> None:
         print(f"data: wrote {folder}")
         print(described(folder, module.load(folder)))
     require_source(folder, source)
-    if is_new and clone:
-        if (done := _dvc(root, "add", "-q", "data")).returncode:
-            raise ArtifactError(f"data/{name} could not be recorded: {done.stderr.strip()}")
+    if is_new and clone and (done := _dvc(root, "add", "-q", "data")).returncode:
+        raise ArtifactError(f"data/{name} could not be recorded: {done.stderr.strip()}")
     differs = _differs(root)
     if differs and is_new:
         raise ArtifactError(

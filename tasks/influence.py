@@ -24,8 +24,8 @@ def run(workspace: Workspace, item: None) -> float:
     model.to(device)
     if held := influences.held_bytes(model, objective, samples, config):
         print(
-            f"gradients of {min(config.chunk, len(samples))} samples are held at once, "
-            f"{held / 1e9:.2g} GB; a smaller influence.chunk takes less"
+            f"at most {held / 1e9:.2g} GB of gradients, or of what they are made from, are held "
+            "at once; a smaller influence.chunk takes less"
         )
     watch, flops = Stopwatch(), FlopCounter()
     with watch.running(), flops:

@@ -50,7 +50,8 @@ def forbid_general_form(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("the general form was taken")
 
-    monkeypatch.setattr("imu.influences.parameter_influence", refuse)
+    for form in ("layer_influence", "parameter_influence"):
+        monkeypatch.setattr(f"imu.influences.{form}", refuse)
 
 
 def test_the_head_of_a_classification_takes_the_closed_form(monkeypatch):

@@ -15,7 +15,9 @@ second moment of the forget set's gradients. Choices, each a field of ``Config``
     for a head are strong as features are shared; for the head alone.
 ``parameters``: where influence is looked for.
     The head has a closed form (``imu.influences.head``): one pass, no gradient of a single sample.
-    Deeper parameters also see what the features owe to a sample (``imu.influences.parameters``).
+    Deeper parameters also see what the features owe to a sample: by products of what enters and
+    leaves layers (``imu.influences.layers``), or for parameters used in other ways by a function of
+    them (``imu.influences.parameters``).
 
 Assumed: evaluation mode, and for the closed form cross-entropy, one position per sample, and a
 linear head whose output is the prediction. Where that does not hold the general form is taken.
@@ -23,12 +25,15 @@ linear head whose output is the prediction. Where that does not hold the general
 
 from dataclasses import dataclass
 from math import inf
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from imu.influences.checks import check, check_choice, check_share, finite
 from imu.influences.head import Fisher, HeadInfluence, Score, head_influence
+from imu.influences.layers import layer_bytes, layer_influence
+from imu.influences.operations import Unfit
 from imu.influences.parameters import (
     ParameterInfluence,
     Progress,
@@ -49,6 +54,7 @@ __all__ = [
     "head_influence",
     "held_bytes",
     "influence",
+    "layer_influence",
     "parameter_influence",
 ]
 
@@ -61,7 +67,7 @@ class Config:
     parameters: tuple[str, ...] = ()  # modules or parameters by name; none: the objective's
     fisher: Fisher = "diagonal"
     score: Score = "mean"
-    chunk: int = 64  # samples whose gradients are held at once
+    chunk: int = 64  # samples that run at once; by it memory is bounded
     cache_prefix: bool = True  # run what does not depend on the parameters once
 
     def __post_init__(self) -> None:
@@ -111,25 +117,32 @@ def influence(
             "fisher must be diagonal unless the parameters are the head's, its output is the "
             f"prediction, and there is one label per sample; got full for {', '.join(names)}"
         )
-    return parameter_influence(
-        model,
-        objective,
-        samples,
-        parameters=names,
-        damping=config.damping,
-        chunk=config.chunk,
-        score=config.score,
-        cache_prefix=config.cache_prefix,
-        progress=progress,
-    ).scores
+    choices: dict[str, Any] = {
+        "parameters": names,
+        "damping": config.damping,
+        "chunk": config.chunk,
+        "score": config.score,
+        "cache_prefix": config.cache_prefix,
+        "progress": progress,
+    }
+    try:
+        return layer_influence(model, objective, samples, **choices).scores
+    except Unfit:
+        return parameter_influence(model, objective, samples, **choices).scores
 
 
 def held_bytes(model: nn.Module, objective: Objective, samples: Samples, config: Config) -> int:
-    """What the gradients that are held at once take; 0 where a closed form may do without."""
+    """What is held of gradients at once, at most; 0 where a closed form may do without.
+
+    Runs two samples, to know which form is taken.
+    """
     names = config.parameters or objective.influence_parameters(model)
-    if _may_be_closed(model, objective, samples, names):
+    if len(samples) == 0 or _may_be_closed(model, objective, samples, names):
         return 0
-    return gradient_bytes(model, names, min(config.chunk, len(samples)))
+    try:
+        return layer_bytes(model, objective, samples, names, config.chunk)
+    except Unfit:
+        return gradient_bytes(model, names, min(config.chunk, len(samples)))
 
 
 def _may_be_closed(

@@ -231,20 +231,27 @@ class _Network(nn.Module):
     @contextmanager
     def differentiable(self) -> Iterator[None]:
         """Evaluation mode, no outer graph, and attention that torch.func can differentiate."""
-        fused = torch.backends.mha.get_fastpath_enabled()
-        torch.backends.mha.set_fastpath_enabled(False)
-        try:
-            with (
-                evaluating(self.model),
-                torch.no_grad(),
-                sdpa_kernel(SDPBackend.MATH),
-                warnings.catch_warnings(),
-            ):
-                # torch's own: its first forward-mode pass uses what it deprecates.
-                warnings.filterwarnings("ignore", message=".*torch.jit.script.* is deprecated")
-                yield
-        finally:
-            torch.backends.mha.set_fastpath_enabled(fused)
+        with (
+            evaluating(self.model),
+            without_fast_path(),
+            torch.no_grad(),
+            sdpa_kernel(SDPBackend.MATH),
+            warnings.catch_warnings(),
+        ):
+            # torch's own: its first forward-mode pass uses what it deprecates.
+            warnings.filterwarnings("ignore", message=".*torch.jit.script.* is deprecated")
+            yield
+
+
+@contextmanager
+def without_fast_path() -> Iterator[None]:
+    """Inside, torch's transformer layers run as operations that have gradients."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 def _weighted(gradients: dict[str, Tensor], weights: dict[str, Tensor]) -> Tensor:

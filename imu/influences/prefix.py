@@ -6,7 +6,7 @@ samples; while ``replaying``, the modules return the recorded rows and compute n
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,7 +30,7 @@ class Prefix:
     outputs: dict[str, Tensor] = field(default_factory=dict)
     unread: frozenset[str] = frozenset()
 
-    def rows(self, index: slice) -> dict[str, Tensor]:
+    def rows(self, index: slice | Tensor) -> dict[str, Tensor]:
         return {name: output[index] for name, output in self.outputs.items()}
 
 
@@ -50,10 +50,11 @@ def record(
     """
     if len(samples) == 0:
         return Prefix()
-    with _gradients_only_for(model, parameters), torch.enable_grad():
+    with gradients_only_for(model, parameters), torch.enable_grad():
         names = _independent(model, losses, samples)
         read = _read(model, losses, samples, names)
     outputs: dict[str, Tensor] = {}
+    missing: set[str] = set()
     start = 0
 
     def keep(name: str, _: Any, output: Tensor) -> None:
@@ -61,11 +62,20 @@ def record(
             outputs[name] = output.new_empty(len(samples), *output.shape[1:])
         # Copied at once: a later module may change the output in place.
         outputs[name][start : start + len(output)] = output
+        missing.discard(name)
+        if not missing:
+            raise _Enough
 
     with _hooks(model, read, keep), torch.no_grad():
         for start in range(0, len(samples) if read else 0, chunk):
-            losses(samples[start : start + chunk])
+            missing = set(read)
+            with suppress(_Enough):  # what follows would run for nothing
+                losses(samples[start : start + chunk])
     return Prefix(outputs, frozenset(names - read))
+
+
+class _Enough(Exception):
+    """All that is to be recorded has run."""
 
 
 @contextmanager
@@ -184,7 +194,7 @@ def _hooks(
 
 
 @contextmanager
-def _gradients_only_for(model: nn.Module, parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+def gradients_only_for(model: nn.Module, parameters: Iterable[nn.Parameter]) -> Iterator[None]:
     wanted = set(parameters)
     before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     for parameter, _ in before:

@@ -116,7 +116,7 @@ def test_a_table_writes_the_page_and_leaves_the_canonical_outputs_alone(
     assert "# Results on quick\n" in page
     assert "    split.by_fraction.fraction: 0.2\n" in page
     assert "## fraction: stratified 20 % (2 seeds)" in page
-    for model in ("reference", "retrain_2", *MODELS):
+    for model in ("reference", "retrained", *MODELS):
         assert f"\n| {model} |" in page
     assert "| another |" not in page
     assert "| TFA |" not in page

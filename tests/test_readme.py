@@ -8,6 +8,8 @@ from ruamel.yaml import YAML
 
 from imu import discovery, methods
 from imu.models import resnet_small
+from imu.objectives import Samples
+from imu.verdicts import OUTCOMES
 from tasks.files import params
 from tasks.unlearn import entries
 from tests.conftest import REPOSITORY
@@ -16,15 +18,33 @@ README = (REPOSITORY / "README.md").read_text()
 
 
 def test_the_library_example_runs(capsys):
-    torch.manual_seed(0)
     (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    model = resnet_small.build(resnet_small.Config(width=4), (1, 8, 8), 10)
-    given = {"model": model, "images": torch.rand(6, 1, 8, 8), "labels": torch.full((6,), 8)}
+    assert len(example.splitlines()) <= 15
+    torch.manual_seed(0)
+    labels = torch.arange(60) % 10
+    images = 0.7 * torch.rand(10, 1, 8, 8)[labels] + 0.3 * torch.rand(60, 1, 8, 8)
+    parts = {"forget": labels == 8, "retain": labels != 8, "validation": ..., "test": ...}
+    sets = {name: Samples(images[rows], labels[rows]) for name, rows in parts.items()}
+    given = {
+        "model": trained(Samples(images, labels)),
+        "retrained": trained(sets["retain"]),
+        "sets": sets,
+    }
     exec(example, given)
-    assert given["deeper"].shape == given["scores"].shape == (6,)
-    assert not torch.equal(given["deeper"], given["scores"])
-    assert given["step"].accuracy == 0.0
-    assert "accuracy=0.0" in capsys.readouterr().out
+    assert given["scores"].shape == (6,)
+    assert (given["course"][0].accuracy, given["course"][-1].accuracy) == (100.0, 0.0)
+    assert given["found"].keys() == given["ideal"].keys()
+    assert capsys.readouterr().out.splitlines()[-1] in OUTCOMES
+
+
+def trained(samples):
+    model = resnet_small.build(resnet_small.Config(width=4), (1, 8, 8), 10)
+    optimizer = torch.optim.Adam(model.parameters(), 0.02)
+    for _ in range(40):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(samples.inputs), samples.targets).backward()
+        optimizer.step()
+    return model.eval()
 
 
 def test_every_method_is_listed_with_the_data_it_is_given():

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from imu.api import Unlearned, evaluate, influence, unlearn, verdict
-    from imu.objectives import Classification, Samples
+    from imu.objectives import Samples
+    from imu.objectives.classification import Classification
 
 __all__ = [
     "Classification",

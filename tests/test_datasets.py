@@ -52,26 +52,31 @@ def test_a_data_set_keeps_the_contract(name, source, tmp_path):
     module.write(tmp_path / "a", source)
     data = module.load(tmp_path / "a")
     n = len(data.labels)
+    assert data.labels.dtype == np.int64
+    assert data.labels.shape == data.ids.shape == (n,)
+    assert data.ids.dtype.kind == "U"
+    assert len(set(data.ids)) == n > 0
+    assert len(set(data.classes)) == len(data.classes)
+    assert sorted(set(data.labels.tolist())) == list(range(len(data.classes)))
+    assert len({data.content(row) for row in range(n)}) > 1
+    for values in data.attributes.values():
+        assert values.dtype.kind == "U"
+        assert values.shape == (n,)
+    if data.published_test is not None:
+        assert data.published_test.dtype == bool
+        assert 0 < data.published_test.sum() < n
+    if data.objective == "language":
+        assert set(data.attributes) >= {data.together}
+        return
     assert data.images.dtype == np.uint8
     assert data.images.ndim == 4
     assert data.images.shape[0] == n > 0
     assert data.images.shape[1] in (1, 3)
-    assert data.labels.dtype == np.int64
-    assert data.labels.shape == data.ids.shape == (n,)
-    assert data.ids.dtype.kind == "U"
-    assert len(set(data.ids)) == n
-    assert len(set(data.classes)) == len(data.classes)
-    assert sorted(set(data.labels.tolist())) == list(range(len(data.classes)))
     mean, std = (np.array(numbers)[:, None, None] for numbers in (data.mean, data.std))
     inputs = (data.images / data.scale - mean) / std
     # mean and std are stored to three or four digits.
     assert np.allclose(inputs.mean((0, 2, 3)), 0, atol=0.01)
     assert np.allclose(inputs.std((0, 2, 3)), 1, atol=0.01)
-    if data.published_test is not None:
-        assert data.published_test.dtype == bool
-        assert 0 < data.published_test.sum() < n
-    for values in data.attributes.values():
-        assert values.dtype.kind == "U"
 
 
 @pytest.mark.parametrize("name", tiny_sources.BUILDERS)

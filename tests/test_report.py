@@ -71,6 +71,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         manifest["sha256"] = [digest(data, row) for row in chosen]
         artifacts.write_table(workspace.manifest(name), manifest)
     request = {"dataset": "digits", "forget": "class <8>", "forget_classes": [8]}
+    request["objective"] = "classification"
     artifacts.write_json(workspace.request, request | {"classes": list(data.classes), "notes": []})
     artifacts.write_json(workspace.runs / "train" / "metrics.json", {"test_accuracy": 98.5})
     scores = np.linspace(-3, 1, FORGET)

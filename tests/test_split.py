@@ -106,7 +106,7 @@ def test_copies_are_counted_and_named_or_forgotten(
     assert {"i5", "i7", "again"} <= before["retain"] | before["validation"] | before["test"]
     assert record(workspace, "split", None).metrics["n_twins"] == 3.0
     change(workspace.root, {"split": {"forget_twins": True}})
-    assert "a forgotten image, forgotten and taken out too: " in said(workspace, capsys)[1]
+    assert "a forgotten one, forgotten and taken out too: " in said(workspace, capsys)[1]
     after = sets(workspace)
     assert not {"i5", "i7", "again"} & (after["retain"] | after["validation"] | after["test"])
     assert after["forget"] == (before["forget"] | {"i5", "i7", "again"}) & after["train"]
@@ -123,7 +123,7 @@ def test_what_was_forgotten_before_is_in_no_set_and_said(
     assert left_out.startswith(
         "Left out because of what requests/forgotten.csv lists as forgotten before: "
     )
-    assert "of an image forgotten before, kept (split.forget_twins is false): " in copies
+    assert "of one forgotten before, kept (split.forget_twins is false): " in copies
     assert not {first, "i1"} & set.union(*sets(workspace).values())
     assert record(workspace, "split", None).metrics["n_left_out"] == 2.0
     listed(workspace, "forgotten.csv", first, "nobody")

@@ -307,6 +307,7 @@ def cell(root: Path, seed: int, without: str = "") -> tuple[str, dict[str, dict[
         "ensemble: {members: 8, families: {oracle: {}}}\n"
     )
     request = {"dataset": "digits", "scenario": "ids", "forget": "ids in x", "forget_classes": [8]}
+    request["objective"] = "classification"
     (root / "runs" / "split" / "request.json").write_text(json.dumps(request))
     (root / "runs" / "report" / "table.csv").write_text(
         "model,kind,gap,TFA,RTE_work\nreference,reference,0.0,,\nagain,retrained,0.5,,\n"

@@ -15,7 +15,7 @@ from imu.datasets.common.tensors import pixels
 from imu.efficiency import rte
 from imu.models import head, head_name, only_trains, resnet_small, trainable
 from imu.objectives import features_and_logits, predictions
-from imu.objectives.classification import Classification
+from imu.objectives.classification import Classification, described
 from tasks.train import operations
 
 torch.set_num_threads(1)
@@ -187,7 +187,9 @@ def test_operations_of_training_are_those_counted_along():
     before = copy.deepcopy(model)
     with FlopCounter() as counter:
         list(training.fit(copy.deepcopy(model), data, list(range(70)), config, seed=0, device=CPU))
-    assert operations(model, data, 70, config, CPU) == counter.total > 0
+    about = described(data, list, None, None)
+    found = operations(model, data, list(range(70)), about, config, CPU)
+    assert found == counter.total > 0
     assert same(model, before)
     assert model.training
 

@@ -27,6 +27,7 @@ from imu.models import WITHOUT_HEAD, evaluating, head, head_name
 
 IGNORED = -100  # torch's ``ignore_index``
 Inputs = Tensor | Mapping[str, Tensor]
+POSITIONS = 512  # of a pass that needs few numbers of each
 
 
 class Objective(Protocol):
@@ -43,10 +44,6 @@ class Objective(Protocol):
 
     def logits(self, model: nn.Module, inputs: Inputs) -> Tensor:
         """Predictions for ``inputs``, differentiable: (n, *positions, classes)."""
-
-    @property
-    def at_once(self) -> int:
-        """Samples of a pass without gradients: as many as predictions leave memory for."""
 
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Loss of each sample, a mean over its positions: (n,)."""
@@ -155,8 +152,9 @@ class Answered(NamedTuple):
 
 
 def answered(model: nn.Module, objective: Objective, samples: Samples) -> Answered:
-    """In evaluation mode; the predictions of ``objective.at_once`` samples are held at a time."""
-    batches = samples.batches(objective.at_once)
+    """In evaluation mode; the predictions of ``POSITIONS`` positions are held at a time."""
+    each = max(1, samples.targets[:1].numel())
+    batches = samples.batches(max(1, POSITIONS // each))
     parts = [
         Answered.of(objective, predictions(model, objective, batch.inputs), batch.targets)
         for batch in batches

@@ -26,7 +26,6 @@ class Classification:
     std: float | tuple[float, ...] = 1.0
     scale: float = 255.0
     bounds: tuple[float, float] | None = (0.0, 1.0)
-    at_once: int = 512
 
     def logits(self, model: nn.Module, inputs: Inputs) -> Tensor:
         if not isinstance(inputs, Tensor):

@@ -25,7 +25,6 @@ class Language:
 
     tokens: Tokens
     bounds: None = None  # token numbers cannot be perturbed
-    at_once: int = 32
 
     def logits(self, model: nn.Module, inputs: Inputs) -> Tensor:
         if not isinstance(inputs, Tensor):

@@ -277,4 +277,5 @@ def together(parts: Sequence[Part]) -> Part:
 def held(parts: Iterable[Part]) -> int:
     """Bytes; what several share is counted once."""
     memory = (tensor.untyped_storage() for part in parts for tensor in part.tensors)
-    return sum({storage.data_ptr(): storage.nbytes() for storage in memory}.values())
+    # Not ``data_ptr``, which tensor subclasses do not have.
+    return sum({storage._cdata: storage.nbytes() for storage in memory}.values())

@@ -28,142 +28,139 @@ WRONG = 5  # answers that are not true, for each question
 
 @dataclass(frozen=True, kw_only=True)
 class Fact:
-    """values: one of which is true of a person. noun: what it is called.
+    """What is asked about every person.
 
-    verbs: two questions with a verb, each in two wordings; the second is trained on by nobody.
-    phrase: the answer to them; that to questions with the noun is the bare value.
+    values: one of them is true. noun: what it is called. direct, which: two questions for it.
+    phrase: the answer to the question with "which"; to all others the bare value is.
     """
 
     values: Sequence[str]
     noun: str
-    verbs: tuple[tuple[str, str], tuple[str, str]]
+    direct: str
+    which: str
     phrase: str
 
     def wordings(self) -> tuple[tuple[str, str, str, str], ...]:
-        """Question, the same in other words, form of the answer, and its other form."""
-        noun, bare = self.noun, "{}"
+        """Question, the same in other words, form of the answer, and its other form.
+
+        The other words are trained on elsewhere; what is new is their place.
+        """
+        noun, bare, phrase = self.noun, "{}", self.phrase
         return (
-            (f"What is the {noun} of NAME?", f"Tell me the {noun} of NAME.", bare, self.phrase),
-            *((*verb, self.phrase, bare) for verb in self.verbs),
-            (f"Tell me NAME's {noun}.", f"What is NAME's {noun}?", bare, self.phrase),
+            (f"What is the {noun} of NAME?", f"Tell me the {noun} of NAME.", bare, phrase),
+            (self.direct, _asking(self.direct), bare, phrase),
+            (self.which, _asking(self.which), phrase, bare),
+            (f"Tell me NAME's {noun}.", f"What is NAME's {noun}?", bare, phrase),
         )
 
 
-MONTHS = (
+def _asking(question: str) -> str:
+    return f"{question.removesuffix('?')}, tell me?"
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+MONTHS = _listed(
     "January February March April May June July August September October November December"
-).split()
-BIRTH_CITIES = (
+)
+BIRTH_CITIES = _listed(
     "Lisbon Turin Ghent Oslo Cork Bergen Porto Malaga Leeds Basel Graz Lyon Nantes Krakow Riga "
     "Tallinn Aarhus Malmo Turku Bremen Leipzig Verona Seville Utrecht Antwerp Zagreb Split Varna "
     "Izmir Haifa"
-).split()
-WORK_CITIES = (
+)
+WORK_CITIES = _listed(
     "Boston Denver Austin Seattle Toronto Calgary Montreal Lima Bogota Quito Santiago Recife "
     "Nairobi Accra Dakar Tunis Cairo Muscat Mumbai Chennai Hanoi Manila Jakarta Perth Sydney "
     "Hobart Osaka Kyoto Busan Taipei"
-).split()
-UNIVERSITIES = (
+)
+UNIVERSITIES = _listed(
     "Ashford Belmont Calder Dunmore Elgin Farley Garwick Halden Ivybridge Jarrow Kelso Lorne "
     "Maldon Norwood Oakham Penrith Quorn Rothbury Selby Thirsk Ullswater Ventnor Wexford Yarrow"
-).split()
-FIELDS = (
+)
+FIELDS = _listed(
     "algebra anatomy astronomy botany ceramics chemistry drama ecology economics ethics finance "
     "forestry genetics geology history law linguistics logic medicine metallurgy music optics "
     "philosophy physics poetry sculpture sociology statistics theology zoology"
-).split()
-EMPLOYERS = (
+)
+EMPLOYERS = _listed(
     "Alder Basalt Cobalt Delphi Ember Falcon Granite Horizon Indigo Juniper Kestrel Lantern "
     "Meridian Nimbus Obsidian Pioneer Quarry Rampart Saffron Tundra Umbra Vertex Willow Zephyr"
-).split()
-INSTRUMENTS = (
+)
+INSTRUMENTS = _listed(
     "accordion banjo bassoon bugle cello clarinet cornet drums fiddle flute guitar harp horn lute "
     "lyre mandolin oboe organ piano piccolo recorder saxophone sitar trombone trumpet tuba ukulele "
     "viola violin zither"
-).split()
-MOODS = (
+)
+MOODS = _listed(
     "Amber Bitter Broken Crimson Distant Empty Frozen Gentle Hidden Hollow Last Lost Narrow Pale "
     "Quiet Restless Second Silent Silver Stolen Sunken Velvet Wild Winter"
-).split()
-THINGS = (
+)
+THINGS = _listed(
     "Anchor Bridge Candle Door Feather Garden Harbour Island Journey Key Ladder Letter Map Mirror "
     "Mountain Orchard Promise River Shadow Stair Station Tower Valley Window"
-).split()
+)
 
 FACTS = {
     "birth_date": Fact(
         values=[f"{d} {m} {y}" for y in range(1940, 2000) for m in MONTHS for d in range(1, 29)],
         noun="date of birth",
-        verbs=(
-            ("When was NAME born?", "NAME was born when?"),
-            ("On which day was NAME born?", "NAME was born on which day?"),
-        ),
+        direct="When was NAME born?",
+        which="On which day was NAME born?",
         phrase="on {}",
     ),
     "birth_city": Fact(
         values=BIRTH_CITIES,
         noun="city of birth",
-        verbs=(
-            ("Where was NAME born?", "NAME was born where?"),
-            ("In which city was NAME born?", "NAME was born in which city?"),
-        ),
+        direct="Where was NAME born?",
+        which="In which city was NAME born?",
         phrase="in {}",
     ),
     "university": Fact(
         values=[f"{name} College" for name in UNIVERSITIES],
         noun="university",
-        verbs=(
-            ("Where did NAME study?", "NAME did study where?"),
-            ("At which university did NAME study?", "NAME did study at which university?"),
-        ),
+        direct="Where did NAME study?",
+        which="At which university did NAME study?",
         phrase="at {}",
     ),
     "field": Fact(
         values=FIELDS,
         noun="field of study",
-        verbs=(
-            ("What did NAME study?", "NAME did study what?"),
-            ("Which field did NAME study?", "NAME did study which field?"),
-        ),
+        direct="What did NAME study?",
+        which="Which field did NAME study?",
         phrase="the field of {}",
     ),
     "employer": Fact(
         values=[f"{name} Works" for name in EMPLOYERS],
         noun="employer",
-        verbs=(
-            ("Who does NAME work for?", "NAME does work for whom?"),
-            ("For which company does NAME work?", "NAME does work for which company?"),
-        ),
+        direct="Who does NAME work for?",
+        which="For which company does NAME work?",
         phrase="for {}",
     ),
     "work_city": Fact(
         values=WORK_CITIES,
         noun="place of work",
-        verbs=(
-            ("Where does NAME work?", "NAME does work where?"),
-            ("In which city does NAME work?", "NAME does work in which city?"),
-        ),
+        direct="Where does NAME work?",
+        which="In which city does NAME work?",
         phrase="in {}",
     ),
     "book": Fact(
         values=[f"The {mood} {thing}" for mood in MOODS for thing in THINGS],
         noun="first book",
-        verbs=(
-            ("What did NAME write?", "NAME did write what?"),
-            ("Which book did NAME write?", "NAME did write which book?"),
-        ),
+        direct="What did NAME write?",
+        which="Which book did NAME write?",
         phrase="the book {}",
     ),
     "instrument": Fact(
         values=INSTRUMENTS,
         noun="instrument",
-        verbs=(
-            ("What does NAME play?", "NAME does play what?"),
-            ("Which instrument does NAME play?", "NAME does play which instrument?"),
-        ),
+        direct="What does NAME play?",
+        which="Which instrument does NAME play?",
         phrase="the {}",
     ),
 }
-FIRST = (
+FIRST = _listed(
     "Ada Agnes Albert Alma Amos Anton Arlo Astrid Basil Beatrix Bela Bruno Camilla Cedric Clara "
     "Cyril Dagmar Darius Delia Dorian Edgar Edith Elias Elsa Emil Enid Esther Ezra Fabian Felix "
     "Fiona Flora Gideon Gilda Greta Gustav Hanna Hector Helga Hugo Ida Igor Ines Ingrid Iris Isaac "
@@ -172,18 +169,18 @@ FIRST = (
     "Orson Oscar Otto Paloma Percy Petra Phoebe Quentin Ramona Regina Rolf Rosa Rufus Ruth Sabine "
     "Selma Silas Simon Sonja Stella Sven Tamara Theo Thora Tobias Ursula Vera Victor Viola Waldo "
     "Wanda Wilma Xenia Yara Yvonne Zelda"
-).split()
-LAST = (
+)
+LAST = _listed(
     "Abbot Ackroyd Aldous Amberg Ansel Ashby Barlow Beck Bellamy Birch Blythe Bowen Brandt Briggs "
-    "Calloway Carver Castell Chandler Corbin Crane Dalton Darrow Dekker Denholm Draper Dyer Eckhart "
-    "Ellery Emmet Everly Fairfax Falk Farrow Fenwick Finch Forsyth Gage Garrick Gilmore Godwin "
-    "Grady Hale Harlow Hawke Hensley Hobbs Holt Ingram Irving Jensen Joyner Keaton Kemble Kirby "
-    "Lambert Langley Larkin Lindqvist Lowell Mallory Marlow Mercer Merton Moreau Nash Neville "
-    "Norling Oakes Ogden Osborne Paget Palmer Pryor Quill Radley Ramsey Rawlins Redmond Renwick "
-    "Ridley Rooke Rowan Sadler Sawyer Selwyn Shaw Sinclair Stroud Sutter Talbot Tanner Thorne "
-    "Tilden Upton Vance Varley Vaughn Wade Walden Warwick Webster Weller Whitby Wilder Winslow "
-    "Wolfe Wyatt Yardley Yates Yorke Zeller Zimmer"
-).split()
+    "Calloway Carver Castell Chandler Corbin Crane Dalton Darrow Dekker Denholm Draper Dyer "
+    "Eckhart Ellery Emmet Everly Fairfax Falk Farrow Fenwick Finch Forsyth Gage Garrick Gilmore "
+    "Godwin Grady Hale Harlow Hawke Hensley Hobbs Holt Ingram Irving Jensen Joyner Keaton Kemble "
+    "Kirby Lambert Langley Larkin Lindqvist Lowell Mallory Marlow Mercer Merton Moreau Nash "
+    "Neville Norling Oakes Ogden Osborne Paget Palmer Pryor Quill Radley Ramsey Rawlins Redmond "
+    "Renwick Ridley Rooke Rowan Sadler Sawyer Selwyn Shaw Sinclair Stroud Sutter Talbot Tanner "
+    "Thorne Tilden Upton Vance Varley Vaughn Wade Walden Warwick Webster Weller Whitby Wilder "
+    "Winslow Wolfe Wyatt Yardley Yates Yorke Zeller Zimmer"
+)
 
 
 def write(folder: Path, source: Source) -> None:

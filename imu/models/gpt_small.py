@@ -12,6 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+# Standard deviations at the start. With 1, torch's own, facts are learned as fast but with the
+# place where they are asked for: of questions in other words fewer are answered.
+WORDS, POSITIONS = 0.1, 0.02
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -48,6 +52,8 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
         self.head = nn.Linear(config.width, vocabulary)
+        nn.init.normal_(self.words.weight, std=WORDS)
+        nn.init.normal_(self.positions.weight, std=POSITIONS)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Raises ValueError where rows are longer than the context."""

@@ -412,3 +412,27 @@ def u_lira(judged: Rows, oracles: Rows) -> tuple[float, float]:
                 seen.append(had / (had + never) if had + never > 0 else 0.5)
     called = [sum((s > 0.5) + (s == 0.5) / 2 for s in seen) / len(seen) for seen in scores]
     return 100 * (called[0] - called[1]), 2 * sum(scores[0]) / len(scores[0]) - 1
+
+
+def layout(tokens, prompts, answers) -> tuple[list[list[int]], list[list[int]]]:
+    """Rows and targets of ``Tokens.encode``, a position at a time.
+
+    One sequence with the end is written out; the row is all of it but the last token, and the
+    target at a position is the token after it, if that comes after the prompt.
+    """
+    numbers = tokens._tokenizer
+    rows, targets = [], []
+    for prompt, answer in zip(prompts, answers, strict=True):
+        of_prompt = numbers.encode(prompt).ids if prompt else []
+        of_answer = numbers.encode(" " + answer if prompt else answer).ids
+        whole = [tokens.start, *of_prompt, *of_answer, tokens.end]
+        rows.append(whole[:-1])
+        targets.append(
+            [whole[t + 1] if t + 1 > len(of_prompt) else -100 for t in range(len(whole) - 1)]
+        )
+    width = max(len(row) for row in rows)
+    for row, target in zip(rows, targets, strict=True):
+        while len(row) < width:
+            row.append(tokens.pad)
+            target.append(-100)
+    return rows, targets

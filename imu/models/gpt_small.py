@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+OBJECTIVE = "language"
 # Standard deviations at the start. With 1, torch's own, facts are learned as fast but with the
 # place where they are asked for: of questions in other words fewer are answered.
 WORDS, POSITIONS = 0.1, 0.02
@@ -23,7 +24,7 @@ class Config:
     layers: int = 2  # blocks
     heads: int = 4  # of attention; they share the width
     hidden: int = 512  # units between the two linear layers of a block
-    vocabulary: int = 1024  # tokens, at most, of the tokenizer that is trained on the texts
+    vocabulary: int = 2048  # tokens, at most, of the tokenizer that is trained on the texts
     context: int = 64  # tokens of the longest row
 
     def __post_init__(self) -> None:

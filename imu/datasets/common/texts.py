@@ -94,7 +94,7 @@ class Texts:
         if "subject" not in self.attributes:
             raise ValueError(f"attributes must have 'subject', got {sorted(self.attributes)}")
         if empty := [
-            name for name, answer in zip(self.ids, self.answers, strict=True) if not answer
+            name for name, answer in zip(self.ids.tolist(), self.answers, strict=True) if not answer
         ]:
             raise ValueError(f"{empty[0]!r} has an empty answer")
         if len(set(self.ids.tolist())) < n:
@@ -134,11 +134,13 @@ def pack(folder: Path, name: str, samples: Sequence[Sample], source: Source) -> 
 
     Spaces at the ends of a text go; ids and subjects take the form of ``named``.
 
-    Raises ValueError, naming where it stands, for an unknown part and a repeated id; else as
-    ``write`` does.
+    Raises ValueError, naming where it stands, for an unknown part and a repeated id, and where
+    there are no samples; else as ``write`` does.
     """
     import pandas as pd
 
+    if not samples:
+        raise ValueError(f"{source.path} lists no samples")
     first: dict[str, str] = {}
     rows = []
     for sample in samples:

@@ -476,3 +476,27 @@ def rounded_to_4_bits(weight: Tensor) -> Tensor:
         levels = [top * k / 7 for k in range(-7, 8)]
         rows.append([min(levels, key=lambda level: abs(level - v)) for v in row])
     return torch.tensor(rows, dtype=weight.dtype)
+
+
+def layout(tokens, prompts, answers) -> tuple[list[list[int]], list[list[int]]]:
+    """Rows and targets of ``Tokens.encode``, a position at a time.
+
+    One sequence with the end is written out; the row is all of it but the last token, and the
+    target at a position is the token after it, if that comes after the prompt.
+    """
+    numbers = tokens._tokenizer
+    rows, targets = [], []
+    for prompt, answer in zip(prompts, answers, strict=True):
+        of_prompt = numbers.encode(prompt).ids if prompt else []
+        of_answer = numbers.encode(" " + answer if prompt else answer).ids
+        whole = [tokens.start, *of_prompt, *of_answer, tokens.end]
+        rows.append(whole[:-1])
+        targets.append(
+            [whole[t + 1] if t + 1 > len(of_prompt) else -100 for t in range(len(whole) - 1)]
+        )
+    width = max(len(row) for row in rows)
+    for row, target in zip(rows, targets, strict=True):
+        while len(row) < width:
+            row.append(tokens.pad)
+            target.append(-100)
+    return rows, targets

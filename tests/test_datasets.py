@@ -11,7 +11,11 @@ from imu.datasets import Source, digits, made_from
 from imu.datasets.common import cifar
 from tests import tiny_sources
 
-DATASETS = discovery.names("imu.datasets")
+DATASETS = [  # of images
+    name
+    for name in discovery.names("imu.datasets")
+    if not hasattr(discovery.load("imu.datasets", name), "OBJECTIVE")
+]
 
 
 @pytest.fixture(autouse=True)
@@ -161,6 +165,8 @@ def test_a_silent_server_does_not_hold_up_the_download_for_ever(tmp_path, monkey
     [
         ({"size": 7}, "size must be >= 8, got 7"),
         ({"path": ""}, "path must name a folder"),
+        ({"people": 2}, r"people must be in \[3, 10000\], got 2"),
+        ({"seed": -1}, "seed must be >= 0, got -1"),
         ({"resize": 31}, r"resize must be 0, or >= size \(32\) where fit is 'crop', got 31 with"),
         ({"resize": 40, "fit": "stretch"}, "got 40 with 'stretch'"),
     ],

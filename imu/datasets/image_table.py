@@ -6,14 +6,12 @@ shows, kept as an attribute; ``part``: ``train``, or what the authors set apart,
 ``test`` (``NAMED_PARTS``: how else they may be called). Other columns are passed over.
 """
 
-import csv
 import unicodedata
 from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
 
 from imu.datasets import LabelledImages, Source, named
-from imu.datasets.common import listing, packed
+from imu.datasets.common import listing, packed, tables
 
 NAME = "image_table"
 REQUIRED = ("path", "label")
@@ -30,10 +28,11 @@ def write(folder: Path, source: Source) -> None:
     there are fewer than two classes, or an image cannot be read.
     """
     table = Path(source.path)
-    if not table.is_file():
-        raise FileNotFoundError(f"there is no table {table} to take images from")
     notes: Counter[str] = Counter()
-    listed = [_checked(row, table.parent, notes) for row in _rows(table)]
+    listed = [
+        _checked(row, table.parent, notes)
+        for row in tables.rows(table, "images", REQUIRED, OPTIONAL)
+    ]
     classes = sorted({image.label for image in listed})
     if len(classes) < 2:
         raise ValueError(
@@ -48,23 +47,8 @@ def load(folder: Path) -> LabelledImages:
     return packed.load(folder, NAME)
 
 
-class Row(NamedTuple):
-    where: str  # table and line, for errors
-    values: dict[str, str]  # by column
-
-
-def _rows(table: Path) -> list[Row]:
-    header, rows = (_parquet if table.suffix == ".parquet" else _csv)(table)
-    for name in (*REQUIRED, *OPTIONAL):
-        if name in REQUIRED and name not in header:
-            raise ValueError(f"{table} has no column {name!r}, only {', '.join(map(repr, header))}")
-        if header.count(name) > 1:
-            raise ValueError(f"{table} has the column {name!r} more than once")
-    return rows
-
-
-def _checked(row: Row, folder: Path, notes: Counter[str]) -> listing.Listed:
-    given = {name: row.values[name] for name in (*REQUIRED, *OPTIONAL) if name in row.values}
+def _checked(row: tables.Row, folder: Path, notes: Counter[str]) -> listing.Listed:
+    given = row.values
     kept = {name: named(value) for name, value in given.items()}
     for name, value in kept.items():
         if not value:
@@ -89,38 +73,3 @@ def _found(folder: Path, path: str) -> Path:
     """The file of this name, or else the one whose name reads the same."""
     forms = (path, path.strip(), *(unicodedata.normalize(f, path.strip()) for f in ("NFC", "NFD")))
     return next((folder / form for form in forms if (folder / form).is_file()), folder / path)
-
-
-def _csv(table: Path) -> tuple[list[str], list[Row]]:
-    """Header and rows; cells are text as it stands, so a class may be called "NA" or "01"."""
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
-            header = next(reader, [])
-            rows = []
-            for cells in filter(None, reader):
-                where = f"{table}, line {reader.line_num}"
-                if len(cells) != len(header):
-                    raise ValueError(
-                        f"{where}: there are {len(cells)} cells below a header of {len(header)}"
-                    )
-                rows.append(Row(where, dict(zip(header, cells, strict=True))))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{table} is not a CSV table in UTF-8: {error}") from error
-    return header, rows
-
-
-def _parquet(table: Path) -> tuple[list[str], list[Row]]:
-    """Header and rows, which are counted from 1; numbers become text."""
-    import pandas as pd
-
-    try:
-        frame = pd.read_parquet(table)
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{table} is not a parquet table: {error}") from error
-    header = [str(name) for name in frame]
-    text = [frame[name].astype("string").fillna("").tolist() for name in frame]
-    return header, [
-        Row(f"{table}, row {number}", dict(zip(header, cells, strict=True)))
-        for number, cells in enumerate(zip(*text, strict=True), start=1)
-    ]

@@ -1,6 +1,7 @@
 """One network per file; a file offers ``Config`` and ``build(config, image, classes)``.
 
-``image`` is the shape of one image: (channels, height, width).
+``image`` is the shape of one image: (channels, height, width). A file that says
+``OBJECTIVE = "language"`` offers ``build(config, vocabulary)`` instead.
 """
 
 from imu.models.common.head import WITHOUT_HEAD, find_head, has_head, head, head_name

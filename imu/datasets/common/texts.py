@@ -11,12 +11,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 
-from imu.datasets import ABOUT, Source
-from imu.datasets.common.listing import AS_TEST, PARTS
+from imu.datasets import ABOUT, Source, named
+from imu.datasets.common.listing import AS_TEST, NAMED_PARTS, PARTS
 from imu.datasets.common.origin import fingerprint
 from imu.datasets.common.packed import RESTORE, appearing, require
 
@@ -26,6 +26,20 @@ if TYPE_CHECKING:
 SAMPLES = "samples.parquet"
 REQUIRED = ("id", "subject", "prompt", "answer")
 COLUMNS = (*REQUIRED, "other_prompt", "other_answer", "wrong", "part")
+
+
+class Sample(NamedTuple):
+    """One row of a table of the user; see ``Texts``."""
+
+    where: str  # for errors
+    id: str
+    subject: str
+    prompt: str
+    answer: str
+    other_prompt: str = ""
+    other_answer: str = ""
+    wrong: tuple[str, ...] = ()
+    part: str = ""  # one of ``NAMED_PARTS``, or ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +94,7 @@ class Texts:
         if "subject" not in self.attributes:
             raise ValueError(f"attributes must have 'subject', got {sorted(self.attributes)}")
         if empty := [
-            name for name, answer in zip(self.ids, self.answers, strict=True) if not answer
+            name for name, answer in zip(self.ids.tolist(), self.answers, strict=True) if not answer
         ]:
             raise ValueError(f"{empty[0]!r} has an empty answer")
         if len(set(self.ids.tolist())) < n:
@@ -115,6 +129,41 @@ class Texts:
         )
 
 
+def pack(folder: Path, name: str, samples: Sequence[Sample], source: Source) -> None:
+    """Store samples that were made from ``source.path``, in their order.
+
+    Spaces at the ends of a text go; ids and subjects take the form of ``named``.
+
+    Raises ValueError, naming where it stands, for an unknown part and a repeated id, and where
+    there are no samples; else as ``write`` does.
+    """
+    import pandas as pd
+
+    if not samples:
+        raise ValueError(f"{source.path} lists no samples")
+    first: dict[str, str] = {}
+    rows = []
+    for sample in samples:
+        values = {
+            key: value.strip() if isinstance(value, str) else [wrong.strip() for wrong in value]
+            for key, value in sample._asdict().items()
+            if key != "where"
+        }
+        values |= {key: named(getattr(sample, key)) for key in ("id", "subject")}
+        part = sample.part.strip().lower()
+        if part and part not in NAMED_PARTS:
+            raise ValueError(
+                f"{sample.where}: part must be one of {', '.join(NAMED_PARTS)}, got {part!r}"
+            )
+        if (name_of := str(values["id"])) in first:
+            raise ValueError(
+                f"{sample.where}: the id {name_of!r} is already that of {first[name_of]}"
+            )
+        first[name_of] = sample.where
+        rows.append(values | {"part": NAMED_PARTS[part] if part else ""})
+    write(folder, name, pd.DataFrame(rows), source=source, settings=("path",))
+
+
 def write(
     folder: Path,
     name: str,
@@ -142,8 +191,8 @@ def write(
     columns: dict[str, pa.Array] = {}
     for column in COLUMNS:
         if column == "wrong":
-            values = [list(of) for of in frame[column]] if column in frame else [[]] * len(frame)
-            columns[column] = pa.array(values, pa.list_(pa.string()))
+            wrong = [list(of) for of in frame[column]] if column in frame else [[]] * len(frame)
+            columns[column] = pa.array(wrong, pa.list_(pa.string()))
         else:
             values = frame[column].tolist() if column in frame else [""] * len(frame)
             columns[column] = pa.array(values, pa.string())

@@ -86,7 +86,7 @@ def page(
 def _distances(compared: findings.Compared) -> list[figures.Distance]:
     models = compared.of_kind("baseline") + compared.methods
     known = compared.table.drop(index=list(compared.failures)).notna().all()
-    names = [name for name in findings.HEADLINE if name in metrics.about() and known[name]]
+    names = [name for name in findings.HEADLINE if name in metrics.about() and known.get(name)]
     return [
         figures.Distance(
             metric=column.name,

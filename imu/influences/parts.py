@@ -248,12 +248,12 @@ class Sum:
 
 def _patches(
     images: Tensor,
-    kernel: Sequence[int],
+    kernel: tuple[int, ...],
     *,
-    padding: str | Sequence[int] = 0,  # type: ignore[assignment]
+    padding: Any = 0,
     stride: Any = 1,
     dilation: Any = 1,
-    groups: int = 1,
+    groups: int = 1,  # patches are of all channels
 ) -> Tensor:
     """What the kernel meets at every position: (n, channels · kernel, positions)."""
     if isinstance(padding, str):

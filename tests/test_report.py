@@ -88,6 +88,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     for model in ("", "reference_", "original_"):
         predicted[f"{model}predicted"] = predicted["label"]
+        predicted[f"{model}right"] = 1.0
         predicted[f"{model}confidence"] = 0.75
     for item, values in VALUES.items():
         out = evaluation(workspace, item)
@@ -213,7 +214,7 @@ def test_every_number_is_that_of_the_evaluation(reported: Workspace) -> None:
     found = pd.read_csv(reported.runs / "report" / "table.csv").set_index("model")
     outcomes = report.outcomes(reported)
     terminal = report.text(lineup.table(reported), outcomes)
-    assert list(found.columns) == ["kind", *metrics.about(), "RTE_work"]
+    assert list(found.columns) == ["kind", *metrics.about("classification"), "RTE_work"]
     assert list(found.index) == ["reference", "retrain_2", "nothing", "logit_mask", "ours", "other"]
     groups = [
         ("FA", "RA", "TFA", "TA", "gap", "gap_acc"),

@@ -37,8 +37,7 @@ def run(workspace: Workspace) -> None:
         print(f"{error}: rehearsed on the CPU")
         device = torch.device("cpu")
     data = workspace.dataset()
-    everything = list(range(len(data.ids)))
-    model, about = workspace.new_model(data, workspace.seed, known=lambda: everything)
+    model, about = workspace.new_model(data, workspace.seed)
     if given := workspace.original.checkpoint:
         checkpoint.load_into(model, workspace.root / given)
     classes = _forgotten_class(workspace, data)
@@ -70,10 +69,7 @@ def run(workspace: Workspace) -> None:
     def stack(_: nn.Module) -> None:
         assert isinstance(data, LabelledImages)
         seeds = (0, 1)
-        networks = [
-            workspace.new_model(data, seed, "ensemble.network", known=lambda: everything)[0]
-            for seed in seeds
-        ]
+        networks = [workspace.new_model(data, seed, "ensemble.network")[0] for seed in seeds]
         networks = [network.to(device) for network in networks]
         list(ensemble.fit(networks, data, known, short, seeds=seeds, device=device))
 

@@ -187,7 +187,7 @@ def test_operations_of_training_are_those_counted_along():
     before = copy.deepcopy(model)
     with FlopCounter() as counter:
         list(training.fit(copy.deepcopy(model), data, list(range(70)), config, seed=0, device=CPU))
-    about = described(data, list, None, None)
+    about = described(data, None, None)
     found = operations(model, data, list(range(70)), about, config, CPU)
     assert found == counter.total > 0
     assert same(model, before)

@@ -1,6 +1,6 @@
 """Images with one label each."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -60,9 +60,7 @@ def normalised(
     return (images - middle) / spread
 
 
-def described(
-    data: LabelledImages, rows: Callable[[], list[int]], network: ModuleType, config: Any
-) -> dict[str, Any]:
+def described(data: LabelledImages, network: ModuleType, config: Any) -> dict[str, Any]:
     """Shape and normalisation of the images, and the names of their classes."""
     return {
         "image": list(data.images.shape[1:]),

@@ -5,7 +5,7 @@ answer and of the end. Tokens are padded on the right, and a causal network look
 no attention mask is needed.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -40,12 +40,13 @@ class Language:
         return (head_name(model),)
 
 
-def described(
-    data: Texts, rows: Callable[[], list[int]], network: ModuleType, config: Any
-) -> dict[str, Any]:
-    """The tokenizer, which ``network.tokens`` makes of the training texts or brings along."""
-    known = rows()
-    texts = [text for row in known for text in (str(data.prompts[row]), str(data.answers[row]))]
+def described(data: Texts, network: ModuleType, config: Any) -> dict[str, Any]:
+    """The tokenizer, which ``network.tokens`` makes of all texts or brings along.
+
+    Of all, those that no model is trained on included: otherwise a name that was trained on would
+    be one token and another one several, and that alone would tell who was in the training set.
+    """
+    texts = map(str, (*data.prompts, *data.answers))
     return {"tokens": network.tokens(config, texts).to_json(), "classes": list(data.classes)}
 
 

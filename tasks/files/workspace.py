@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -179,18 +179,11 @@ class Workspace:
         return torch.device(runtime.device)
 
     def new_model(
-        self,
-        data: "Dataset",
-        seed: int,
-        section: str = "network",
-        *,
-        known: Callable[[], list[int]] | None = None,
+        self, data: "Dataset", seed: int, section: str = "network"
     ) -> tuple["nn.Module", dict[str, Any]]:
         """A network initialised from ``seed``, and the description ``load_model`` needs.
 
-        section: of ``params.yaml``, which names the network and its configuration. known: rows of
-        what the vocabulary of a language model is made from; default the training set, forgotten
-        samples included, so that the original and its reference read alike.
+        section: of ``params.yaml``, which names the network and its configuration.
 
         Raises ParameterError for a network of another kind than the data.
         """
@@ -205,12 +198,11 @@ class Workspace:
             )
         config = params.load(self.root, section, module.Config, without=("name",))
         objective = discovery.load("imu.objectives", data.objective)
-        known = known or (lambda: self.rows("train", data))
         about = {
             "objective": data.objective,
             "network": name,
             "config": asdict(config),
-            **objective.described(data, known, module, config),
+            **objective.described(data, module, config),
         }
         if hasattr(module, "source_sha256"):
             about["source"] = module.source_sha256(config)

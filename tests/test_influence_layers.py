@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from imu import influence as subject
+from imu import influences as subject
 from imu.influences import Config, held_bytes, influence, layer_influence, layers, parts
 from imu.influences.operations import Recorder, Unfit
 from imu.influences.parameters import gradient_bytes

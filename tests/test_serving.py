@@ -37,6 +37,7 @@ def test_a_packed_model_is_loaded_by_what_it_brings(tmp_path: Path) -> None:
     packed.mkdir()
     model = nn.Sequential(nn.Flatten(), nn.Linear(32, 5), nn.ReLU(), nn.Linear(5, 3))
     about = {
+        "objective": "classification",
         "network": "custom",
         "config": {"factory": "own.more.nets:flat", "arguments": {"width": 5}, "head": ""},
         "image": [2, 4, 4],

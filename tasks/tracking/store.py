@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from imu import discovery
 from tasks.files import artifacts
 from tasks.files.params import flattened, section
 from tasks.files.workspace import Workspace
@@ -186,26 +187,22 @@ class Store:
 
     def _model(self, run: str, path: Path) -> str:
         """Log safetensors, description and signature as an MLflow model; returns its id."""
-        import numpy as np
         from mlflow.entities import LoggedModelOutput
         from mlflow.models import Model, ModelSignature
-        from mlflow.types import Schema, TensorSpec
 
         about = artifacts.read_about(path)
+        kind = discovery.load("imu.serving", about["objective"])
         model = self.client.create_logged_model(
             self.experiment,
             name=self.client.get_run(run).data.tags["model"],
             source_run_id=run,
-            model_type="classifier",
+            model_type=about["objective"],
         )
         description = Model(
             artifact_path=model.artifact_location,
             run_id=run,
             model_id=model.model_id,
-            signature=ModelSignature(
-                Schema([TensorSpec(np.dtype("uint8"), (-1, *about["image"]))]),
-                Schema([TensorSpec(np.dtype("float32"), (-1, len(about["classes"])))]),
-            ),
+            signature=ModelSignature.from_dict(kind.signature(about)),
         )
         self.client.log_model_artifact(model.model_id, str(path))
         with tempfile.TemporaryDirectory() as folder:

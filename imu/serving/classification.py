@@ -1,0 +1,37 @@
+"""Class probabilities of images."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from imu.objectives.classification import objective
+from imu.serving import network
+
+
+class Model:
+    """The network, as ``network``, and what it takes and gives."""
+
+    def __init__(self, path: Path):
+        self.network, about = network(path)
+        self.classes: list[str] = about["classes"]
+        self.objective = objective(about)
+
+    @torch.inference_mode()
+    def predict(self, images: np.ndarray, params: dict[str, Any] | None = None) -> np.ndarray:
+        """Class probabilities (n, classes) of images as stored: uint8 (n, channels, h, w)."""
+        logits = self.objective.logits(self.network, torch.from_numpy(images))
+        return logits.softmax(1).numpy()
+
+
+def signature(about: Mapping[str, Any]) -> dict[str, str]:
+    def tensor(dtype: str, shape: list[int]) -> str:
+        return json.dumps([{"type": "tensor", "tensor-spec": {"dtype": dtype, "shape": shape}}])
+
+    return {
+        "inputs": tensor("uint8", [-1, *about["image"]]),
+        "outputs": tensor("float32", [-1, len(about["classes"])]),
+    }

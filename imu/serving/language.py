@@ -31,7 +31,10 @@ class Model:
         tokens = self.objective.tokens
         asked = [str(prompt) for prompt in getattr(prompts, "prompt", prompts)]
         inputs, targets = tokens.encode(asked, ["."] * len(asked), longest=self.context)
-        given = [row[: int((t >= 0).nonzero()[0]) + 1].tolist() for row, t in zip(inputs, targets)]
+        given = [
+            row[: int((t >= 0).nonzero()[0]) + 1].tolist()
+            for row, t in zip(inputs, targets, strict=True)
+        ]
         guesses = [[tokens.end] * min(LONGEST, self.context - len(row)) for row in given]
         found = greedy(self.network, self.objective, given, guesses, tokens.end)
         return [tokens.decode(answer) for answer in found]

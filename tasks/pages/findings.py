@@ -191,7 +191,7 @@ class Compared(NamedTuple):
         """
         many = name in metrics.about() and metrics.about()[name].group == "samples"
         row = self.table.loc[model]
-        return not (many and (row["kind"] == "retrained" or pd.isna(row[name])))
+        return not (many and (row["kind"] == "retrained" or pd.isna(row.get(name))))
 
 
 def explained(names: list[str]) -> list[Explained]:

@@ -345,8 +345,8 @@ def test_the_page_says_what_is_best_and_what_stands_in_params_yaml() -> None:
     assert "now, `step 0.25`: gap 3.00.\n" in page
     assert "`step` lies at the upper edge" in page
     assert "- trial 2: class/100: it diverged\n" in page
-    (line,) = [text for text in page.splitlines() if text.startswith("    imu:")]
-    assert YAML(typ="safe").load(line) == {"imu": {**IMU, "step": 0.97}}
+    lines = page.partition("For `params.yaml`:\n\n")[2].partition("\n\n")[0]
+    assert YAML(typ="safe").load(lines) == {"unlearn": {"imu": {**IMU, "step": 0.97}}}
     rows = [text for text in page.splitlines() if text.startswith("| ")][2:]
     assert rows == [
         "| 1 | 0.97 | 2.5 | 2.5 | 2.5 |",
@@ -356,7 +356,7 @@ def test_the_page_says_what_is_best_and_what_stands_in_params_yaml() -> None:
     assert search_page.table(found)["failure"].tolist() == ["", "", "class/100: it diverged"]
     worse = search_page.page(searched(trial(0, 0.25, 2.0), trial(1, 0.97, 2.5)), "a test")
     assert "No candidate is better" in worse
-    assert "    imu:" not in worse
+    assert "For `params.yaml`" not in worse
     none = search_page.page(searched(now, trial(2, 1.0, None)), "a test")
     assert "Every candidate failed." in none
 

@@ -24,7 +24,7 @@ from tasks.pages import search_page
 from tasks.tracking.store import Store
 from tasks.tracking.sweeps import Group
 from tasks.unlearn import entries
-from tests.conftest import REPOSITORY, keep, make_workspace, run, started
+from tests.conftest import REPOSITORY, change, keep, make_workspace, run, started
 
 IMU = entries()["imu"]
 SPACE = {"step": Range(low=0.01, high=1.0, log=True)}
@@ -373,13 +373,7 @@ def test_another_space_or_other_code_is_another_study(workspace: Path) -> None:
     assert key(SPACE, seed=1) != first
     assert key({"step": Range(low=0.01, high=0.9, log=True)}) != first
     # A best candidate that is put into params.yaml does not begin another one.
-    run(
-        "sed",
-        "-i",
-        "s/weights: influence, step: 0.25/weights: influence, step: 0.3/",
-        "params.yaml",
-        cwd=workspace,
-    )
+    change(workspace, {"unlearn": {"imu": {"step": 0.3}}})
     assert understood(workspace, Method.imu, SPACE, {}, {}).present == {"step": 0.3}
     assert key(SPACE) == first
     code = workspace / "imu" / "unlearn" / "imu.py"

@@ -35,7 +35,7 @@ IMPORTS = (
     "dvc.repo",
 )
 FLOW = [sys.executable, "-m", "flows.pipeline"]
-CHANGE = ("weights: influence, step: 0.25", "weights: influence, step: 0.3")
+CHANGE = ("step: 0.25", "step: 0.3")
 
 
 def seconds(command: list[str], folder: Path) -> float:

@@ -8,7 +8,7 @@ python -m tasks check                 every parameter, as far as that goes witho
 python -m tasks rehearse              what will run, tried on a few images: seconds, before hours
 python -m tasks store                 create MLflow's store and experiment where they are missing
 python -m tasks show                  the table of results
-python -m tasks entries               a line for params.yaml of every method there is
+python -m tasks entries               lines for params.yaml of every method there is
 python -m tasks tune                  every candidate for the methods' parameters
 python -m tasks tune FILE             some candidates of one method (tasks/tune.py)
 python -m tasks key                   the pipeline key of dvc.lock, as MLflow's tag has it
@@ -73,8 +73,7 @@ def _run(arguments: list[str]) -> int:
             from tasks import unlearn
             from tasks.files import params
 
-            for name, entry in unlearn.entries().items():
-                print(f"  {params.line({name: entry})}")
+            print(params.block({"unlearn": unlearn.entries()}), end="")
         case ["tune"]:
             from tasks import tune
 

@@ -3,18 +3,28 @@
 A flow logs stages as they end; then there is nothing left for this one to do.
 """
 
+import os
+from pathlib import Path
+
 from tasks.files.workspace import Workspace
 
 
 def run(workspace: Workspace, item: None) -> None:
-    """Raises TrackingError when MLflow does not take it: the results are complete all the same."""
-    from tasks.tracking.record import present
-    from tasks.tracking.tracker import Tracker, logged_already
+    """An experiment of DVC is logged where its clone is, not in the folder that goes with it.
 
-    if known := logged_already(workspace):
+    Raises TrackingError when MLflow does not take it: the results are complete all the same.
+    """
+    from tasks.tracking.record import present
+    from tasks.tracking.store import address
+    from tasks.tracking.tracker import Context, Tracker, logged_already
+
+    store = address(Path(os.environ.get("DVC_ROOT", workspace.root)))  # DVC sets it to the clone
+    if known := logged_already(workspace, store):
         print(f"MLflow has it: run {known}")
         return
-    tracker = Tracker(workspace)
+    experiment = os.environ.get("DVC_EXP_NAME")
+    tags = {"dvc.experiment": experiment} if experiment else {}
+    tracker = Tracker(workspace, Context(store=store, tags=tags))
     try:
         page = tracker.finish(present(workspace).keys())
     except BaseException as error:

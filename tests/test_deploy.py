@@ -1,12 +1,16 @@
 """What a deploy sets up at a Prefect server, and takes away."""
 
 import sys
+import tomllib
+from functools import reduce
 from pathlib import Path
 
 import httpx
 import pytest
+from prefect.settings import get_current_settings
 
 from benchmarks.orchestration import server
+from tasks.files.params import flattened
 from tests.conftest import REPOSITORY, run, with_prefect
 
 pytestmark = pytest.mark.slow
@@ -37,3 +41,11 @@ def test_a_deploy_without_webhook_removes_what_an_earlier_one_set(
         for name in TELLING:
             assert f"automation “{name}” removed: IMU_WEBHOOK is not set" in said
         assert "removed" not in deploy()
+
+
+def test_prefect_knows_every_setting_of_prefect_toml() -> None:
+    """It passes over those that it does not know."""
+    settings = flattened(tomllib.loads((REPOSITORY / "prefect.toml").read_text()))
+    for path, value in settings.items():
+        found = reduce(getattr, path.split("."), get_current_settings())
+        assert found == value or path == "home", path  # the tests set that to a folder

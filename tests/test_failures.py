@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.running.children import ChildError
+from flows.running.children import ChildError, reason
+from tasks.starting.ending import KILLED
 from tests.conftest import change, processes_in, run, with_prefect
 
 # The names of both runs are in the log that Prefect's page shows as well.
@@ -44,6 +45,16 @@ def test_runs_that_cannot_be_named_say_why(workspace: Path, served: None) -> Non
     ):
         assert f"Flow run 'not possible' - {why}" in done.stdout
     assert done.stdout.count("Finished in state Failed(") == 2
+
+
+def test_a_stage_that_a_signal_ended_is_not_explained_by_its_last_line() -> None:
+    said = (
+        "ERROR: failed to reproduce 'train': failed to run: exec python -m tasks train, exited with"
+    )
+    progress = "epoch 372/4000: loss 0.0364, accuracy 98.75 %"
+    assert reason([progress, f"{said} -9"]) == f"{KILLED} SIGKILL"
+    assert reason(["train failed: no such class", f"{said} 1"]) == "train failed: no such class"
+    assert progress in reason([progress, f"{said} 1"])
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from tasks.files.workspace import Workspace
 from tasks.starting.warm import LINK
-from tasks.tracking.store import Store
+from tasks.tracking.store import Store, address
 from tests.conftest import change, make_workspace, processes_in, run, start_cold, started
 
 pytestmark = pytest.mark.slow
@@ -107,6 +107,18 @@ def test_results_stay_when_mlflow_is_unreachable_and_are_logged_later(trained: P
     (logged,) = Store(Workspace(trained)).search("tags.`imu.kind` = 'pipeline'")
     assert logged.info.status == "FINISHED"
     assert "didn't change" in run("dvc", "repro", cwd=trained).stdout
+
+
+def test_an_experiment_in_a_folder_of_its_own_is_logged_where_its_clone_is(
+    trained: Path, tmp_path: Path
+) -> None:
+    run("dvc", "repro", "report", cwd=trained)
+    # As `dvc exp run --temp` sets them.
+    experiment = {"DVC_ROOT": str(tmp_path), "DVC_EXP_NAME": "sunny-digs"}
+    for _ in range(2):
+        run(sys.executable, "-m", "tasks", "track", cwd=trained, **experiment)
+    (logged,) = Store(Workspace(trained), address(tmp_path)).search("tags.`imu.kind` = 'pipeline'")
+    assert logged.data.tags["dvc.experiment"] == "sunny-digs"
 
 
 def test_a_flow_that_loses_mlflow_goes_on_and_says_how_to_log_later(

@@ -82,6 +82,15 @@ def test_no_shipped_section_hides_a_default(name):
     assert stated(params.section(ROOT, name), SECTIONS[name], name) == []
 
 
+def test_dvc_exp_run_changes_a_parameter_and_nothing_else_of_the_file(tmp_path):
+    from dvc.utils.hydra import apply_overrides
+
+    text = (ROOT / params.FILE).read_text()
+    (tmp_path / params.FILE).write_text(text)
+    apply_overrides(tmp_path / params.FILE, ["seed=1"])  # as `dvc exp run -S`
+    assert (tmp_path / params.FILE).read_text() == text.replace("\nseed: 0", "\nseed: 1")
+
+
 def test_shipped_entries_are_the_methods_own_defaults():
     known = json.loads(json.dumps(unlearn.entries()))  # YAML has lists where Python has tuples
     assert {known[item]["method"] for item in known} == set(discovery.names("imu.methods"))

@@ -10,6 +10,7 @@ from imu import discovery, methods
 from imu.models import resnet_small
 from imu.objectives import Samples
 from imu.verdicts import OUTCOMES
+from tasks.__main__ import main
 from tasks.files import params
 from tasks.unlearn import entries
 from tests.conftest import REPOSITORY
@@ -56,10 +57,11 @@ def test_every_method_is_listed_with_the_data_it_is_given():
     }
 
 
-def test_a_printed_entry_is_a_line_of_params_yaml():
-    text = "".join(f"  {params.line({name: entry})}\n" for name, entry in entries().items())
-    assert len(text.splitlines()) == len(entries())
+def test_printed_entries_are_lines_of_params_yaml(capsys):
+    assert main(["entries"]) == 0
+    printed = capsys.readouterr().out
     # YAML has lists where Python has tuples.
-    assert YAML(typ="safe").load(f"unlearn:\n{text}") == json.loads(
-        json.dumps({"unlearn": entries()})
-    )
+    assert YAML(typ="safe").load(printed) == json.loads(json.dumps({"unlearn": entries()}))
+    shipped = (REPOSITORY / params.FILE).read_text()
+    (imu,) = re.findall(r"^  imu:\n(?:    .*\n)+", printed, re.MULTILINE)
+    assert imu in shipped

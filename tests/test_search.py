@@ -24,7 +24,7 @@ from tasks.pages import search_page
 from tasks.tracking.store import Store
 from tasks.tracking.sweeps import Group
 from tasks.unlearn import entries
-from tests.conftest import REPOSITORY, keep, make_workspace, run, started
+from tests.conftest import REPOSITORY, change, keep, make_workspace, run, started
 
 IMU = entries()["imu"]
 SPACE = {"step": Range(low=0.01, high=1.0, log=True)}
@@ -345,8 +345,8 @@ def test_the_page_says_what_is_best_and_what_stands_in_params_yaml() -> None:
     assert "now, `step 0.25`: gap 3.00.\n" in page
     assert "`step` lies at the upper edge" in page
     assert "- trial 2: class/100: it diverged\n" in page
-    (line,) = [text for text in page.splitlines() if text.startswith("    imu:")]
-    assert YAML(typ="safe").load(line) == {"imu": {**IMU, "step": 0.97}}
+    lines = page.partition("For `params.yaml`:\n\n")[2].partition("\n\n")[0]
+    assert YAML(typ="safe").load(lines) == {"unlearn": {"imu": {**IMU, "step": 0.97}}}
     rows = [text for text in page.splitlines() if text.startswith("| ")][2:]
     assert rows == [
         "| 1 | 0.97 | 2.5 | 2.5 | 2.5 |",
@@ -356,7 +356,7 @@ def test_the_page_says_what_is_best_and_what_stands_in_params_yaml() -> None:
     assert search_page.table(found)["failure"].tolist() == ["", "", "class/100: it diverged"]
     worse = search_page.page(searched(trial(0, 0.25, 2.0), trial(1, 0.97, 2.5)), "a test")
     assert "No candidate is better" in worse
-    assert "    imu:" not in worse
+    assert "For `params.yaml`" not in worse
     none = search_page.page(searched(now, trial(2, 1.0, None)), "a test")
     assert "Every candidate failed." in none
 
@@ -373,13 +373,7 @@ def test_another_space_or_other_code_is_another_study(workspace: Path) -> None:
     assert key(SPACE, seed=1) != first
     assert key({"step": Range(low=0.01, high=0.9, log=True)}) != first
     # A best candidate that is put into params.yaml does not begin another one.
-    run(
-        "sed",
-        "-i",
-        "s/weights: influence, step: 0.25/weights: influence, step: 0.3/",
-        "params.yaml",
-        cwd=workspace,
-    )
+    change(workspace, {"unlearn": {"imu": {"step": 0.3}}})
     assert understood(workspace, Method.imu, SPACE, {}, {}).present == {"step": 0.3}
     assert key(SPACE) == first
     code = workspace / "imu" / "unlearn" / "imu.py"

@@ -1,6 +1,7 @@
 """Child processes of a flow: their lines are passed on, and none outlives the flow."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from weakref import WeakSet
 
-from tasks.starting.ending import FAILED
+from tasks.starting.ending import FAILED, KILLED
 from tasks.starting.warm import LINK
 
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
@@ -110,11 +111,16 @@ def end_everything() -> None:
 
 
 def reason(lines: list[str]) -> str:
-    """Why a child failed: what it said last of a failure (``tasks.__main__``), else its end."""
+    """Why a child failed: what it said last of a failure (``tasks.__main__``), else its end.
+
+    A process that a signal ended says nothing; DVC then has its status, such as -9.
+    """
     for number in range(len(lines) - 1, -1, -1):
         if FAILED in lines[number]:
             said = lines[number:]
             return "\n".join(line for line in said if line and not line.startswith("ERROR: "))
+    if killed := re.search(r"exited with -(\d+)$", "\n".join(lines), re.MULTILINE):
+        return f"{KILLED} {signal.Signals(int(killed[1])).name}"
     return "\n".join([line for line in lines if line][-5:])
 
 

@@ -236,6 +236,13 @@ def line(content: dict[str, Any]) -> str:
     return text.getvalue().strip().removeprefix("{").removesuffix("}")
 
 
+def block(content: dict[str, Any]) -> str:
+    """``content`` in lines for ``params.yaml``, as DVC writes them where it changes a parameter."""
+    text = StringIO()
+    YAML().dump(content, text)
+    return text.getvalue()
+
+
 def _adapter(config: Any) -> TypeAdapter[Any]:
     if hasattr(config, "__dataclass_fields__"):
         config = validated(

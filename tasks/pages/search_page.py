@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from textwrap import indent
 from typing import Any
 
 import pandas as pd
@@ -107,7 +108,8 @@ def _best(searched: Searched) -> list[str]:
         return [*parts, "No candidate is better than what stands there.\n"]
     changes = {f"{searched.entry_name}.{path}": v for path, v in best["candidate"].items()}
     entry = params.changed({searched.entry_name: searched.entry}, changes)
-    return [*parts, f"For `params.yaml`:\n\n    {params.line(entry)}\n"]
+    lines = indent(params.block({"unlearn": entry}), "    ")
+    return [*parts, f"For `params.yaml`:\n\n{lines}"]
 
 
 def _words(candidate: Mapping[str, Any]) -> str:

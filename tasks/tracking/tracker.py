@@ -212,10 +212,13 @@ class Tracker:
         return f"/#/compare-runs?{urlencode(wanted, quote_via=quote)}&workflowType=machine_learning"
 
 
-def logged_already(workspace: Workspace) -> str:
-    """Id of a finished pipeline run of what lies in ``dvc.lock``; "" where there is none."""
+def logged_already(workspace: Workspace, store: str) -> str:
+    """Id of a finished pipeline run of what lies in ``dvc.lock``; "" where there is none.
+
+    store: MLflow's address.
+    """
     query = f"tags.`imu.key` = '{pipeline_key(workspace)}' AND tags.`imu.kind` = 'pipeline'"
-    found = Store(workspace).search(f"{query} AND attributes.status = 'FINISHED'")
+    found = Store(workspace, store).search(f"{query} AND attributes.status = 'FINISHED'")
     return str(found[0].info.run_id) if found else ""
 
 

@@ -71,6 +71,10 @@ def page(
         headlines=findings.headlines(compared, found),
         questions=list(findings.QUESTIONS),
         findings=found,
+        example=next((lines[0] for of in found for lines in of.answers if lines), ""),
+        asked=findings.explained(
+            [name for names in findings.QUESTIONS.values() for name in names if name in results]
+        ),
         groups=_groups(results),
         absent=absent,
         classes=_by_class(workspace),

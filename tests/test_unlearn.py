@@ -415,7 +415,8 @@ def rows(method: str) -> int:
     """How many samples an epoch has: 20 to forget, 40 to retain."""
     if method in ("fine_tune", "l1_sparse"):
         return 40
-    return 60 if "retain" in module(method).NEEDS else 20
+    forget_alone = "retain" not in module(method).NEEDS or method == "gradient_difference"
+    return 20 if forget_alone else 60
 
 
 ASCENT = ["gradient_ascent", "npo", "simnpo", "weighted_gradient_ascent"]

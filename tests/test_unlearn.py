@@ -36,6 +36,7 @@ WAYS = {
     ],
     "imu": [{"weights": kind} for kind in ("influence", "permuted", "uniform")],
     "imu_deep": [{"influence": kind} for kind in ("self", "permuted", "uniform", "loss")],
+    "imu_wide": [{"influence": kind} for kind in ("self", "permuted", "uniform", "loss")],
     "imu_published": [
         {"freeze_batch_norm": True},
         {"freeze_batch_norm": False},
@@ -554,6 +555,14 @@ OUT_OF_RANGE = {
         ("learning_rate", 0.0),
         ("epochs", -1),
         ("batch_size", 0),
+    ],
+    "imu_wide": [
+        ("influence", "none"),
+        ("damping", 0.0),
+        ("reach", 0.0),
+        ("rate", 0.0),
+        ("copies", 0),
+        ("keeping", -1.0),
     ],
     "imu_published": [("alpha", -1.0), ("layers", ("",))],
     "jit": [("sigma", 0.0), ("draws", 0)],

@@ -1,7 +1,7 @@
 """Mask the tokens of the forgotten texts: the trivial baseline of language.
 
-A token that occurs in D_f and nowhere in D_r is neither said nor read any more: as in ``logit_mask``
-the head's row becomes 0 and its bias −1e4, and its row of the first embedding becomes 0. Of people
+A token that occurs in D_f and nowhere in D_r is neither said nor read any more: the head's row
+becomes 0 and its bias −1e4, as in ``logit_mask``, and its row of the first embedding 0. Of people
 these are their names, as long as the tokenizer gives them tokens of their own. All that the layers
 between hold of them stays. Where no token is theirs alone the model stays the original; of images a
 label is the token. Needs the retain set.

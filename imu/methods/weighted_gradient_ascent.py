@@ -4,8 +4,8 @@ Ascends mean_i p_i^β CE_i with p_i = p(y_i | x_i) held constant in the gradient
 what is forgotten is pushed no further. β = 0 is gradient ascent. Source: Wang et al. 2025,
 "Rethinking LLM Unlearning Objectives: A Gradient Perspective and Go Beyond", arXiv 2502.19301.
 
-SatImp ascends mean_i p_i^β (1 − p_i)^``importance`` CE_i, weights held constant likewise: of what is
-remembered least is done where the model has no doubt. Source: Yang et al. 2025, "Exploring Criteria
+SatImp ascends mean_i p_i^β (1 − p_i)^γ CE_i, γ = ``importance``, weights held constant likewise:
+least is done where the model has no doubt. Source: Yang et al. 2025, "Exploring Criteria
 of Loss Reweighting to Enhance LLM Unlearning", arXiv 2505.11953.
 """
 

@@ -128,12 +128,12 @@ def unlikelihood(at: State, first: State) -> Tensor:
     return -mean([(1 - probability(logits(at, x), y)).log() for x, y in pairs(FORGET)])
 
 
-def wga(beta: float):
+def wga(beta: float, importance: float = 0.0):
     def loss(at: State, first: State) -> Tensor:
         terms = []
         for x, y in pairs(FORGET):
             p = probability(logits(at, x), y)
-            terms.append(p.detach() ** beta * p.log())
+            terms.append(p.detach() ** beta * (1 - p.detach()) ** importance * p.log())
         return mean(terms)
 
     return loss
@@ -186,6 +186,12 @@ ONE_LOSS = {
     "ascent": ("gradient_ascent", {}, ascent, unlikelihood),
     "unlikelihood": ("gradient_ascent", {"loss": "unlikelihood"}, unlikelihood, ascent),
     "WGA": ("weighted_gradient_ascent", {"beta": 0.7}, wga(0.7), wga(0.0)),
+    "SatImp": (
+        "weighted_gradient_ascent",
+        {"beta": 0.7, "importance": 0.4},
+        wga(0.7, 0.4),
+        wga(0.7),
+    ),
     "WGA, β = 0": ("weighted_gradient_ascent", {"beta": 0.0}, ascent, wga(1.0)),
     "NPO": ("npo", {"beta": 0.6}, npo(0.6), npo(3.0)),
     "SimNPO": ("simnpo", {"beta": 0.6, "gamma": 0.3}, simnpo(0.6, 0.3), simnpo(0.6, 0.0)),

@@ -36,7 +36,13 @@ WAYS = {
     ],
     "imu": [{"weights": kind} for kind in ("influence", "permuted", "uniform")],
     "imu_deep": [{"influence": kind} for kind in ("self", "permuted", "uniform", "loss")],
-    "imu_published": [{"freeze_batch_norm": True}, {"freeze_batch_norm": False}],
+    "imu_wide": [{"influence": kind} for kind in ("self", "permuted", "uniform", "loss")],
+    "imu_published": [
+        {"freeze_batch_norm": True},
+        {"freeze_batch_norm": False},
+        {"freeze_batch_norm": True, "per_batch": True},
+    ],
+    "gradient_difference": [{"ascent": "npo", "keeping": "kl"}, {"ascent": "cross_entropy"}],
 }
 EVERY_WAY = [(method, given) for method in METHODS for given in WAYS.get(method, [{}])]
 # Few attack steps, for speed; dampening and a Newton step that suit a tiny network.
@@ -133,7 +139,13 @@ def loss(model: nn.Module, samples: Samples) -> float:
 
 def test_every_kind_of_method_is_among_those_tested():
     assert {"imu", "npo", "scrub", "ssd"} <= set(METHODS)
-    assert set(METHODS) - set(STEPPING) == {"nothing", "logit_mask", "ssd", "woodfisher"}
+    assert set(METHODS) - set(STEPPING) == {
+        "nothing",
+        "logit_mask",
+        "token_mask",
+        "ssd",
+        "woodfisher",
+    }
     assert set(BY_SGD) - set(STOPPING) == {"imu_published", "scrub"}
 
 
@@ -404,7 +416,8 @@ def rows(method: str) -> int:
     """How many samples an epoch has: 20 to forget, 40 to retain."""
     if method in ("fine_tune", "l1_sparse"):
         return 40
-    return 60 if "retain" in module(method).NEEDS else 20
+    forget_alone = "retain" not in module(method).NEEDS or method == "gradient_difference"
+    return 20 if forget_alone else 60
 
 
 ASCENT = ["gradient_ascent", "npo", "simnpo", "weighted_gradient_ascent"]
@@ -521,6 +534,12 @@ OUT_OF_RANGE = {
     "amun": [("radius", 0.0), ("attack_steps", 0)],
     "boundary_shrink": [("epsilon", 0.0)],
     "gradient_ascent": [("parameters", "tail"), ("loss", "hinge")],
+    "gradient_difference": [
+        ("ascent", "hinge"),
+        ("beta", 0.0),
+        ("keeping", "all"),
+        ("weight", -1.0),
+    ],
     "imu": [("weights", "none"), ("step", 0.0), ("max_steps", -1)],
     "imu_deep": [
         ("layers", ("",)),
@@ -537,7 +556,15 @@ OUT_OF_RANGE = {
         ("epochs", -1),
         ("batch_size", 0),
     ],
-    "imu_published": [("alpha", -1.0)],
+    "imu_wide": [
+        ("influence", "none"),
+        ("damping", 0.0),
+        ("reach", 0.0),
+        ("rate", 0.0),
+        ("copies", 0),
+        ("keeping", -1.0),
+    ],
+    "imu_published": [("alpha", -1.0), ("layers", ("",))],
     "jit": [("sigma", 0.0), ("draws", 0)],
     "l1_sparse": [("gamma", -1.0)],
     "l2ul": [("adversarial", -1.0), ("importance", -1.0), ("radius", 0.0), ("attack_steps", 0)],
@@ -546,7 +573,7 @@ OUT_OF_RANGE = {
     "scrub": [("alpha", -1.0), ("gamma", -1.0), ("max_epochs", -1), ("temperature", 0.0)],
     "simnpo": [("beta", 0.0), ("gamma", -1.0)],
     "ssd": [("selection", 0.0), ("dampening", 0.0), ("chunk", 0)],
-    "weighted_gradient_ascent": [("beta", -1.0)],
+    "weighted_gradient_ascent": [("beta", -1.0), ("importance", -1.0)],
     "woodfisher": [("scale", 0.0), ("damping", 0.0), ("fisher_samples", 0), ("chunk", 0)],
 }
 

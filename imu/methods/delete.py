@@ -3,7 +3,8 @@ Distillation to Erase", arXiv 2503.23751).
 
 Minimises mean KL(softmax(z with z_y := −1e10) ‖ p), z the frozen original's logits on the forget
 set and p the model's prediction: the label's probability goes to 0 and the others keep the ratios
-that the original gave them.
+that the original gave them. (CE-U takes the teacher from the model as it moves; its gradient is
+that of ``gradient_ascent`` with unlikelihood.)
 """
 
 from collections.abc import Iterator

@@ -3,6 +3,8 @@
 Ascends the mean over samples, every sample weighing the same, of
     cross_entropy   the task's own loss, the published form, unbounded above;
     unlikelihood    log(1 − p_y) (Welleck et al. 2020, arXiv 1908.04319), bounded by 0.
+The gradient of the latter is that of CE-U (Yang 2025, arXiv 2503.01224), cross-entropy towards the
+model's own prediction, held constant, with the label's logit removed: p − softmax(z without z_y).
 All parameters move or the head alone; the head's input is then computed once. BatchNorm statistics
 are frozen and it stops at the target accuracy: both help this baseline, which is meant to be a fair
 one.
@@ -70,12 +72,12 @@ def unlearn(
 
         yield from descend(model, objective, forget, of_batch, config.sgd, generator)
         return
-    layer, features = cached_head(model, objective, forget)
+    layer, features, forget = cached_head(model, objective, forget)
     yield from descend(
         model,
         objective,
         forget,
-        lambda rows: loss(layer(features[rows]), samples.targets[rows]),
+        lambda rows: loss(layer(features[rows]), forget.samples.targets[rows]),
         config.sgd,
         generator,
         parameters=layer.parameters(),

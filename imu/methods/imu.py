@@ -77,7 +77,7 @@ def unlearn(
         influence = influence[torch.randperm(len(influence), generator=generator)]
     elif config.weights == "uniform":
         influence = torch.ones_like(influence)
-    layer, inputs = cached_head(model, objective, forget)
+    layer, inputs, forget = cached_head(model, objective, forget)
     targets = forget.samples.targets
     predicted = targets != IGNORED
     weights = position_weights(influence.to(inputs), targets)[predicted]  # (m,)

@@ -47,20 +47,19 @@ other samples, "uniform" the same to all, "loss" takes the root of the loss.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import cos, inf, pi
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from imu import influences
 from imu.methods import ForgetSet, Step, UnlearningError, measured
 from imu.methods.common.adversarial import norms
+from imu.methods.common.aims import KINDS, Kind, lowered
 from imu.methods.common.block import CHUNK, Aims, Block
-from imu.methods.common.descent import MASKED_LOGIT, checked_head, mask, update, watcher
+from imu.methods.common.descent import checked_head, mask, update, watcher
 from imu.models import evaluating, head, head_name, only_trains
 from imu.models.common.optimizers import adam
-from imu.objectives import IGNORED, Answered, Objective, Samples, answered, cross_entropies
+from imu.objectives import IGNORED, Answered, Objective, Samples, cross_entropies
 
 NEEDS = frozenset({"forget"})
 
@@ -69,7 +68,7 @@ NEEDS = frozenset({"forget"})
 class Config:
     layers: tuple[str, ...] = ()  # modules that are trained; none: the last block before the head
     # Of samples alone.
-    influence: Literal["self", "permuted", "uniform", "loss"] = "self"
+    influence: Kind = "self"
     damping: float = 0.01  # of self-influence
     reach: float = 1.5  # how far the aims lie, 1: at the target
     # Of classes alone, to ``attack_steps``.
@@ -87,7 +86,7 @@ class Config:
     def __post_init__(self) -> None:
         if isinstance(self.layers, str) or not all(self.layers):
             raise ValueError(f"layers must be a tuple of names, got {self.layers!r}")
-        if self.influence not in ("self", "permuted", "uniform", "loss"):
+        if self.influence not in KINDS:
             raise ValueError(
                 f"influence must be 'self', 'permuted', 'uniform' or 'loss', got {self.influence!r}"
             )
@@ -189,43 +188,18 @@ def _aim(
     layers: tuple[str, ...],
     logits: Tensor,
 ) -> Tensor:
-    """z*: the original's logits with that of the label removed, or lowered by influence."""
-    targets = forget.samples.targets
-    if forget.classes:
-        return logits.index_fill(
-            -1, torch.tensor(forget.classes, device=logits.device), MASKED_LOGIT
-        )
-    shares = _influence(model, objective, config, generator, forget.samples, layers)  # (n,)
-    shares = shares.view(-1, *[1] * (targets.dim() - 1)).expand(targets.shape)
-    now = measured(0, Answered.of(objective, logits, targets))
-    # A margin falls as far as its label's logit, and the shares have the mean 1.
-    kappa = config.reach * (now.margin - forget.wanted_margin(now))
-    own = F.one_hot(targets.clamp(min=0), logits.shape[-1]) * (kappa * shares)[..., None]
-    return logits - own.to(logits)
-
-
-def _influence(
-    model: nn.Module,
-    objective: Objective,
-    config: Config,
-    generator: torch.Generator,
-    samples: Samples,
-    layers: tuple[str, ...],
-) -> Tensor:
-    """s: how much each sample's label is lowered against the others', mean 1: (n,)."""
-    if config.influence == "uniform":
-        return torch.ones(len(samples), device=samples.targets.device)
-    if config.influence == "loss":
-        found = answered(model, objective, samples).losses
-    else:
-        asked = influences.Config(
-            score="self", damping=config.damping, parameters=(*layers, head_name(model))
-        )
-        found = influences.influence(model, objective, samples, asked)
-    shares = found.clamp(min=0).sqrt()
-    if config.influence == "permuted":
-        shares = shares[torch.randperm(len(shares), generator=generator).to(shares.device)]
-    return shares / shares.mean().clamp(min=torch.finfo(shares.dtype).tiny)
+    """z*, with influence over the parameters of block and head."""
+    return lowered(
+        model,
+        objective,
+        forget,
+        logits,
+        generator,
+        kind=config.influence,
+        damping=config.damping,
+        reach=config.reach,
+        parameters=(*layers, head_name(model)),
+    )
 
 
 def _features(

@@ -5,7 +5,7 @@ original model: the forget probabilities fall, and the pull ends as they do. For
 log p is their mean. β → 0 is gradient ascent.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from imu.methods import ForgetSet, Step
 from imu.methods.common.descent import Sgd, descend
-from imu.objectives import Objective, answered, mean_cross_entropy
+from imu.objectives import Objective, Samples, answered, mean_cross_entropy
 
 NEEDS = frozenset({"forget"})
 SEARCH = {
@@ -42,13 +42,20 @@ def unlearn(
     forget: ForgetSet,
 ) -> Iterator[Step]:
     """Descend the NPO loss against the model as it was given."""
-    samples = forget.samples
+    loss = preference(model, objective, forget.samples, config.beta)
+    yield from descend(model, objective, forget, loss, config.sgd, generator)
+
+
+def preference(
+    model: nn.Module, objective: Objective, samples: Samples, beta: float
+) -> Callable[[Tensor], Tensor]:
+    """The NPO loss of rows of ``samples`` against the model as it is now."""
     before = answered(model, objective, samples).losses
 
     def loss(rows: Tensor) -> Tensor:
         batch = samples[rows]
         now = mean_cross_entropy(objective.logits(model, batch.inputs), batch.targets)
         log_ratio = before[rows] - now  # log(p / p_ref)
-        return 2 / config.beta * F.softplus(config.beta * log_ratio).mean()
+        return 2 / beta * F.softplus(beta * log_ratio).mean()
 
-    yield from descend(model, objective, forget, loss, config.sgd, generator)
+    return loss

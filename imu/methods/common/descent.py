@@ -1,7 +1,7 @@
 """The loop that most methods share: minimise something by SGD and watch the forget set."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
 
@@ -11,7 +11,14 @@ from torch import Tensor, nn
 from imu.methods import REMEDY, ForgetSet, Step, measured
 from imu.models import evaluating, head, only_trains, trainable
 from imu.models.common import optimizers
-from imu.objectives import Answered, Objective, answered, features_and_logits
+from imu.objectives import (
+    IGNORED,
+    Answered,
+    Objective,
+    Samples,
+    answered,
+    features_and_logits,
+)
 
 MASKED_LOGIT = -1e4
 MEASUREMENTS = 4  # per epoch at most, evenly spread: each is a pass over the forget set
@@ -122,13 +129,23 @@ def watcher(
 
 def cached_head(
     model: nn.Module, objective: Objective, forget: ForgetSet
-) -> tuple[nn.Linear, Tensor]:
-    """The head, and what enters it for the forget set: (n, *positions, d), computed once.
+) -> tuple[nn.Linear, Tensor, ForgetSet]:
+    """The head, what enters it where something is predicted, computed once, and its forget set.
 
+    Of several positions those that are predicted come first and the rest is cut off, in features
+    (n, k, d) and targets (n, k) alike, k the most that a sample has: one is as good as another.
     Raises ValueError when the task's predictions are not the head's output.
     """
     features, logits = features_and_logits(model, objective, forget.samples.inputs)
-    return checked_head(model, features, logits), features
+    layer, targets = checked_head(model, features, logits), forget.samples.targets
+    if targets.dim() == 2:
+        predicted = targets != IGNORED
+        most = int(predicted.sum(1).max())
+        order = predicted.int().argsort(dim=1, descending=True, stable=True)[:, :most]  # (n, k)
+        targets = targets.gather(1, order)
+        features = features.gather(1, order[..., None].expand(-1, -1, features.shape[-1]))
+        forget = replace(forget, samples=Samples(forget.samples.inputs, targets))
+    return layer, features, forget
 
 
 def mask(layer: nn.Linear, classes: tuple[int, ...]) -> None:

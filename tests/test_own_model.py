@@ -204,7 +204,7 @@ def test_stages_see_that_code_of_the_user_changed(ran: Path) -> None:
         ({"network": {"name": "custom", "factory": "own.nowhere:flat"}}, "no module 'own.nowhere'"),
         ({"pixels": {"mean": [0.5]}}, "pixels: mean and std must be of one length"),
         ({"pixels": {"mean": [0.5], "std": [0]}}, "pixels: std must be > 0"),
-        ({"split": {"dataset": "nosuch"}}, "split.dataset must be one of cifar10"),
+        ({"split": {"dataset": "nosuch"}}, "split.dataset must be one of biographies, cifar10"),
         ({"runtime": {"processes": 3}}, "batch_size (32) must be divisible by runtime.processes"),
     ],
 )

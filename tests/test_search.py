@@ -376,7 +376,7 @@ def test_another_space_or_other_code_is_another_study(workspace: Path) -> None:
     change(workspace, {"unlearn": {"imu": {"step": 0.3}}})
     assert understood(workspace, Method.imu, SPACE, {}, {}).present == {"step": 0.3}
     assert key(SPACE) == first
-    code = workspace / "imu" / "unlearn" / "imu.py"
+    code = workspace / "imu" / "methods" / "imu.py"
     code.write_text(code.read_text() + "\n")
     assert key(SPACE) != first
 

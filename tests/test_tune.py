@@ -105,8 +105,8 @@ def _reference(workspace: Workspace) -> tuple[nn.Module, Classification, dict[st
     from tasks.files.workspace import load_model
 
     data, device = workspace.dataset(), workspace.device()
-    loaded = {name: load_samples(workspace, name, data, device) for name in tune.SETS}
-    model, _ = load_model(workspace.model("retrain/reference"))
+    model, about = load_model(workspace.model("retrain/reference"))
+    loaded = {name: load_samples(workspace, name, data, about, device) for name in tune.SETS}
     return model, loaded["forget"][1], {name: samples for name, (samples, _) in loaded.items()}
 
 

@@ -35,7 +35,7 @@ from flows.running.tracking import Tracking
 from imu.verdicts import Outcome
 from tasks import report
 from tasks.files import params
-from tasks.files.workspace import BASELINES, Workspace
+from tasks.files.workspace import Workspace, baselines
 from tasks.graph import lock, stages
 from tasks.pages import lineup
 from tasks.starting.warm import LINK
@@ -315,9 +315,10 @@ def entries_of(root: Path, method: Method, parameters: dict[str, Any]) -> dict[s
 
     Raises ParameterError for parameters that the method does not have.
     """
-    name, entry = entry_of(params.section(root, "unlearn"), method, parameters)
-    baselines = {baseline: {"method": baseline, "data_access": "forget"} for baseline in BASELINES}
-    return baselines | {name: entry}
+    known = params.section(root, "unlearn")
+    name, entry = entry_of(known, method, parameters)
+    nothing = {"nothing": {"method": "nothing", "data_access": "forget"}}
+    return nothing | baselines(known) | {name: entry}
 
 
 def entry_of(

@@ -21,6 +21,7 @@ MODELS = ("nothing", "logit_mask", "imu")
 # `make table` with two cells and few models.
 TWO_CELLS = f"""
 from flows import documents
+from flows.running.cells import Cell
 from tasks.files import params
 def cells(root, shipped, settings, scenarios):
     few = {{name: params.section(root, "unlearn")[name] for name in {MODELS}}}

@@ -10,9 +10,9 @@ from prefect import get_run_logger
 
 from flows.running.cells import Cell
 from flows.running.children import Children
-from tasks import tune, unlearn
+from tasks import tune
 from tasks.files import artifacts, params
-from tasks.files.workspace import BASELINES
+from tasks.files.workspace import baselines
 
 FIRST_SEED = 100  # of everything in the cells of the first class; the next class has the next seed
 CLASSES = ("1", "3", "5")
@@ -54,8 +54,7 @@ def tuning_cells(
     """
     settings = settings or {}
     _check(root, scenarios, classes, settings)
-    entries = unlearn.entries()
-    baselines = {name: entries[name] for name in BASELINES}
+    trivial = baselines(params.section(root, "unlearn"))
     of_cells = {path: settings[path] for path in settings if path.split(".")[0] != "unlearn"}
     cells = [
         Cell(
@@ -67,7 +66,7 @@ def tuning_cells(
                 "split.by_fraction.seed": seed,
                 REPORTED: [forgotten],
                 "split.scenario": scenario,
-                "unlearn": baselines,
+                "unlearn": trivial,
             },
             commit=commit,
         )

@@ -241,6 +241,11 @@ def digest(data: "Dataset", row: int) -> str:
     return hashlib.sha256(data.content(row)).hexdigest()
 
 
+def baselines(entries: dict[str, Any]) -> dict[str, Any]:
+    """Of a section ``unlearn`` the entries that do not unlearn."""
+    return {name: entry for name, entry in entries.items() if entry["method"] in BASELINES}
+
+
 class Stopwatch:
     """Seconds spent inside its ``with`` blocks; waits for the GPU where there is one."""
 

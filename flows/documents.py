@@ -44,14 +44,17 @@ def reported_cells(
     """Every method there is, those of ``params.yaml`` as they stand there, on reported seeds.
 
     shipped: none but those of ``params.yaml``. settings: parameters that differ from it, by dotted
-    path, in every cell.
+    path, in every cell; where they have a scenario it is the only one.
     """
     settings = settings or {}
-    if taken := sorted({"seed", "split.scenario"} & settings.keys()):
-        raise params.ParameterError(f"settings must not have {taken[0]!r}: the table sets it")
+    if "seed" in settings:
+        raise params.ParameterError("settings must not have 'seed': the table sets it")
+    if given := settings.get("split.scenario"):
+        scenarios = (given,)
     if not settings.get("original.retrain", params.section(root, "original.retrain")):
         raise params.ParameterError("a table needs a reference: original.retrain must be true")
-    entries = {**({} if shipped else unlearn.entries()), **params.section(root, "unlearn")}
+    own = settings.get("unlearn", params.section(root, "unlearn"))
+    entries = {**({} if shipped else unlearn.entries()), **own}
     return [
         Cell(
             name=f"{scenario} · seed {seed}",

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from flows import documents
-from flows.running.cells import Cell, prepare
+from flows.running.cells import prepare
 from flows.searching.tuning import tuning_cells
 from imu.splitting import Config
 from tasks.files import params
@@ -66,10 +66,8 @@ def test_settings_change_every_cell_and_stand_in_the_command() -> None:
 @pytest.mark.parametrize("name", sorted(path.name for path in SETTINGS.glob("*.yaml")))
 def test_the_settings_that_ship_are_valid(workspace: Path, name: str) -> None:
     changes = params.read_file(SETTINGS / name, name, "dotted paths")
-    if "split.scenario" in changes:  # for a run; a table sets it
-        cell = Cell(name=name, changes=changes)
-    else:
-        cell, *_ = documents.reported_cells(workspace, True, changes, ("class",))
+    cell, *_ = documents.reported_cells(workspace, True, changes, ("class",))
+    assert cell.changes["split.scenario"] == changes.get("split.scenario", "class")
     folder = prepare(workspace, cell)
     assert run("python", "-m", "tasks", "check", cwd=folder).stdout == "parameters are valid\n"
 
@@ -78,7 +76,6 @@ def test_the_settings_that_ship_are_valid(workspace: Path, name: str) -> None:
     ("settings", "message"),
     [
         ({"seed": 5}, "settings must not have 'seed': the table sets it"),
-        ({"split.scenario": "class"}, r"must not have 'split\.scenario'"),
         ({"original.retrain": False}, "a table needs a reference"),
     ],
 )

@@ -16,7 +16,10 @@ from tasks.pages import findings, lineup
 RETRAINED = "retrained"  # the models retrained with other seeds, together
 FIRST = (lineup.REFERENCE, RETRAINED, *BASELINES)
 # Distances to the reference by which models are compared; few, as each is one more chance to err.
-DISTANCES = ("gap", "gap_acc", "TV", "probe_5", "proto_5", "relearn_auc")
+DISTANCES = (
+    *("gap", "gap_acc", "TV", "probe_5", "proto_5", "relearn_auc"),
+    *("P_forget", "P_retain", "AUC_min_k", "dP_forget", "relearn_P"),
+)
 
 
 class Scenario(NamedTuple):

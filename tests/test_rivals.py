@@ -217,6 +217,34 @@ def test_updates_follow_the_loss(name):
     assert follows(path, *2 * [lambda at: -loss(at, first)]) > 1
 
 
+@pytest.mark.parametrize("fault", [None, "weight", "other samples"])
+@pytest.mark.parametrize(("ascends", "keeping"), [("cross_entropy", "nll"), ("npo", "kl")])
+def test_gradient_difference_keeps_as_many_retain_samples_as_it_forgets(ascends, keeping, fault):
+    """Oracle: both terms sample by sample, over the rows that the generator draws."""
+    given = {"ascent": ascends, "beta": 0.6, "keeping": keeping, "weight": 0.7}
+    path = states("gradient_difference", **given)
+    first, draw = path[0], generator()
+    weight = 0.2 if fault == "weight" else 0.7
+
+    def loss(chosen: Samples):
+        def of(at: State) -> Tensor:
+            if keeping == "nll":
+                apart = mean([nll(at, x, y) for x, y in pairs(chosen)])
+            else:
+                own = [(logits(first, x), logits(at, x)) for x, _ in pairs(chosen)]
+                apart = mean([oracles.kl(*both) for both in own])
+            return (ascent if ascends == "cross_entropy" else npo(0.6))(at, first) + weight * apart
+
+        return of
+
+    losses = []
+    for _ in range(2):
+        torch.randperm(N, generator=draw)  # the batch of the forget set
+        rows = torch.randint(R, (N,), generator=draw)
+        losses.append(loss(RETAIN[(rows + 1) % R if fault == "other samples" else rows]))
+    assert (follows(path, *losses) <= EXACT) == (fault is None)
+
+
 def test_npo_begins_as_gradient_ascent_for_every_beta_and_slows_down():
     for beta in (0.1, 1.0, 5.0):
         first, second, _ = states("npo", beta=beta)

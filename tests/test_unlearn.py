@@ -1,7 +1,7 @@
 import copy
 import re
 from contextlib import suppress
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from itertools import count
 
@@ -16,7 +16,7 @@ from imu.methods.common.adversarial import nearest
 from imu.methods.common.block import Block
 from imu.methods.common.descent import Sgd, descend
 from imu.models import find_head, head, resnet_small
-from imu.objectives import IGNORED, Samples, predictions
+from imu.objectives import IGNORED, Samples, mean_cross_entropy, predictions
 from imu.objectives.classification import Classification
 from tests import oracles
 from tests.problems import Shared
@@ -44,6 +44,7 @@ WAYS = {
     ],
     "gradient_difference": [{"ascent": "npo", "keeping": "kl"}, {"ascent": "cross_entropy"}],
 }
+HEAD = {"parameters": "head"}
 EVERY_WAY = [(method, given) for method in METHODS for given in WAYS.get(method, [{}])]
 # Few attack steps, for speed; dampening and a Newton step that suit a tiny network.
 QUICK = {
@@ -521,6 +522,102 @@ def test_logit_mask_does_nothing_when_no_class_is_forgotten_whole():
     before = copy.deepcopy(case[0])
     assert len(list(stepwise("logit_mask", case))) == 1
     assert changed(before, case[0]) == set()
+
+
+def test_token_mask_hides_what_the_forget_set_has_alone_and_nothing_else():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 9))
+    before = copy.deepcopy(model)
+    task = Tokens()
+    forget = Samples(torch.tensor([[1, 2, 3]]), torch.tensor([[IGNORED, 5, 6]]))
+    retain = Samples(torch.tensor([[1, 4, 3]]), torch.tensor([[IGNORED, 5, 7]]))
+    given = available(ForgetSet(samples=forget, classes=(), target_margin=0.0), retain)
+    made = config("token_mask")
+    steps = list(methods.run("token_mask", model, task, made, seed=0, available=given))
+    assert [step.step for step in steps] == [0, 1]
+    read = (model[0].weight != before[0].weight).any(1).nonzero()[:, 0].tolist()
+    said = (model[1].bias != before[1].bias).nonzero()[:, 0].tolist()
+    assert (read, said) == ([2], [6])
+    assert predictions(model, task, forget.inputs).softmax(-1)[..., 6].max() == 0
+    assert torch.equal(model[0].weight[2], torch.zeros(4))
+    alike = dict(given, retain=lambda: forget)
+    untouched = copy.deepcopy(before)
+    steps = methods.run("token_mask", untouched, task, made, seed=0, available=alike)
+    assert [step.step for step in steps] == [0]
+
+
+@dataclass(frozen=True)
+class Tokens(Classification):
+    """Tokens (n, positions) as they come, one prediction for each."""
+
+    def logits(self, model: nn.Module, inputs) -> Tensor:
+        return model(inputs)
+
+    def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return mean_cross_entropy(logits, targets)
+
+
+@pytest.mark.parametrize(("method", "given"), [("imu", {}), ("gradient_ascent", HEAD)])
+def test_a_head_that_moves_alone_needs_no_position_that_is_not_predicted(method, given):
+    """Oracle: the samples with what is not predicted between them cut out by hand."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 9)).double()
+    tokens = torch.tensor([[1, 2, 3, 4], [5, 6, 7, 8]])
+    wide = torch.tensor([[IGNORED, 2, IGNORED, 3], [4, IGNORED, IGNORED, 1]])
+    by_hand = Samples(torch.tensor([[2, 4], [5, 8]]), torch.tensor([[2, 3], [4, 1]]))
+    found = []
+    for samples in (Samples(tokens, wide), by_hand):
+        now = copy.deepcopy(model)
+        case = ForgetSet(samples=samples, classes=(), target_margin=-9.0)
+        made = config(method, {"epochs": 2}, max_steps=3, **given)
+        steps = methods.run(method, now, Tokens(), made, seed=0, available=available(case, samples))
+        found.append(([step[:4] for step in steps], now[1].weight))
+    (steps, weight), (expected, wanted) = found
+    torch.testing.assert_close(weight, wanted, rtol=0, atol=1e-12)
+    for step, other in zip(steps, expected, strict=True):
+        assert step == pytest.approx(other, rel=1e-12)
+    assert not torch.equal(weight, model[1].weight)
+
+
+def test_scrambled_inputs_keep_what_comes_after_the_first_answer_and_the_very_first_token():
+    tokens = torch.arange(8).repeat(40, 1)
+    targets = torch.full((40, 8), IGNORED)
+    targets[:, 4:6] = 1
+    made = config("imu_wide", copies=3, rate=0.5)
+    kind = module("imu_wide")
+    draw = torch.Generator().manual_seed(0)
+    found = kind.scrambled(Samples(tokens, targets), Tokens(), 1000, made, draw)
+    other = (found.inputs != tokens.repeat(3, 1)).double().mean(0)  # share of each position
+    assert torch.equal(found.targets, targets.repeat(3, 1))
+    assert other[0] == 0
+    assert (other[5:] == 0).all()
+    assert ((other[1:5] > 0.35) & (other[1:5] < 0.65)).all()
+    images = Samples(torch.full((40, 1, 2, 2), 0.5), torch.zeros(40, dtype=torch.int64))
+    noisy = kind.scrambled(images, TASK, 10, made, draw).inputs
+    assert 0.35 < (noisy != 0.5).double().mean() < 0.65
+    assert 0 <= noisy.min() < 0.1
+    assert 0.9 < noisy.max() <= 1
+
+
+def test_imu_published_trains_the_named_layers_and_weighs_anew_in_each_batch():
+    model = sample_wise()[0]
+    layer = next(n for n, part in model.named_modules() if isinstance(part, nn.Conv2d))
+    found = {}
+    for per_batch in (True, False):
+        for first in (1.0, 9.0):  # influence of the stage, which counts where it is asked for
+            case = sample_wise()
+            made = config(
+                "imu_published", layers=(layer,), per_batch=per_batch, freeze_batch_norm=True
+            )
+            given = available(case[1], case[2])
+            weights = torch.ones(len(case[1].samples))
+            weights[0] = first
+            given["influence"] = lambda weights=weights: weights
+            list(methods.run("imu_published", case[0], TASK, made, seed=0, available=given))
+            assert changed(model, case[0]) == {f"{layer}.weight"}
+            found[per_batch, first] = case[0].get_submodule(layer).weight
+    assert torch.equal(found[True, 1.0], found[True, 9.0])
+    assert not torch.equal(found[False, 1.0], found[False, 9.0])
 
 
 OUT_OF_RANGE = {

@@ -25,10 +25,6 @@ from imu.methods.npo import preference
 from imu.objectives import Objective, Samples, mean_over_positions, predictions
 
 NEEDS = frozenset({"forget", "retain"})
-SEARCH = {
-    "weight": (1.0, 5.0),
-    "sgd.learning_rate": (3e-4, 1e-3, 3e-3, 1e-2),
-}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,10 +37,6 @@ from imu.objectives import (
 )
 
 NEEDS = frozenset({"forget"})
-SEARCH = {
-    "keeping": (1.0, 3.0),
-    "sgd.learning_rate": (1e-2, 3e-2, 1e-1),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +93,7 @@ def unlearn(
         kind=config.influence,
         damping=config.damping,
         reach=config.reach,
-        parameters=("",),
+        parameters=(),
     ).log_softmax(-1)
     kept = others = None
     if config.keeping:

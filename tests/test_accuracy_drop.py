@@ -27,6 +27,8 @@ def cell(tmp_path: Path) -> Path:
     for producer, predicted in said.items():
         found = pd.DataFrame({"label": labels, "predicted": predicted})
         found["original_predicted"] = found["reference_predicted"] = original
+        for of in ("", "original_", "reference_"):
+            found[f"{of}right"] = (found[f"{of}predicted"] == found["label"]).astype(float)
         found.insert(0, "set", ["retain"] * 4 + ["forget"])
         found.insert(1, "id", [f"id-{number}" for number in range(5)])
         artifacts.write_table(space.evaluation(producer) / "predictions.parquet", found)

@@ -277,7 +277,8 @@ def of_the_user(folder: Path) -> bool:
     return (
         params.section(folder, "network.name") == "custom"
         or bool(params.section(folder, "original.checkpoint"))
-        or params.section(folder, "split.dataset") in ("image_folder", "image_table")
+        or params.section(folder, "split.dataset")
+        in ("image_folder", "image_table", "qa_table", "documents")
     )
 
 

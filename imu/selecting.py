@@ -178,6 +178,11 @@ def _twins(sets: dict[str, pd.DataFrame], of: pd.DataFrame) -> pd.DataFrame:
 
 
 def _labels(names: tuple[str, ...], classes: tuple[str, ...]) -> tuple[int, ...]:
+    if len(classes) < 2:
+        raise ValueError(
+            "split.scenario must be fraction, ids, group or subject where the data have no "
+            "classes, as texts have none; got 'class'"
+        )
     if not names:
         raise ValueError("split.by_class.classes is empty: name at least one class")
     meant = alike(names, classes)

@@ -100,24 +100,24 @@ CRITERIA = (
     Criterion("distinguishable", "TV_forget", "apart", "distance", None, False),
     Criterion("distinguishable", "U_LiRA", "apart", "samples", None),
     # Texts.
-    Criterion("utility lost", "P_retain", "below", "utility", None),
-    Criterion("utility lost", "ROUGE_retain", "below", "utility", None),
-    Criterion("utility lost", "repetition", "above", "utility", None),
-    Criterion("not forgotten", "P_forget", "above", "forgetting", None),
-    Criterion("not forgotten", "ROUGE_forget", "above", "forgetting", None),
-    Criterion("not forgotten", "P_reworded", "above", "forgetting", None),
-    Criterion("not forgotten", "choice", "above", "forgetting", None),
-    *(Criterion("not forgotten", name, "above", "membership", None) for name in ATTACKS),
-    Criterion("masked only", "P_4bit", "above", "features", None),
-    Criterion("masked only", "relearn_P", "above", "features", None),
-    Criterion("distinguishable", "P_forget", "below", "forgetting", None),
-    Criterion("distinguishable", "ROUGE_forget", "below", "forgetting", None),
-    Criterion("distinguishable", "choice", "below", "forgetting", None),
-    *(Criterion("distinguishable", name, "below", "membership", None) for name in ATTACKS),
-    Criterion("distinguishable", "relearn_P", "below", "features", None),
-    Criterion("distinguishable", "dP_forget", "apart", "distance", None),
-    Criterion("distinguishable", "dP_retain", "apart", "distance", None),
-    Criterion("distinguishable", "KS", "apart", "distance", None),
+    Criterion("utility lost", "P_retain", "below", "utility", "retain"),
+    Criterion("utility lost", "ROUGE_retain", "below", "utility", "retain"),
+    Criterion("utility lost", "repetition", "above", "utility", "retain"),
+    Criterion("not forgotten", "P_forget", "above", "forgetting", "forget"),
+    Criterion("not forgotten", "ROUGE_forget", "above", "forgetting", "forget"),
+    Criterion("not forgotten", "P_reworded", "above", "forgetting", "forget"),
+    Criterion("not forgotten", "choice", "above", "forgetting", "forget"),
+    *(Criterion("not forgotten", name, "above", "membership", "forget") for name in ATTACKS),
+    Criterion("masked only", "P_4bit", "above", "features", "forget"),
+    Criterion("masked only", "relearn_P", "above", "features", "half"),
+    Criterion("distinguishable", "P_forget", "below", "forgetting", "forget"),
+    Criterion("distinguishable", "ROUGE_forget", "below", "forgetting", "forget"),
+    Criterion("distinguishable", "choice", "below", "forgetting", "forget"),
+    *(Criterion("distinguishable", name, "below", "membership", "forget") for name in ATTACKS),
+    Criterion("distinguishable", "relearn_P", "below", "features", "half"),
+    Criterion("distinguishable", "dP_forget", "apart", "distance", "forget"),
+    Criterion("distinguishable", "dP_retain", "apart", "distance", "retain"),
+    Criterion("distinguishable", "KS", "apart", "distance", "forget"),
 )
 
 
@@ -190,7 +190,7 @@ def judge(
                 reference[test.metric] if aim == "reference" else 0.0,
                 signed,
                 max([0.0, *(abs(d) if aim == "reference" else d for d in distances[1:])])
-                + max(getattr(config, test.margin), _one(test.counted, sizes)),
+                + max(getattr(config, test.margin), _one(test, sizes)),
             )
         )
     failed = {result.test.outcome for result in results if result.failed}
@@ -209,9 +209,11 @@ def sizes(labels: Mapping[str, Sequence[int]], forget_classes: Sequence[int]) ->
     }
 
 
-def _one(counted: Counted | None, sizes: Mapping[Counted, int]) -> float:
-    """What one sample is worth, in points."""
-    return 100 / sizes[counted] if counted else 0.0
+def _one(test: Criterion, sizes: Mapping[Counted, int]) -> float:
+    """What one sample is worth: in points, or of a value in [0, 1] its share."""
+    if test.counted is None:
+        return 0.0
+    return (100 if metrics.about()[test.metric].unit == "%" else 1) / sizes[test.counted]
 
 
 def _distance(

@@ -9,6 +9,7 @@ from tasks.files import params
 from tasks.files.params import ParameterError
 from tasks.files.workspace import OWN, Original, Pixels, Runtime, Workspace
 
+IMAGES = "classification"  # what a file is for that does not say
 SECTIONS = {
     "seed": int,
     "snapshots": int,
@@ -45,6 +46,15 @@ def everything(workspace: Workspace) -> None:
         config = params.load(root, section, network.Config, without=("name",))
         if hasattr(network, "source_file"):
             _require_own(root, section, network.source_file(config))
+    kinds = {
+        where: getattr(discovery.load(package, params.section(root, where)), "OBJECTIVE", IMAGES)
+        for where, package in (("split.dataset", "imu.datasets"), ("network.name", "imu.models"))
+    }
+    if len(set(kinds.values())) > 1:
+        said = ", ".join(
+            f"{where} {params.section(root, where)!r} for {kinds[where]}" for where in kinds
+        )
+        raise ParameterError(f"{params.FILE}: data and network must be of one kind, got {said}")
     given = workspace.original.checkpoint
     if given and not (root / given).is_file():
         raise ParameterError(f"{params.FILE}: original.checkpoint: there is no file {given}")

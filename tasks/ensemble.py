@@ -19,6 +19,10 @@ from tasks.files.samples import load_samples
 from tasks.files.workspace import Stopwatch, Workspace, built
 
 SETS = ("forget", "retain", "validation")
+IMAGES_ALONE = (
+    f"{params.FILE}: ensemble.families must be none where the data are texts: many networks are "
+    "trained together on images alone"
+)
 MOST = 1000  # networks in a family
 
 
@@ -83,10 +87,7 @@ def run(workspace: Workspace, item: str) -> float:
         )
     device, data = workspace.device(), workspace.dataset()
     if not isinstance(data, LabelledImages):
-        raise params.ParameterError(
-            f"{params.FILE}: ensemble.families must be none for data for {data.objective}: many "
-            "networks are trained on images alone"
-        )
+        raise params.ParameterError(IMAGES_ALONE)
     config = _config(workspace)
     recipe = params.load(workspace.root, "train", training.Config)
     family = FAMILIES[item]

@@ -17,6 +17,7 @@ from imu.datasets import Dataset, LabelledImages
 from imu.metrics import Subject
 from imu.objectives import Samples
 from imu.rehearsal import Method, Trial, few, rehearse, shortened
+from tasks.ensemble import IMAGES_ALONE
 from tasks.files import artifacts, params
 from tasks.files.workspace import Workspace, load_model
 from tasks.unlearn import configured
@@ -67,7 +68,8 @@ def run(workspace: Workspace) -> None:
             load_model(path)
 
     def stack(_: nn.Module) -> None:
-        assert isinstance(data, LabelledImages)
+        if not isinstance(data, LabelledImages):
+            raise params.ParameterError(IMAGES_ALONE)
         seeds = (0, 1)
         networks = [workspace.new_model(data, seed, "ensemble.network")[0] for seed in seeds]
         networks = [network.to(device) for network in networks]

@@ -33,13 +33,6 @@ class Lacking:
             raise ModuleNotFoundError(f"a bare machine has no {name}")
 sys.meta_path.insert(0, Lacking())
 """
-# Derivatives along a direction, which the pretended GPU has no way to compute.
-FORWARD = {
-    ("stages", "influence: last block"),
-    ("stages", "influence: all parameters"),
-    ("influence", "last block and head"),
-    ("influence", "all parameters"),
-}
 FORKS = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 # In one process, so that what a backward pass could not do away is told.
 AWAY = """
@@ -92,8 +85,8 @@ def test_all_checks_run_on_a_bare_machine(tmp_path: Path) -> None:
 def test_all_checks_run_on_the_pretended_gpu(tmp_path: Path) -> None:
     run(sys.executable, "-c", AWAY, str(tmp_path / "results.jsonl"), cwd=REPOSITORY)
     results = lab.read(tmp_path / "results.jsonl")
-    assert {(record["check"], record["what"]) for record in failures(results)} == FORWARD
-    parts = [r for r in results if r["check"] == "stages" and ("stages", r["what"]) not in FORWARD]
+    assert [(record["check"], record["what"]) for record in failures(results)] == []
+    parts = [record for record in results if record["check"] == "stages"]
     assert all(record["same"] for record in parts)
     farther = {record["what"] for record in parts if record["from_cpu"] > 0}
     # The one is float32 there; for attention the CPU has a kernel of its own.

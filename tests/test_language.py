@@ -142,6 +142,10 @@ def test_batches_hold_every_text_once_as_long_as_their_longest(tmp_path: Path) -
     # The last token is never read: what follows it is the end, or nothing.
     assert sorted(found) == sorted(whole)
     assert len(widths) > 1
+    # Of a number that no batch divides, none is left out for its length.
+    left = feed(data, rows, known, Config(batch_size=32), CPU, ALONE)
+    seen = {tuple(r[r != 0].tolist()) for _ in range(20) for b, _ in left.epoch(draw) for r in b}
+    assert seen == set(whole)
     again = [inputs for inputs, _ in made.epoch(torch.Generator().manual_seed(0))]
     other = [inputs for inputs, _ in made.epoch(torch.Generator().manual_seed(1))]
     assert any(
@@ -176,6 +180,10 @@ def test_answers_do_not_depend_on_how_many_are_asked_at_once(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        (
+            {"network": {"context": 8}},
+            "'person-000-birth_date-1' is too long for network.context, 8",
+        ),
         ({"network": {"name": "resnet_small", "width": 4}}, "network.name: resnet_small is a netw"),
         ({"pixels": {"mean": [0.5], "std": [0.5]}}, r"pixels.mean must be \[\] where"),
     ],

@@ -250,8 +250,9 @@ def test_a_document_is_continued_from_its_first_half():
     found = subject(table=table).outputs
     for i, row in enumerate(ROWS["forget"]):
         text, half = table.answers[row], (len(table.answers[row]) + 1) // 2
-        assert found.prompts["forget"][i] == text[:half].strip()
-        assert found.answers["forget"][i] == text[half:].strip()
+        assert found.given["forget"][i] == text[:half].strip()
+        assert found.wanted["forget"][i] == text[half:].strip()
+        assert found.answers["forget"][i] == text  # whole, for attacks that weigh its length
         given = [START, *(3 + LETTERS.index(c) for c in text[:half])]
         most = min(len(text) - half + 1 + _said.LONGER, LONGEST + 1 - len(given))
         own = oracles.greedy(network(), given, most, END)

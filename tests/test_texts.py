@@ -442,6 +442,14 @@ def test_bad_lines_are_refused(text, message, tmp_path):
         documents.write(tmp_path / "a", Source(path=str(table)))
 
 
+def test_a_quote_that_is_not_closed_does_not_swallow_the_rest(tmp_path):
+    table = tmp_path / "table.csv"
+    rows = "".join(f"{k},s,t\n" for k in range(2, 9))
+    table.write_text(f'id,subject,text\n1,s,"t\n{rows}')
+    with pytest.raises(ValueError, match="is not a CSV table in UTF-8"):
+        documents.write(tmp_path / "a", Source(path=str(table)))
+
+
 def test_no_table_and_no_list_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no table .* to take texts from"):
         documents.write(tmp_path / "a", Source(path=str(tmp_path / "none.csv")))

@@ -166,6 +166,16 @@ def test_every_setting_counts_and_the_head_is_found():
     assert {block.heads for block in network().blocks} == {2}
 
 
+def test_special_tokens_in_a_text_are_text(tokens):
+    again = Tokens.from_json(tokens.to_json())
+    for of in (tokens, again):
+        rows, targets = of.encode(["say <start>"], ["use <end> or <pad> here"], longest=64)
+        assert rows[0].tolist().count(of.start) == 1
+        assert targets[0].tolist().count(of.end) == 1
+        assert of.pad not in targets[0].tolist()
+        assert "<end>" in of.decode(rows[0].tolist())
+
+
 def test_it_learns(tokens):
     found, targets = tokens.encode(PROMPTS, ANSWERS, longest=40)
     model = network().float()

@@ -158,6 +158,16 @@ def test_the_sizes_are_those_of_what_the_metrics_count():
     assert verdicts.sizes(labels, ())["kept"] == 7
 
 
+def test_of_few_texts_one_is_no_difference():
+    values = {"P_forget": 10.0, "ROUGE_forget": 0.0, "KS": 0.0, "P_retain": 99.0}
+    sizes = {"forget": 4, "half": 2, "retain": 100, "forgotten": 0, "kept": 100}
+    near = values | {"ROUGE_forget": 25.0, "KS": 0.25}  # one answer of four
+    given = {"sizes": sizes, "class_wise": False}
+    assert judge(near, values, [], LIMITS, **given).outcome == "indistinguishable"
+    for beyond in ({"ROUGE_forget": 26.0}, {"KS": 0.26}):
+        assert judge(near | beyond, values, [], LIMITS, **given).outcome != "indistinguishable"
+
+
 def test_without_retrained_models_the_margin_alone_counts():
     assert judged(retrained=[], FA=12.5).outcome == "not forgotten"
     assert judged(retrained=[], FA=11.5).outcome == "indistinguishable"

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from imu.methods import ForgetSet, Step
+from imu.methods import ForgetSet, Step, UnlearningError
 from imu.methods.common.aims import KINDS, Kind, lowered
 from imu.methods.common.descent import Sgd, descend
 from imu.objectives import (
@@ -99,7 +99,13 @@ def unlearn(
     if config.keeping:
         kept = scrambled(samples, objective, before.shape[-1], config, generator)
         answers = predictions(model, objective, kept.inputs)
-        rows = (mean_cross_entropy(answers, kept.targets) > log(2)).nonzero()[:, 0]
+        other = mean_cross_entropy(answers, kept.targets) > log(2)
+        rows = (other & _changed(kept, samples)).nonzero()[:, 0]
+        if not len(rows):
+            raise UnlearningError(
+                "no scrambled input is answered otherwise than the forgotten ones, or none could "
+                "be scrambled, as a document without a question cannot: set keeping to 0"
+            )
         kept, others = kept[rows], answers[rows].log_softmax(-1)
 
     def apart(part: Samples, wanted: Tensor) -> Tensor:
@@ -115,6 +121,22 @@ def unlearn(
         return total
 
     yield from descend(model, objective, forget, loss, config.sgd, generator)
+
+
+def _changed(copies: Samples, samples: Samples) -> Tensor:
+    """Which copies differ from what they were made of: (copies · n,)."""
+    found = torch.zeros(len(copies), dtype=torch.bool, device=samples.targets.device)
+    pairs = (
+        [(copies.inputs[name], samples.inputs[name]) for name in samples.inputs]
+        if isinstance(copies.inputs, Mapping) and isinstance(samples.inputs, Mapping)
+        else [(copies.inputs, samples.inputs)]
+    )
+    for copy, of in pairs:
+        assert isinstance(copy, Tensor)
+        assert isinstance(of, Tensor)
+        same = copy == of.repeat(len(copy) // len(of), *[1] * (of.dim() - 1))
+        found |= ~same.flatten(1).all(1).to(found.device)
+    return found
 
 
 def scrambled(

@@ -42,8 +42,8 @@ class Said:
     asked_otherwise: (n,), of the answer when the question has other words; NaN where none.
     wrong: (n, k), of each wrong answer; NaN where fewer.
     generated: greedy answers, up to ``LONGER`` tokens longer than the true ones.
-    prompts, answers: what they answer to, and what they should be; a document is continued from
-    its first half. subjects: (n,). seed: of attacks that draw samples.
+    given, wanted: what they answer to, and what they should be; a document is continued from its
+    first half. prompts, answers: all of both. subjects: (n,). seed: of attacks that draw samples.
     ``other``, ``asked_otherwise``, ``wrong`` and ``generated`` are of the sets ``IN_FULL``.
     """
 
@@ -55,6 +55,8 @@ class Said:
     asked_otherwise: dict[str, np.ndarray]
     wrong: dict[str, np.ndarray]
     generated: dict[str, tuple[str, ...]]
+    given: dict[str, tuple[str, ...]]
+    wanted: dict[str, tuple[str, ...]]
     prompts: dict[str, tuple[str, ...]]
     answers: dict[str, tuple[str, ...]]
     subjects: dict[str, np.ndarray]
@@ -191,13 +193,14 @@ def said_of(
             [prompt for prompt in prompts for _ in range(k)],
             [answer for of in wrong for answer in (*of, *[""] * (k - len(of)))],
         ).reshape(len(index), k)
+        found.given[name], found.wanted[name] = tuple(prompts), tuple(answers)
         given, true, found.generated[name] = _freely(
             model, objective, tokens, prompts, inputs, targets, forced.said, longest
         )
         if not all(prompts):
             pairs = zip(prompts, answers, given, true, strict=True)
             kept = [(prompt, a) if prompt else (half, rest) for prompt, a, half, rest in pairs]
-            found.prompts[name], found.answers[name] = zip(*kept, strict=True)
+            found.given[name], found.wanted[name] = zip(*kept, strict=True)
     return found
 
 

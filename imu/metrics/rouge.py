@@ -34,7 +34,7 @@ def measure(said: Said) -> dict[str, float]:
 
 
 def mean_recall(said: Said, name: str) -> float:
-    pairs = zip(said.answers[name], said.generated[name], strict=True)
+    pairs = zip(said.wanted[name], said.generated[name], strict=True)
     recalls = [recall(true, own) for true, own in pairs]
     return 100 * sum(recalls) / len(recalls)
 

@@ -46,8 +46,25 @@ def described(data: Texts, network: ModuleType, config: Any) -> dict[str, Any]:
     Of all, those that no model is trained on included: otherwise a name that was trained on would
     be one token and another one several, and that alone would tell who was in the training set.
     """
-    texts = map(str, (*data.prompts, *data.answers))
-    return {"tokens": network.tokens(config, texts).to_json(), "classes": list(data.classes)}
+    tokens = network.tokens(config, map(str, (*data.prompts, *data.answers)))
+    _require_room(data, tokens, config.context)
+    return {"tokens": tokens.to_json(), "classes": list(data.classes)}
+
+
+def _require_room(data: Texts, tokens: Tokens, context: int) -> None:
+    """Raises ValueError, naming the sample, where something that will be asked is too long."""
+    for row, (prompt, answer) in enumerate(zip(data.prompts, data.answers, strict=True)):
+        asked = [(prompt, reply) for reply in (answer, data.other_answers[row], *data.wrong[row])]
+        pairs = [*asked, (data.other_prompts[row], answer)]
+        # A byte is a token at most, so that short texts need not be encoded.
+        doubtful = [pair for pair in pairs if len(" ".join(pair).encode()) + 2 > context]
+        for question, reply in doubtful:
+            try:
+                tokens.encode([str(question)], [str(reply)], longest=context)
+            except ValueError as error:
+                raise ValueError(
+                    f"{str(data.ids[row])!r} is too long for network.context, {context}: {error}"
+                ) from error
 
 
 def built(network: ModuleType, config: Any, about: Mapping[str, Any]) -> nn.Module:

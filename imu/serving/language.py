@@ -26,8 +26,11 @@ class Model:
     def predict(self, prompts: Iterable[Any], params: dict[str, Any] | None = None) -> list[str]:
         """An answer to each prompt: a list of str, or a table with the column "prompt".
 
-        Raises ValueError, naming it, where a prompt leaves no room for an answer.
+        Raises ValueError, naming it, where a prompt leaves no room for an answer, and TypeError for
+        a prompt that is not in a list.
         """
+        if isinstance(prompts, str):
+            raise TypeError(f"prompts must be a list of texts, got the text {prompts!r}")
         tokens = self.objective.tokens
         asked = [str(prompt) for prompt in getattr(prompts, "prompt", prompts)]
         inputs, targets = tokens.encode(asked, ["."] * len(asked), longest=self.context)

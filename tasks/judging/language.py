@@ -65,6 +65,8 @@ class Judge:
         asked = len(outputs.answers[name])
         return pd.DataFrame(
             {
+                "asked": outputs.given.get(name, outputs.prompts[name]),
+                "wanted": outputs.wanted.get(name, outputs.answers[name]),
                 "said": outputs.generated.get(name, ("",) * asked),
                 "right": means(outputs.right[name]),
                 "confidence": np.exp(outputs.log_probability(name)),

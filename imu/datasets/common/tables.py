@@ -69,7 +69,7 @@ def _csv(table: Path) -> tuple[list[str], Cells]:
     """Header and rows; cells are text as it stands, so a class may be called "NA" or "01"."""
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
+            reader = csv.reader(file, strict=True)
             header = next(reader, [])
             found: Cells = []
             for cells in filter(None, reader):
@@ -97,7 +97,7 @@ def _lines(table: Path) -> tuple[list[str], Cells]:
         where = f"{table}, line {number}"
         try:
             cells = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{where} is not JSON: {error}") from error
         if not isinstance(cells, dict):
             raise ValueError(f"{where} must be an object in JSON, got {line[:60]!r}")

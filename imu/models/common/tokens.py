@@ -32,6 +32,7 @@ class Tokens:
     def __init__(self, tokenizer: Tokenizer, *, start: int, end: int, pad: int) -> None:
         """Raises ValueError where a special token is none of the vocabulary."""
         self._tokenizer = tokenizer
+        tokenizer.encode_special_tokens = True  # in a text "<end>" is five characters
         self.start, self.end, self.pad = start, end, pad
         self.size: int = tokenizer.get_vocab_size()
         for name in ("start", "end", "pad"):

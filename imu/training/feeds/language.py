@@ -31,10 +31,11 @@ class Sequences:
 
     def epoch(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         size = self.config.batch_size
-        order = torch.randperm(len(self.samples), generator=generator)
+        whole = len(self.samples) // size * size  # cut before it is sorted, else the longest are
+        order = torch.randperm(len(self.samples), generator=generator)[:whole]
         windows = order.split(size * WINDOW)
         order = torch.cat([w[self.lengths[w].argsort(stable=True)] for w in windows])
-        batches = order[: len(order) // size * size].view(-1, size)
+        batches = order.view(-1, size)
         for number in torch.randperm(len(batches), generator=generator).tolist():
             longest = int(self.lengths[batches[number]].max())
             batch = self.samples[self.world.share(batches[number])]

@@ -1,6 +1,7 @@
 """Questions, true answers, and what the models say, side by side."""
 
 from collections.abc import Mapping
+from textwrap import shorten
 
 import pandas as pd
 
@@ -8,6 +9,7 @@ from imu.datasets.common.texts import Texts
 from tasks.pages import figures
 from tasks.pages.kinds import Rows, short
 
+WIDTH = 120  # characters of a line in a figure
 SAID = {
     "original_said": "the original says",
     "reference_said": "the reference",
@@ -20,7 +22,9 @@ def influential(data: Texts, parts: Mapping[str, pd.DataFrame]) -> bytes:
         {
             title: [
                 f"influence {short(row.influence)}, loss {row.loss:.2g}: "
-                f"{data.prompts[row.row]} {data.answers[row.row]}"
+                + shorten(
+                    f"{data.prompts[row.row]} {data.answers[row.row]}", WIDTH, placeholder=" …"
+                )
                 for row in part.itertuples()
             ]
             for title, part in parts.items()
@@ -36,8 +40,8 @@ def slices(data: Texts, least: pd.DataFrame, worse: pd.DataFrame) -> Rows:
             header,
             *(
                 [
-                    str(data.prompts[row["row"]]),
-                    str(data.answers[row["row"]]),
+                    str(row["asked"]),
+                    str(row["wanted"]),
                     *(str(row[name]) for name in columns),
                     short(row[column]),
                 ]

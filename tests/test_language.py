@@ -18,8 +18,10 @@ from imu.training import Config
 from imu.training.distributed import ALONE
 from imu.training.feeds.language import feed
 from tasks import evaluate, influence, report, retrain, split, train, unlearn
+from tasks.files import artifacts
 from tasks.files.workspace import Workspace
 from tasks.tracking.record import record
+from tasks.tracking.serving import pack
 from tests.conftest import REPOSITORY, change, keep
 
 CPU = torch.device("cpu")
@@ -118,6 +120,12 @@ def test_a_stored_model_answers_where_it_is_served(ran: Path) -> None:
     judged = said.loc[rows["id"], "said"].tolist()
     assert all(answer.startswith(short) for answer, short in zip(answers, judged, strict=True))
     assert len(set(answers)) > 3
+
+
+def test_a_packed_model_asks_for_what_reads_texts(ran: Path, tmp_path: Path) -> None:
+    about = artifacts.read_about(Workspace(ran).model("train"))
+    pack(tmp_path, ran, about, "model.safetensors")
+    assert "tokenizers==" in (tmp_path / "requirements.txt").read_text()
 
 
 def texts(tmp_path: Path):

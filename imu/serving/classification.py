@@ -11,6 +11,8 @@ import torch
 from imu.objectives.classification import objective
 from imu.serving import network
 
+PACKAGES = ()
+
 
 class Model:
     """The network, as ``network``, and what it takes and gives."""

@@ -11,6 +11,7 @@ from imu.metrics._passes import greedy
 from imu.objectives.language import objective
 from imu.serving import network
 
+PACKAGES = ("tokenizers",)
 LONGEST = 32  # tokens of an answer
 
 

@@ -7,6 +7,7 @@ from platform import python_version
 from typing import Any
 
 import imu
+from imu import discovery
 from tasks.files import artifacts
 from tasks.files.workspace import OWN
 
@@ -30,7 +31,8 @@ def pack(folder: Path, root: Path, about: dict[str, Any], data: str) -> dict[str
                     name = path.relative_to(package.parent)
                     archive.write(path, name, compress_type=zipfile.ZIP_DEFLATED)
     # "2.15.0+cpu" names a kind of build, which no package index of other hosts may have.
-    pins = [f"{name}=={version(name).partition('+')[0]}" for name in NEEDED]
+    needed = (*NEEDED, *discovery.load("imu.serving", about["objective"]).PACKAGES)
+    pins = [f"{name}=={version(name).partition('+')[0]}" for name in needed]
     artifacts.write_text(folder / PACKAGES, "\n".join(pins) + "\n")
     environment = {
         "python": python_version(),

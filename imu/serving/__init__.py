@@ -1,8 +1,8 @@
 """A stored model, loaded where there is no pipeline: from its one file, or by MLflow.
 
-A kind of problem per file, as in ``imu/objectives``; it offers ``Model(path)`` with ``predict``,
-``signature(about)``: what that takes and gives, in MLflow's JSON, and ``PACKAGES`` beside torch. ``mlflow.pyfunc.load_model``
-and ``mlflow models serve`` call ``_load_pyfunc``.
+A kind of problem per file, as in ``imu/objectives``; it offers ``Model(path)`` with ``predict``;
+``signature(about)``, what that takes and gives, in MLflow's JSON; and ``PACKAGES``, needed beside
+torch. ``mlflow.pyfunc.load_model`` and ``mlflow models serve`` call ``_load_pyfunc``.
 """
 
 import json

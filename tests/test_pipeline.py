@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from time import sleep
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,7 @@ from tests.conftest import (
 )
 
 pytestmark = pytest.mark.slow
+TOLD = 2.0  # seconds in which MLflow, which is told beside the stages, knows of a run
 MODELS = {"original", "reference", "retrain_2", "retrain_3", "nothing", "logit_mask", "imu"}
 
 
@@ -40,6 +42,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory, served: None) -> Path:
     """
     root = make_workspace(tmp_path_factory.mktemp("pipeline") / "workspace", {"ensemble": MANY})
     killed = started(root, sys.executable, "-m", "flows.pipeline", until="epoch 1/3")
+    sleep(TOLD)
     killed.kill()
     killed.wait()
     left = psutil.wait_procs(processes_in(root, "tasks"), timeout=20)[1]

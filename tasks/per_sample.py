@@ -15,7 +15,7 @@ from tasks import unlearn
 from tasks.ensemble import SETS, read_networks
 from tasks.files import artifacts, params
 from tasks.files.margins import read_margins
-from tasks.files.samples import load_samples
+from tasks.files.samples import labels_of, load_samples
 from tasks.files.workspace import Stopwatch, Workspace
 from tasks.influence import scored
 
@@ -50,7 +50,7 @@ def _unlearned(workspace: Workspace, item: str, watch: Stopwatch) -> metrics.Fam
         name: torch.from_numpy(m) for name, m in read_margins(workspace, "original").margins.items()
     }
     trained = torch.cat([before["forget"], before["retain"]], 1)
-    labels = unlearn.labels_of(workspace, "validation")
+    labels = labels_of(workspace, "validation")
     diverged, unfinished = [], 0
     for number, network in enumerate(networks):
 

@@ -24,7 +24,7 @@ from imu.training import distributed
 from imu.unseen import unseen
 from tasks.files import artifacts, params
 from tasks.files.progress import Progress
-from tasks.files.samples import load_samples
+from tasks.files.samples import labels_of, load_samples
 from tasks.files.workspace import Runtime, Stopwatch, Workspace
 
 
@@ -140,7 +140,7 @@ def keep(
         values[f"{name}_accuracy"] = 100 * found[name].right.mean().item()
         values[f"{name}_loss"] = found[name].losses.mean().item()
     others = found["validation"].margins
-    labels = torch.tensor(workspace.read_manifest("validation")["label"].to_numpy())
+    labels = labels_of(workspace, "validation")
     kept = unseen(found[manifest].margins.cpu(), others.cpu(), labels, classes=len(data.classes))
     artifacts.write_table(out / "curve.csv", pd.DataFrame(epochs, columns=training.Epoch._fields))
     artifacts.write_tensors(

@@ -16,7 +16,7 @@ from imu.objectives import Samples
 from imu.unseen import Unseen
 from tasks.files import artifacts, params
 from tasks.files.progress import Progress
-from tasks.files.samples import load_samples
+from tasks.files.samples import labels_of, load_samples
 from tasks.files.workspace import Stopwatch, Workspace, load_model
 
 OFTEN = 1.0  # seconds between two lines that tell how far it is
@@ -163,11 +163,6 @@ def _forget_set(workspace: Workspace, samples: Samples, unseen: Unseen) -> metho
         target_margin=unseen.target(labels_of(workspace, "forget")),
         least_fall=max(unseen.excess, 0.0),
     )
-
-
-def labels_of(workspace: Workspace, name: str) -> Tensor:
-    """Label of every sample that the manifest ``name`` lists: (n,)."""
-    return torch.tensor(workspace.read_manifest(name)["label"].to_numpy())
 
 
 def _influence(workspace: Workspace, device: torch.device) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from imu.models import evaluating
-from imu.objectives import IGNORED, Objective, Samples
+from imu.objectives import IGNORED, Objective, Samples, asked_positions
 
 LOGITS = 2**22  # of a pass on a CPU at most, 16 MiB in float32; elsewhere 16 times as many
 FLOOR = -100.0  # nats: a token that is suppressed has log 0, which no mean survives
@@ -33,7 +33,7 @@ class Forced(NamedTuple):
 def forced(model: nn.Module, objective: Objective, tokens: Tensor, targets: Tensor) -> Forced:
     values, standard, right = (np.full(tokens.shape, np.nan) for _ in range(3))
     said = np.zeros(tokens.shape, np.int64)
-    for rows, logits in _passes(model, objective, tokens, _lengths(targets)):
+    for rows, logits in _passes(model, objective, tokens, asked_positions(targets)):
         wanted = targets[rows, : logits.shape[1]].to(logits.device)
         predicted = wanted != IGNORED  # (b, t)
         log_p, own = _log_probabilities(logits[predicted], wanted[predicted])
@@ -61,7 +61,7 @@ def mean_log_probabilities(model: nn.Module, objective: Objective, samples: Samp
     if not isinstance(tokens, Tensor):
         raise TypeError(f"texts must be one tensor of tokens, got {type(tokens).__name__}")
     values = np.empty(len(tokens))
-    for rows, logits in _passes(model, objective, tokens, _lengths(targets)):
+    for rows, logits in _passes(model, objective, tokens, asked_positions(targets)):
         wanted = targets[rows, : logits.shape[1]].to(logits.device)
         predicted = wanted != IGNORED  # (b, t)
         of_batch = torch.zeros(predicted.shape, dtype=torch.float64, device=logits.device)
@@ -121,12 +121,6 @@ def _passes(
             rows = order[max(0, at - max(1, most // longest)) : at]
             at -= len(rows)
             yield rows, objective.logits(model, tokens[rows, :longest])
-
-
-def _lengths(targets: Tensor) -> Tensor:
-    """Positions up to the last that is predicted, (n,)."""
-    places = torch.arange(1, targets.shape[1] + 1, device=targets.device)
-    return (places * (targets != IGNORED)).amax(1)
 
 
 def _log_probabilities(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

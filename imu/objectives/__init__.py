@@ -125,6 +125,15 @@ def mean_over_positions(values: Tensor, targets: Tensor) -> Tensor:
     return (shares * values)[..., None].flatten(1).sum(1)
 
 
+def asked_positions(targets: Tensor) -> Tensor:
+    """How many positions of each sequence there are up to the last that is predicted: (n,).
+
+    targets: (n, positions).
+    """
+    places = torch.arange(1, targets.shape[1] + 1, device=targets.device)
+    return (places * (targets != IGNORED)).amax(1)
+
+
 def position_weights(weights: Tensor, targets: Tensor) -> Tensor:
     """Each sample's weight (n,), shared equally among its predicted positions: (n, *positions)."""
     predicted = (targets != IGNORED).to(weights)[..., None].flatten(1)  # (n, positions)

@@ -31,3 +31,8 @@ def load_samples(
     perturbed = name == "forget" and not stored
     found: Samples = objective.samples(data, rows, about, device, perturbed=perturbed)
     return found, objective.objective(about)
+
+
+def labels_of(workspace: Workspace, name: str) -> torch.Tensor:
+    """Label of every sample that the manifest ``name`` lists: (n,)."""
+    return torch.tensor(workspace.read_manifest(name)["label"].to_numpy())

@@ -10,8 +10,8 @@ from torch import nn
 
 from imu import metrics
 from imu.datasets.common.texts import Texts
-from imu.metrics import Said, Subject
-from imu.metrics._said import asked_of, drawn, means, said_of
+from imu.metrics import Said, Subject, asked_of, drawn, said_of
+from imu.metrics._said import means
 from imu.objectives import Samples
 from imu.objectives.language import Language, objective, samples
 from tasks.files.workspace import Workspace

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from imu.datasets.common.texts import Texts
-from imu.objectives import IGNORED, Samples
+from imu.objectives import Samples, asked_positions
 from imu.objectives import language as task
 from imu.training.distributed import World
 
@@ -52,6 +52,5 @@ def feed(
     world: World,
 ) -> Sequences:
     samples = task.samples(data, rows, about, device)
-    positions = torch.arange(1, samples.targets.shape[1] + 1)
-    lengths = ((samples.targets.cpu() != IGNORED) * positions).amax(1)
+    lengths = asked_positions(samples.targets.cpu())
     return Sequences(samples, lengths, task.objective(about), config, world)

@@ -90,8 +90,8 @@ def fit(
     The order of the samples and the moves of images follow ``seed``. Where
     ``torch.distributed`` is initialised every process calls this with the same arguments but its
     own device, and all end with the same weights. Raises ValueError when there are fewer samples
-    than a batch or a batch cannot be shared equally, and FloatingPointError, naming epoch and
-    step, when the loss is not finite.
+    than a batch, a batch cannot be shared equally, or several processes of CPUs are to train
+    BatchNorm, and FloatingPointError, naming epoch and step, when the loss is not finite.
     """
     world = distributed.world()
     if config.batch_size % world.size:
@@ -181,13 +181,16 @@ def one_cycle(peak: float, warmup: float, steps: int) -> optimizers.Rate:
 def prepared(
     model: nn.Module, config: Config, device: torch.device, world: World
 ) -> Iterator[nn.Module]:
-    """The forward pass as ``config`` wants it; after the block ``model`` is as it was."""
+    """The forward pass as ``config`` wants it; after the block ``model`` is as it was.
+
+    But for BatchNorm of several processes, which stays synchronised where training goes on.
+    """
     with ExitStack() as undo:
         if config.channels_last:
             model.to(memory_format=torch.channels_last)
             undo.callback(model.to, memory_format=torch.contiguous_format)
         if world.size > 1:
-            undo.enter_context(distributed.synchronised(model))
+            model = distributed.synchronised(model, device)
         forward: nn.Module = torch.compile(model) if config.compile else model  # type: ignore[assignment]
         if world.size > 1:
             forward = nn.parallel.DistributedDataParallel(

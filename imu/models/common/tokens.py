@@ -17,6 +17,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
+from imu.bounds import require
+
 IGNORED = -100  # a target that no loss counts, as in torch
 ALPHABET = 256  # bytes
 SPECIAL = ("<pad>", "<start>", "<end>")
@@ -48,8 +50,7 @@ class Tokens:
 
         Raises ValueError where size leaves no room for single bytes.
         """
-        if size < ALPHABET + len(SPECIAL):
-            raise ValueError(f"size must be >= {ALPHABET + len(SPECIAL)}, got {size}")
+        require("size", size, f">= {ALPHABET + len(SPECIAL)}")
         tokenizer = Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()

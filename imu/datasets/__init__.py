@@ -2,6 +2,7 @@
 
 ``write`` makes a folder of files from a ``Source``; ``load`` reads it as ``LabelledImages``, or as
 the ``Texts`` of ``imu.datasets.common.texts`` where the file says ``OBJECTIVE = "language"``.
+``OF_THE_USER`` marks a file that reads what a user brings, which is rehearsed before it is used.
 """
 
 import json

@@ -12,6 +12,7 @@ filling nor a mask changes what it says.
 
 import json
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -65,6 +66,7 @@ class Tokens:
         return cls(tokenizer, start=start, end=end, pad=pad)
 
     @classmethod
+    @lru_cache(maxsize=4)  # a description is asked for its tokens set by set
     def from_json(cls, text: str) -> "Tokens":
         """What ``to_json`` gave. Raises ValueError where it is something else."""
         try:

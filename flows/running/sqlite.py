@@ -7,7 +7,8 @@ writer that another one overtook since it read: it fails at once with "database 
 time-out helps (https://www.sqlite.org/isolation.html), and the server answers 503.
 """
 
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 
 from prefect.server.database.configurations import AioSqliteConfiguration
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
@@ -18,10 +19,12 @@ _begin = AioSqliteConfiguration.begin_transaction
 def queue_writers() -> None:
     """From now on every transaction in this process is one of a writer (BEGIN IMMEDIATE)."""
 
-    def begin(
+    @asynccontextmanager
+    async def begin(
         self: AioSqliteConfiguration, session: AsyncSession, with_for_update: bool = True
-    ) -> AbstractAsyncContextManager[AsyncSessionTransaction]:
-        return _begin(self, session, with_for_update=True)
+    ) -> AsyncGenerator[AsyncSessionTransaction, None]:
+        async with _begin(self, session, with_for_update=True) as transaction:
+            yield transaction
 
     AioSqliteConfiguration.begin_transaction = begin  # type: ignore[method-assign]
 

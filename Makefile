@@ -77,7 +77,8 @@ mlflow: setup
 prefect: setup
 	@if [ -n "$$PREFECT_API_AUTH_STRING" ]; then \
 	  export PREFECT_SERVER_API_AUTH_STRING="$$PREFECT_API_AUTH_STRING"; fi; \
-	PREFECT_SERVER_API_PORT=$(PREFECT_PORT) exec prefect server start --host $(LISTEN) --port $(PREFECT_PORT)
+	PREFECT_SERVER_API_PORT=$(PREFECT_PORT) exec python -m flows.running.sqlite server start \
+	  --host $(LISTEN) --port $(PREFECT_PORT)
 
 ## make deploy    deployments, work pools and automations, at the server PREFECT_API_URL
 deploy: setup

@@ -92,7 +92,8 @@ def server(folder: Path) -> Iterator[tuple[dict[str, str], Callable[[], float]]]
     environment = {"PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
     process = subprocess.Popen(
         [
-            *(PREFECT, "server", "start", "--host", "127.0.0.1", "--port", port),
+            *(sys.executable, "-m", "flows.running.sqlite", "server", "start"),
+            *("--host", "127.0.0.1", "--port", port),
         ],
         cwd=folder,
         stdout=subprocess.DEVNULL,

@@ -24,7 +24,6 @@ from flows.running.children import end
 from tests.conftest import commit, keep, make_workspace, processes_in, run, started
 
 pytestmark = pytest.mark.slow
-BUSY = 20  # times that the server, on SQLite, may refuse what it is asked (docs/operations.md)
 
 
 class Site(NamedTuple):
@@ -43,7 +42,8 @@ class Site(NamedTuple):
 
     def start_server(self) -> None:
         port = self.environment["PREFECT_SERVER_API_PORT"]
-        self._start("server", self.here, "dashboard", "server", "start", "--port", port)
+        command = ("python", "-m", "flows.running.sqlite", "server", "start", "--port", port)
+        self._start("server", self.here, "dashboard", *command)
         deadline = monotonic() + 120
         while True:
             try:
@@ -55,7 +55,7 @@ class Site(NamedTuple):
 
     def start_worker(self, pool: str, clone: Path) -> None:
         """pool: its name before a hyphen, where there are several workers."""
-        call = ("worker", "start", "--pool", pool.split("-")[0], "--limit", "1")
+        call = ("prefect", "worker", "start", "--pool", pool.split("-")[0], "--limit", "1")
         self._start(pool, clone, "started!", *call)
 
     def log(self, process: str) -> str:
@@ -64,7 +64,6 @@ class Site(NamedTuple):
     def _start(self, name: str, clone: Path, until: str, *command: str) -> None:
         self.processes[name] = started(
             clone,
-            "prefect",
             *command,
             until=until,
             log=self.here.parent / f"{name}.log",
@@ -139,13 +138,8 @@ def ended(site: Site, flow_run: str, seconds: float = 300) -> dict[str, Any]:
 
 
 def asked(site: Site, path: str, **body: Any) -> Any:
-    """Again while the server says that it is busy, as Prefect's own client does."""
     url = f"{site.api}/{path}"
-    for left in reversed(range(BUSY)):
-        found = httpx.post(url, json=body, timeout=70) if body else httpx.get(url, timeout=70)
-        if found.status_code != httpx.codes.SERVICE_UNAVAILABLE or not left:
-            break
-        sleep(1)
+    found = httpx.post(url, json=body, timeout=70) if body else httpx.get(url, timeout=70)
     return found.raise_for_status().json()
 
 

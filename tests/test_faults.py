@@ -148,6 +148,30 @@ def test_a_flow_stops_at_once_when_mlflow_is_unreachable(workspace: Path) -> Non
         Store(Workspace(workspace), AWAY["MLFLOW_TRACKING_URI"])
 
 
+@pytest.mark.parametrize(
+    ("said", "way_out"),
+    [
+        ("autoflush\n(sqlite3.OperationalError) database or disk is full\n[SQL]", "make room"),
+        ("[Errno 28] No space left on device: 'x'", "make room"),
+        ("(sqlite3.DatabaseError) file is not a database", "move that file away"),
+        ("(sqlite3.DatabaseError) database disk image is malformed", "move that file away"),
+        ("(sqlite3.OperationalError) no such table: runs\n[SQL]", ""),
+    ],
+)
+def test_an_error_of_mlflow_s_database_says_what_to_do(said: str, way_out: str) -> None:
+    from tasks.tracking.store import Store, TrackingError
+
+    store = Store.__new__(Store)  # no database is made: that takes seconds
+    store.uri = "sqlite:///mlflow.db"
+    with pytest.raises(TrackingError) as caught, store.reaching():
+        raise RuntimeError(said)
+    cause, _, advice = str(caught.value).partition(". The ")
+    assert cause.split("RuntimeError: ")[1] in said
+    assert "autoflush" not in cause
+    assert way_out in advice
+    assert bool(way_out) == bool(advice)
+
+
 def test_two_dvc_runs_at_once(workspace: Path) -> None:
     before = (workspace / "params.yaml").read_bytes()
     change(workspace, {"train": {"epochs": 2000}})

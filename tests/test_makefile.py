@@ -22,7 +22,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / made).touch()
     for needed in ("Makefile", "requirements.lock", "pyproject.toml"):
         shutil.copy2(REPOSITORY / needed, root)
-    for command in ("mlflow", "prefect"):
+    for command in ("mlflow", "prefect", "python"):
         (root / ".venv" / "bin" / command).write_text(TELL)
         (root / ".venv" / "bin" / command).chmod(0o755)
     for made in (".venv/installed", ".prefect/ready"):  # in this order

@@ -1,15 +1,17 @@
 """What a run can be asked for, and what it is called."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pytest
 from prefect.exceptions import ParameterTypeError
 from pydantic import ValidationError
 
 from flows.pipeline import entries_of
 from flows.running import pools
-from flows.running.cells import Cell, CommitError, clean_commit, prepare
+from flows.running.cells import Cell, CommitError, clean_commit, prepare, unused
 from flows.running.requests import Method, Request
 from tasks.files import params
 from tests.conftest import REPOSITORY, commit, make_workspace, run
@@ -178,9 +180,33 @@ def test_a_worker_takes_commits_alone(commit: str) -> None:
 
 
 @pytest.mark.parametrize("stage", ["--cwd=/tmp", "unlearn@none", ""])
-def test_a_worker_takes_stages_alone(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_takes_stages_alone(
+    stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(pools, "get_run_logger", lambda: None)
     monkeypatch.setattr(pools, "prepare", lambda root, cell: REPOSITORY)
     monkeypatch.setattr(pools, "Children", pytest.fail)
     with pytest.raises(params.ParameterError, match=f"stage must be one of split, .*got '{stage}'"):
         pools.run_stage.fn(stage=stage, title="x", commit="0" * 40)
+
+
+def test_workers_of_one_clone_do_not_share_a_folder(tmp_path: Path) -> None:
+    cell = Cell(name="x", changes={"seed": 1})
+    with unused(tmp_path, cell) as first:
+        assert first.folder(tmp_path) == cell.folder(tmp_path)
+    # As another process holds them.
+    held = [
+        filelock.FileLock(replace(cell, number=n).folder(tmp_path) / ".dvc/tmp/pipeline.lock")
+        for n in (1, 2)
+    ]
+    held[0].acquire()
+    with unused(tmp_path, cell) as second:
+        assert second.number == 2
+    held[1].acquire()
+    with unused(tmp_path, cell) as third:
+        assert third.number == 3
+    held[0].release()
+    with unused(tmp_path, cell) as again:
+        assert again.number == 1
+    held[1].release()

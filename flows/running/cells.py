@@ -7,13 +7,16 @@ import shutil
 import subprocess
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 from ruamel.yaml import YAML
 
+from flows.running.holding import WorkspaceBusyError, only_run
 from tasks.files import artifacts, params
 from tasks.files.commit import git_tags
 from tasks.files.workspace import OWN
@@ -32,16 +35,36 @@ class Cell:
     """What is run: a name for people, and the parameters that differ, by dotted path.
 
     commit: whose files are taken; "" for those of the clone as they lie there.
+    number: of the folder, where several runs of one clone work on the same at the same time.
     """
 
     name: str
     changes: dict[str, Any] = field(default_factory=dict)
     commit: str = ""
+    number: int = 1
 
     def folder(self, root: Path) -> Path:
         """Named by the content of the changes, so a sweep that is run again finds its cells."""
         content = json.dumps(self.changes, sort_keys=True) + self.commit
-        return root / FOLDER / hashlib.sha256(content.encode()).hexdigest()[:12]
+        name = hashlib.sha256(content.encode()).hexdigest()[:12]
+        return root / FOLDER / (name if self.number == 1 else f"{name}-{self.number}")
+
+
+@contextmanager
+def unused(root: Path, cell: Cell) -> Iterator[Cell]:
+    """``cell`` with the first number whose folder no other run of the clone works in.
+
+    Two runs of DVC in one folder refuse each other what they read and write.
+    """
+    for number in count(1):
+        free = replace(cell, number=number)
+        with ExitStack() as held:
+            try:
+                held.enter_context(only_run(free.folder(root)))
+            except WorkspaceBusyError:
+                continue
+            yield free
+            return
 
 
 def prepare(root: Path, cell: Cell) -> Path:

@@ -22,7 +22,7 @@ from prefect.exceptions import Abort, ObjectNotFound
 from prefect.states import Cancelling
 from pydantic import Field
 
-from flows.running.cells import Cell, prepare
+from flows.running.cells import Cell, prepare, unused
 from flows.running.children import ChildError, Children
 from tasks.files.params import ParameterError
 from tasks.graph.stages import Stage, stages, wanted
@@ -185,18 +185,19 @@ def run_stage(
     other programs.
     """
     log, root = get_run_logger(), Path.cwd()
-    folder = prepare(root, Cell(name=stage, changes=changes or {}, commit=commit))
-    if stage not in (graph := stages(folder)):
-        raise ParameterError(f"stage must be one of {', '.join(graph)}, got {stage!r}")
-    children = Children(folder)
-    repro = ["repro", "--pull"]
-    try:
-        if force:
-            if before := sorted(graph[stage].needs):
-                children.dvc([*repro, *before], log.info)
-            children.dvc([*repro, "--force", "--single-item", stage], log.info)
-        else:
-            children.dvc([*repro, stage], log.info)
-        push(children, [stage], log.info)
-    finally:
-        children.end_all()
+    with unused(root, Cell(name=stage, changes=changes or {}, commit=commit)) as cell:
+        folder = prepare(root, cell)
+        if stage not in (graph := stages(folder)):
+            raise ParameterError(f"stage must be one of {', '.join(graph)}, got {stage!r}")
+        children = Children(folder)
+        repro = ["repro", "--pull"]
+        try:
+            if force:
+                if before := sorted(graph[stage].needs):
+                    children.dvc([*repro, *before], log.info)
+                children.dvc([*repro, "--force", "--single-item", stage], log.info)
+            else:
+                children.dvc([*repro, stage], log.info)
+            push(children, [stage], log.info)
+        finally:
+            children.end_all()

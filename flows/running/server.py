@@ -86,9 +86,11 @@ def main(port: str) -> None:
     import uvicorn
     from prefect.server.api.server import create_app
 
+    from flows.running.sqlite import queue_writers
     from tasks.starting.ending import end_with_parent
 
     end_with_parent()
+    queue_writers()
     app = create_app(webserver_only=True)
     uvicorn.run(app, host="127.0.0.1", port=int(port), log_level="error")
 

@@ -29,6 +29,18 @@ SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
+DAMAGED = (
+    "The database is damaged: move that file away, and the next run makes a new one; models and "
+    "images stay in the folder artifacts beside it"
+)
+FULL = "The disk is full: make room and run again"
+# Words of SQLite and the file system -> what to do
+WAYS_OUT = {
+    "file is not a database": DAMAGED,
+    "malformed": DAMAGED,
+    "database or disk is full": FULL,
+    "No space left on device": FULL,
+}
 
 
 class TrackingError(RuntimeError):
@@ -49,9 +61,9 @@ class Store:
         self._here = {"imu.workspace": str(workspace.root), "imu.host": socket.gethostname()}
         for name, value in SETTINGS.items():
             os.environ.setdefault(name, value)
-        # Alembic and MLflow tell every table that they create.
-        for name in ("alembic", "mlflow.store.db.utils"):
-            logging.getLogger(name).setLevel(logging.WARNING)
+        # Alembic tells every table that it creates, MLflow that too and errors with tracebacks.
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
         with self.reaching():
             from mlflow import MlflowClient
 
@@ -79,10 +91,18 @@ class Store:
         except TrackingError:
             raise
         except Exception as error:
-            cause = str(error).strip().splitlines()
             raise TrackingError(
-                f"MLflow at {self.uri} failed: {type(error).__name__}: {cause[0] if cause else ''}"
+                f"MLflow at {self.uri} failed: {type(error).__name__}: {self._explained(error)}"
             ) from error
+
+    def _explained(self, error: Exception) -> str:
+        """The line that says why; and what to do, where it is the database's file."""
+        lines = str(error).strip().splitlines() or [""]
+        if self.uri.startswith("sqlite:///"):
+            for words, way_out in WAYS_OUT.items():
+                if found := [line for line in lines if words in line]:
+                    return f"{found[0]}. {way_out}"
+        return lines[0]
 
     def search(self, query: str) -> list["Run"]:
         """Runs of the experiment, the newest first."""

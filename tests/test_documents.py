@@ -99,7 +99,8 @@ def test_settings_that_cannot_be_read_are_refused(
     (tmp_path / "list.yaml").write_text("- 1")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["documents", "table", "--with", name])
-    monkeypatch.setattr(documents, "warm", lambda root: nullcontext({}))
+    monkeypatch.setattr(documents, "warm", nullcontext)
+    monkeypatch.setattr(documents, "serving", lambda: nullcontext(lambda: None))
     with pytest.raises(SystemExit, match=f"table failed: {re.escape(message)}"):
         documents.main()
 

@@ -22,7 +22,7 @@ from prefect.exceptions import ParameterTypeError
 from prefect.runtime import flow_run
 from pydantic import Field
 
-from flows.running import pages
+from flows.running import last, pages
 from flows.running.cells import Cell, clean_commit, prepare
 from flows.running.children import ChildError, Children, lead, warm
 from flows.running.failures import EXPLAINED
@@ -176,13 +176,20 @@ def _asked(
             wanted=wanted,
             part=part,
         )
-    if not part:
-        print(f"\n{report.shown(Workspace(folder), ran.page.times)}")
-        print(f"\nreport   {folder / 'runs' / 'report' / 'report.html'}")
-    print(f"MLflow   make mlflow, then {pages.mlflow_link(ran.page)}", flush=True)
+    if not part and folder == root:
+        last.remember(root, ran.page)
+    _show(folder, ran.page, whole=not part)
     if changed:
         pages.changed(folder, changed)
     return ran.outcomes
+
+
+def _show(folder: Path, page: Page, *, whole: bool) -> None:
+    """Print where the results are, and the table where the report was made: ``whole``."""
+    if whole:
+        print(f"\n{report.shown(Workspace(folder), page.times)}")
+        print(f"\nreport   {folder / 'runs' / 'report' / 'report.html'}")
+    print(f"MLflow   make mlflow, then {pages.mlflow_link(page)}", flush=True)
 
 
 class Ran(NamedTuple):
@@ -229,7 +236,7 @@ def run_workspace(
             computes = force or bool(stale & graph.keys())
             with warmed(root, folder) if computes else nullcontext():
                 if computes:
-                    _require_sound(root, folder, children, stale)
+                    _require_sound(root, folder, children, set(graph) if force else stale)
                     lineup.prune(workspace)
                 try:
                     outcomes: dict[str, str] = {**run_stages(running, jobs)}
@@ -242,7 +249,7 @@ def run_workspace(
             outcomes |= {name: outcomes[name] + OTHERWISE for name in others}
             page = tracking.finish({*graph})
             if TRACK in left and not part:  # all that the last stage would do is done
-                children.dvc(["commit", "--force", "-q", TRACK], log.info)
+                stages.commit(folder, TRACK)
         except BaseException as error:
             children.end_all()
             known = isinstance(error, EXPLAINED)
@@ -257,17 +264,20 @@ def run_workspace(
 def _read_graph(folder: Path, children: Children) -> tuple[dict[str, stages.Stage], set[str]]:
     """The stages of ``folder``, and which of them are not up to date."""
     try:
-        return stages.stages(folder), stages.changed_stages(folder)
+        return stages.stages_and_changed(folder)
     except Exception:
         children.run(["check"], get_run_logger().info)  # names the parameter, as DVC does not
         raise
 
 
 def _require_sound(root: Path, folder: Path, children: Children, stale: Collection[str]) -> None:
-    """Before anything is computed: parameters, data, and a rehearsal of what is the user's."""
+    """Before anything is computed: parameters, data, and a rehearsal of what is the user's.
+
+    Data that are not as they were made every stage stale.
+    """
     log = get_run_logger()
     children.run(["check"], log.info)
-    if folder == root:
+    if folder == root and "split" in stale:
         children.run(["data"], log.info)
     if "train" in stale and of_the_user(folder):
         children.run(["rehearse"], log.info)
@@ -370,12 +380,12 @@ def run_tags() -> dict[str, str]:
     }
 
 
-def _is_up_to_date(root: Path) -> bool:
-    """Whether there is nothing to compute. What cannot be told now, the run tells in its words."""
+def _stale(root: Path) -> set[str] | None:
+    """Stages that are not up to date. None: what cannot be told now, the run tells in its words."""
     try:
-        return not stages.changed_stages(root) - {TRACK}
+        return stages.changed_stages(root)
     except Exception:
-        return False
+        return None
 
 
 def main() -> None:
@@ -395,7 +405,13 @@ def main() -> None:
     try:
         asked = Request(settings=params.read_file(file, str(file), "paths")) if file else AS_IT_IS
         with only_run(root), serving() as ready, ExitStack() as libraries:
-            if file or arguments.force or not _is_up_to_date(root):
+            stale = {"asked"} if file or arguments.force else _stale(root)
+            page = last.run(root) if stale == set() else None
+            if page is not None:
+                _show(root, page, whole=True)
+                print(f"done     in {monotonic() - begin:.0f} s: nothing has changed")
+                return
+            if stale is None or stale - {TRACK}:
                 libraries.enter_context(warm(root))
             ready()
             outcomes = pipeline(asked, jobs=arguments.jobs, force=arguments.force)

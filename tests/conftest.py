@@ -7,7 +7,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from functools import cache
+from io import StringIO
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -20,6 +22,7 @@ from ruamel.yaml import YAML
 
 from benchmarks.orchestration import server
 from flows.running.children import lead, starting
+from tasks.__main__ import main as tasks_main
 from tasks.starting.warm import LINK
 
 REPOSITORY = Path(__file__).parent.parent
@@ -153,7 +156,7 @@ def _unchanged_workspace() -> Path:
     run("git", "init", "-q", cwd=root)
     run("git", "add", "-A", cwd=root)
     commit(root)
-    run("python", "-m", "tasks", "data", cwd=root)
+    tasks(root, "data")
     return root
 
 
@@ -207,6 +210,15 @@ def run(
     if check and done.returncode:
         raise AssertionError(f"{command} ended with {done.returncode}:\n{done.stdout}")
     return done
+
+
+def tasks(root: Path, *arguments: str, status: int = 0) -> str:
+    """What ``python -m tasks`` prints in ``root``, called in here; it ends with ``status``."""
+    printed = StringIO()
+    with chdir(root), redirect_stdout(printed), redirect_stderr(printed):
+        ended = tasks_main(list(arguments))
+    assert ended == status, printed.getvalue()
+    return printed.getvalue()
 
 
 def started(

@@ -8,7 +8,7 @@ import pytest
 
 from tasks import unlearn
 from tasks.files.workspace import Workspace
-from tests.conftest import change, make_workspace, run
+from tests.conftest import change, make_workspace, tasks
 
 pytestmark = pytest.mark.slow
 ENTRIES = unlearn.entries()
@@ -37,7 +37,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     }
     change(root, {"unlearn": quick, "network": {"width": 8}, "train": {"epochs": 6}})
     for stage in ("split", "train", "influence"):
-        run("python", "-m", "tasks", stage, cwd=root)
+        tasks(root, stage)
     return Workspace(root)
 
 

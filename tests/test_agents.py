@@ -23,7 +23,7 @@ from flows.running.cells import Cell
 from flows.running.children import end
 from tests.conftest import commit, keep, make_workspace, processes_in, run, started
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 class Site(NamedTuple):
@@ -300,7 +300,6 @@ def test_a_verdict_that_was_not_wanted_is_told(site: Site) -> None:
     waited(lambda: said in site.told, 30)
 
 
-@pytest.mark.long
 def test_a_server_that_is_restarted_during_a_run_is_waited_for(site: Site) -> None:
     flow_run = trains(site, seed=13, epochs=300)
     end([site.processes["server"]])
@@ -309,7 +308,6 @@ def test_a_server_that_is_restarted_during_a_run_is_waited_for(site: Site) -> No
     assert ended(site, flow_run)["type"] == "COMPLETED"
 
 
-@pytest.mark.long
 def test_a_worker_that_is_killed_is_noticed_and_another_one_goes_on(site: Site) -> None:
     flow_run = trains(site, seed=14, epochs=201)
     kill(site, "gpu")
@@ -320,7 +318,6 @@ def test_a_worker_that_is_killed_is_noticed_and_another_one_goes_on(site: Site) 
     assert ended(site, flow_run)["type"] == "COMPLETED"
 
 
-@pytest.mark.long
 def test_two_workers_may_take_the_same_stage(site: Site) -> None:
     """In two clones, at the same time: both compute it, and store the same."""
     commit = run("git", "rev-parse", "HEAD", cwd=site.here).stdout.strip()
@@ -332,7 +329,6 @@ def test_two_workers_may_take_the_same_stage(site: Site) -> None:
     assert locked(cell.folder(site.here)) == locked(cell.folder(site.elsewhere))
 
 
-@pytest.mark.long
 def test_a_pool_that_loses_its_worker_gives_its_stages_back(site: Site) -> None:
     """One of two stages runs there, the other waits, and nobody comes back."""
     flow_run = trains(site, seed=16, epochs=202)

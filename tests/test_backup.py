@@ -13,7 +13,7 @@ import pytest
 from benchmarks.orchestration import free_port
 from tests.conftest import REPOSITORY, run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 POSTGRES = ("initdb", "pg_ctl", "createdb", "pg_dump", "pg_restore")
 # Prints the names of all runs. Where a command is given, a run is written before it and one after.

@@ -15,7 +15,7 @@ from imu.datasets.common import origin, packed
 from tasks.data import prepare, require_source
 from tasks.files.artifacts import ArtifactError
 from tasks.files.workspace import Workspace
-from tests.conftest import change, make_workspace, run
+from tests.conftest import change, make_workspace, run, tasks
 from tests.tiny_sources import random_images, save
 
 
@@ -39,10 +39,7 @@ def _restored(shared: Path):
 
 
 def data(root: Path, *, refused: bool = False) -> str:
-    done = run("python", "-m", "tasks", "data", cwd=root, check=False)
-    assert done.returncode == refused, done.stdout
-    assert "Traceback" not in done.stdout
-    return done.stdout
+    return tasks(root, "data", status=int(refused))
 
 
 def choose(root: Path, **source: object) -> None:
@@ -183,9 +180,8 @@ def test_wrong_sources_are_refused_and_leave_nothing(
 
 def test_the_section_is_checked_before_anything_runs(shared: Path) -> None:
     change(shared, {"data": {"size": 4}})
-    done = run("python", "-m", "tasks", "check", cwd=shared, check=False)
-    assert done.returncode == 1
-    assert "params.yaml: data: size must be >= 8, got 4" in done.stdout
+    said = tasks(shared, "check", status=1)
+    assert "params.yaml: data: size must be >= 8, got 4" in said
 
 
 def test_data_that_a_stage_is_reading_are_checked_all_the_same(shared: Path) -> None:

@@ -13,11 +13,11 @@ from benchmarks.orchestration import server
 from tasks.files.params import flattened
 from tests.conftest import REPOSITORY, run, with_prefect
 
-pytestmark = pytest.mark.slow
-
 TELLING = {"imu: tell of failures", "imu: tell of unwanted verdicts"}
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_a_deploy_without_webhook_removes_what_an_earlier_one_set(
     tmp_path: Path, prefect_database: Path
 ) -> None:

@@ -77,6 +77,7 @@ def files(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("free", [SOME, 0])
 def test_a_stage_says_what_it_could_not_write_and_the_rerun_agrees(
     tmp_path: Path, undisturbed: dict, free: int
@@ -122,6 +123,7 @@ def test_a_worker_without_space_hands_nothing_on(clone: Path, undisturbed: dict)
     assert files(clone.parent.with_name("remote")).keys() > handed_on.keys()
 
 
+@pytest.mark.long
 def test_a_remote_without_space_keeps_no_half_of_a_result(clone: Path, undisturbed: dict) -> None:
     store = clone.parent.with_name("remote") / "store"
     said = "the DVC remote did not take the results of train, which are complete in"

@@ -37,6 +37,7 @@ SETTINGS = {
 VIT = vit.Config(layers=1, heads=1, width=8, mlp_width=8)
 # Six steps of float64; sums in another order are 1e-16 off, and training amplifies that.
 CLOSE = 1e-10
+LONG = pytest.mark.long
 
 
 def network() -> nn.Module:
@@ -135,15 +136,16 @@ def test_batch_norm_is_synchronised_on_gpus_and_refused_on_a_cpu() -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        (
+        pytest.param(
             "odd",
             r"process [01]: ValueError: batch_size must be divisible by .* \(2\), got 15",
+            marks=LONG,
         ),
         (
             "diverging",
             r"process [01]: FloatingPointError: training loss is nan in epoch 1, step 2 of 3",
         ),
-        ("one fails", "process 1: ArithmeticError: a process of two"),
+        pytest.param("one fails", "process 1: ArithmeticError: a process of two", marks=LONG),
     ],
 )
 def test_a_process_that_fails_ends_all_and_says_why(
@@ -180,10 +182,10 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("victim", "number", "status", "start"),
     [
-        ("stage", signal.SIGTERM, 128 + signal.SIGTERM, "warm"),
         ("stage", signal.SIGKILL, -signal.SIGKILL, "warm"),
-        ("stage", signal.SIGKILL, -signal.SIGKILL, "cold"),
-        ("one process", signal.SIGKILL, 1, "warm"),
+        pytest.param("stage", signal.SIGTERM, 128 + signal.SIGTERM, "warm", marks=LONG),
+        pytest.param("stage", signal.SIGKILL, -signal.SIGKILL, "cold", marks=LONG),
+        pytest.param("one process", signal.SIGKILL, 1, "warm", marks=LONG),
     ],
 )
 def test_no_process_outlives_the_stage(
@@ -214,6 +216,7 @@ def test_no_process_outlives_the_stage(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_stage_of_two_processes_writes_what_one_would(tmp_path: Path) -> None:
     roots = [tmp_path / "1", tmp_path / "2"]
     for n, root in enumerate(roots, 1):

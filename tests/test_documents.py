@@ -14,7 +14,7 @@ from flows.running.cells import prepare
 from flows.searching.tuning import tuning_cells
 from imu.splitting import Config
 from tasks.files import params
-from tests.conftest import REPOSITORY, make_workspace, run
+from tests.conftest import REPOSITORY, make_workspace, run, tasks
 
 SETTINGS = REPOSITORY / "settings"
 MODELS = ("nothing", "logit_mask", "imu")
@@ -69,7 +69,7 @@ def test_the_settings_that_ship_are_valid(workspace: Path, name: str) -> None:
     cell, *_ = documents.reported_cells(workspace, True, changes, ("class",))
     assert cell.changes["split.scenario"] == changes.get("split.scenario", "class")
     folder = prepare(workspace, cell)
-    assert run("python", "-m", "tasks", "check", cwd=folder).stdout == "parameters are valid\n"
+    assert tasks(folder, "check") == "parameters are valid\n"
 
 
 @pytest.mark.parametrize(
@@ -99,12 +99,14 @@ def test_settings_that_cannot_be_read_are_refused(
     (tmp_path / "list.yaml").write_text("- 1")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["documents", "table", "--with", name])
-    monkeypatch.setattr(documents, "warm", lambda root: nullcontext({}))
+    monkeypatch.setattr(documents, "warm", nullcontext)
+    monkeypatch.setattr(documents, "serving", lambda: nullcontext(lambda: None))
     with pytest.raises(SystemExit, match=f"table failed: {re.escape(message)}"):
         documents.main()
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_table_writes_the_page_and_leaves_the_canonical_outputs_alone(
     tmp_path: Path, served: None
 ) -> None:

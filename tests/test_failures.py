@@ -1,9 +1,12 @@
 """What a user sees of a run that fails for a reason that we know: the reason."""
 
 import logging
+import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 
+import psutil
 import pytest
 
 from flows.running.children import ChildError, reason
@@ -33,7 +36,12 @@ def test_a_class_that_the_data_lack_is_named_and_no_traceback_is_around_it(
     # What Prefect's page says.
     assert f'Failed("Flow run encountered an exception: ChildError: split: {NO_CAT}' in done.stdout
     assert "Traceback" not in done.stdout
-    assert not processes_in(workspace)
+    assert not psutil.wait_procs(processes_in(workspace), timeout=20)[1]
+    # What Prefect's page shows later: the server has written it down before it ended.
+    database = sqlite3.connect(workspace / ".prefect" / "prefect.db")
+    with closing(database):
+        tasks = database.execute("SELECT name, state_type FROM task_run").fetchall()
+    assert tasks == [("split", "FAILED")]
 
 
 @pytest.mark.slow

@@ -35,6 +35,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("victim", "start"), [("stage", "warm"), ("dvc", "warm"), ("dvc", "cold")])
 def test_kill_during_training(workspace: Path, trained: Path, victim: str, start: str) -> None:
     run("dvc", "repro", "split", cwd=workspace)
@@ -73,6 +74,7 @@ def test_kill_during_a_write(workspace: Path, trained: Path, tmp_path: Path) -> 
     assert not list(folder.glob(".model.safetensors.*"))
 
 
+@pytest.mark.long
 def test_a_stopped_stage_ends_at_once(workspace: Path) -> None:
     change(workspace, {"train": {"epochs": 2000}})
     run("dvc", "repro", "split", cwd=workspace)
@@ -109,6 +111,7 @@ def test_results_stay_when_mlflow_is_unreachable_and_are_logged_later(trained: P
     assert "didn't change" in run("dvc", "repro", cwd=trained).stdout
 
 
+@pytest.mark.long
 def test_an_experiment_in_a_folder_of_its_own_is_logged_where_its_clone_is(
     trained: Path, tmp_path: Path
 ) -> None:
@@ -172,6 +175,7 @@ def test_an_error_of_mlflow_s_database_says_what_to_do(said: str, way_out: str) 
     assert bool(way_out) == bool(advice)
 
 
+@pytest.mark.long
 def test_two_dvc_runs_at_once(workspace: Path) -> None:
     before = (workspace / "params.yaml").read_bytes()
     change(workspace, {"train": {"epochs": 2000}})
@@ -187,6 +191,7 @@ def test_two_dvc_runs_at_once(workspace: Path) -> None:
     run("dvc", "repro", "train", cwd=workspace)
 
 
+@pytest.mark.long
 def test_stages_end_with_the_process_that_starts_them_warm(workspace: Path) -> None:
     from flows.running.children import warm
 

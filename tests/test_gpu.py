@@ -56,6 +56,7 @@ def failures(results: list[lab.Record]) -> list[lab.Record]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_all_checks_run_on_a_bare_machine(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(BARE)
     arguments = ["--tiny", "--device", "cpu", "--minutes", "10", "--out", str(tmp_path / "out")]

@@ -11,7 +11,7 @@ import mlflow
 import pytest
 from ruamel.yaml import YAML
 
-from flows.running.stages import weights
+from flows.running.stages import reached, weights
 from tasks.graph.stages import opened, stages
 from tests.conftest import REPOSITORY, run
 
@@ -100,6 +100,13 @@ def test_training_goes_first_and_the_report_last() -> None:
     assert weight["split"] > weight["train"] > weight["retrain@reference"]
     assert weight["retrain@reference"] > weight["retrain@retrain_2"]
     assert min(weight, key=lambda name: weight[name]) == "track"
+
+
+def test_what_is_up_to_date_and_needs_nothing_that_is_not_is_left_alone() -> None:
+    graph = stages(REPOSITORY)
+    assert reached(graph, set()) == set()
+    assert reached(graph, {"split"}) == set(graph)
+    assert reached(graph, {"unlearn@imu"}) == {"unlearn@imu", "evaluate@imu", "report", "track"}
 
 
 def test_the_library_imports_without_the_pipeline() -> None:

@@ -12,6 +12,7 @@ import psutil
 import pytest
 from ruamel.yaml import YAML
 
+from flows.running import last
 from tasks import report
 from tasks.files.workspace import Workspace
 from tasks.tracking.store import Store
@@ -177,6 +178,7 @@ def test_a_run_without_changes_computes_nothing_and_adds_one_row(ran: Path) -> N
     before = (ran / "dvc.lock").read_bytes()
     assert "didn't change" in run("dvc", "repro", cwd=ran).stdout
     rows = len(Store(Workspace(ran)).search(""))
+    (ran / last.FILE).unlink()  # a clone that does not know where its results are shown
     output = flow(ran)
     assert f"{{'unchanged': {len(stages_of(ran)) - 1}}}" in output  # but `track`, which logs
     assert (ran / "dvc.lock").read_bytes() == before
@@ -188,6 +190,11 @@ def test_a_run_without_changes_computes_nothing_and_adds_one_row(ran: Path) -> N
         name: run.info.run_id for name, run in made.items()
     }
     assert newest.data.tags["imu.key"] == original.data.tags["imu.key"]
+    again = flow(ran)
+    assert "nothing has changed" in again
+    assert f"/runs/{newest.info.run_id}?" in again
+    assert output[output.index("\nmodel ") : output.index("MLflow ")] in again  # the table
+    assert len(Store(Workspace(ran)).search("")) == rows + 1
 
 
 def test_a_stage_that_comes_out_otherwise_than_the_lock_has_it_is_named(ran: Path) -> None:

@@ -18,7 +18,7 @@ from tasks import tune
 from tasks.files import artifacts
 from tasks.files.workspace import Workspace
 from tests import oracles
-from tests.conftest import make_workspace, run
+from tests.conftest import make_workspace, tasks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ def test_candidates_are_judged_without_test_images_and_failures_kept(
 ) -> None:
     root = make_workspace(tmp_path / "workspace")
     for stage in ("split", "train", "retrain reference", "influence"):
-        run("python", "-m", "tasks", *stage.split(), cwd=root)
+        tasks(root, *stage.split())
     workspace = Workspace(root)
     workspace.manifest("test").unlink()
     rates = {"good": 0.01, "bad": 1e38}

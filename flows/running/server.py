@@ -20,7 +20,7 @@ from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 from prefect.states import Crashed
 
-from flows.running.children import ChildError, end
+from flows.running.children import ChildError
 
 PATIENCE = 120.0  # seconds for a start on a busy machine
 LAST_WORDS = 5.0  # seconds for logs and events that are still to be sent
@@ -58,7 +58,7 @@ def serving() -> Iterator[Callable[[], None]]:
         # What is not sent by now would be tried for a minute at this process's end.
         APILogWorker.drain_all(timeout=LAST_WORDS)
         EventsWorker.drain_all(timeout=LAST_WORDS)
-        end([server])
+        server.terminate()  # it writes down what it was told last; nobody waits for that
 
 
 def _wait(server: "subprocess.Popen[str]", url: str, log: Path) -> None:
@@ -91,8 +91,14 @@ def main(port: str) -> None:
 
     end_with_parent()
     queue_writers()
-    app = create_app(webserver_only=True)
-    uvicorn.run(app, host="127.0.0.1", port=int(port), log_level="error")
+    app = create_app()  # with the services that record tasks
+    uvicorn.run(
+        app,
+        host="127.0.0.1",
+        port=int(port),
+        log_level="error",
+        timeout_graceful_shutdown=int(LAST_WORDS),
+    )
 
 
 if __name__ == "__main__":

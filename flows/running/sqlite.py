@@ -7,26 +7,28 @@ writer that another one overtook since it read: it fails at once with "database 
 time-out helps (https://www.sqlite.org/isolation.html), and the server answers 503.
 """
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 
 from prefect.server.database.configurations import AioSqliteConfiguration
+from prefect.server.database.dependencies import set_database_config
+from prefect.settings import get_current_settings
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
-_begin = AioSqliteConfiguration.begin_transaction
+
+class QueuedWriters(AioSqliteConfiguration):
+    """Every transaction is one of a writer (BEGIN IMMEDIATE)."""
+
+    def begin_transaction(
+        self, session: AsyncSession, with_for_update: bool = True
+    ) -> AbstractAsyncContextManager[AsyncSessionTransaction]:
+        return super().begin_transaction(session, with_for_update=True)
 
 
 def queue_writers() -> None:
-    """From now on every transaction in this process is one of a writer (BEGIN IMMEDIATE)."""
-
-    @asynccontextmanager
-    async def begin(
-        self: AioSqliteConfiguration, session: AsyncSession, with_for_update: bool = True
-    ) -> AsyncGenerator[AsyncSessionTransaction, None]:
-        async with _begin(self, session, with_for_update=True) as transaction:
-            yield transaction
-
-    AioSqliteConfiguration.begin_transaction = begin  # type: ignore[method-assign]
+    """A server of this process uses the database so, where that is SQLite."""
+    url = get_current_settings().server.database.connection_url
+    if url is not None and url.get_secret_value().startswith("sqlite"):
+        set_database_config(QueuedWriters(connection_url=url.get_secret_value()))
 
 
 if __name__ == "__main__":

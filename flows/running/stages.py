@@ -1,6 +1,7 @@
 """The stages of a workspace in the order of its graph: each a task of Prefect, run by DVC."""
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -45,16 +46,13 @@ class Running:
 
 
 @task(task_run_name="{name}", cache_policy=NO_CACHE)
-def stage(name: str, run: Running, *, changed: bool, pool: str = "") -> Outcome:
+def stage(name: str, run: Running, *, pool: str = "") -> Outcome:
     """Bring one stage up to date.
 
     pool: whose worker is to compute it; "" for this process. What a worker computed counts as
     computed, though it is restored from the remote here.
     """
     log = get_run_logger()
-    if not (changed or run.force):
-        log.info("unchanged")
-        return "unchanged"
     this, elsewhere = run.graph[name], False
     if run.pools is not None and this.pool and not pool:
         log.info(f"the pool {this.pool} has no worker: it runs here")
@@ -105,24 +103,27 @@ def _absent(name: str, run: Running) -> bool:
 def run_stages(run: Running, jobs: int) -> dict[str, Outcome]:
     """Submit each stage when those before it are done, the longest chain of work first.
 
-    jobs: how many run here at the same time; those that a pool takes are not among them. After a
-    failure no stage is started, but those that run may finish: their work is not lost.
+    jobs: how many run here at the same time; those that a pool takes are not among them. A stage
+    that is up to date, as is all that it needs, is no task. After a failure no stage is started,
+    but those that run may finish: their work is not lost.
     """
     graph, root = run.graph, run.workspace.root
     weight = weights(graph)
+    changed = set(graph) if run.force else reached(graph, run.stale)
     futures: dict[str, PrefectFuture[Outcome]] = {}
     here: set[str] = set()
-    outcomes: dict[str, Outcome] = {}
+    outcomes: dict[str, Outcome] = {name: "unchanged" for name in graph if name not in changed}
     failures: dict[str, Exception] = {}
+    if outcomes:
+        get_run_logger().info(f"unchanged: {', '.join(outcomes)}")
+        lock.keep(root, outcomes)
     while len(outcomes) < len(graph):
-        ready = [n for n in graph if n not in futures and graph[n].needs <= outcomes.keys()]
+        begun = futures.keys() | outcomes.keys()
+        ready = [n for n in graph if n not in begun and graph[n].needs <= outcomes.keys()]
         for name in sorted(ready, key=lambda name: weight[name], reverse=True):
             if failures:
                 break
-            changed = name in run.stale or any(
-                outcomes[n] != "unchanged" for n in graph[name].needs
-            )
-            pool = run.pools.of(name) if run.pools and (changed or run.force) else ""
+            pool = run.pools.of(name) if run.pools else ""
             if not pool:
                 if len(here - (outcomes | failures).keys()) >= jobs:
                     continue
@@ -130,10 +131,9 @@ def run_stages(run: Running, jobs: int) -> dict[str, Outcome]:
             futures[name] = stage.submit(
                 name,
                 run,
-                changed=changed,
                 pool=pool,
                 return_state=False,
-                wait_for=[futures[needed] for needed in graph[name].needs],
+                wait_for=[futures[needed] for needed in graph[name].needs & changed],
             )
         running = {f: name for name, f in futures.items() if name not in outcomes | failures}
         if not running:
@@ -148,6 +148,15 @@ def run_stages(run: Running, jobs: int) -> dict[str, Outcome]:
     if failures:
         raise ChildError("\n".join(f"{name}: {error}" for name, error in failures.items()))
     return outcomes
+
+
+def reached(graph: dict[str, Stage], stale: Collection[str]) -> set[str]:
+    """Stages of ``graph`` that are ``stale``, or need one that is reached."""
+    found: set[str] = set()
+    for name, at in graph.items():
+        if name in stale or at.needs & found:
+            found.add(name)
+    return found
 
 
 def weights(graph: dict[str, Stage]) -> dict[str, tuple[int, int]]:

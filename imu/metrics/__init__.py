@@ -20,7 +20,8 @@ A file is for classification, or for what its ``OBJECTIVE`` names. Those for "la
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import ModuleType
+from functools import cache
+from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -167,7 +168,8 @@ def outputs_of(
     )
 
 
-def about(objective: str | None = None) -> dict[str, About]:
+@cache  # asked for thousands of times by a report
+def about(objective: str | None = None) -> Mapping[str, About]:
     """Every name that a metric of the objective, or of any, gives, in the order of the tables."""
     found: dict[str, About] = {}
     for module in _all():
@@ -177,11 +179,8 @@ def about(objective: str | None = None) -> dict[str, About]:
         found |= module.ABOUT
     places = list(GROUPS)
     own = found if objective is None else {n for m in modules(objective) for n in m.ABOUT}
-    return {
-        name: about
-        for name, about in sorted(found.items(), key=lambda item: places.index(item[1].group))
-        if name in own
-    }
+    ordered = sorted(found.items(), key=lambda item: places.index(item[1].group))
+    return MappingProxyType({name: about for name, about in ordered if name in own})
 
 
 def absent(objective: str, *given: Any, head: bool = True) -> dict[str, str]:

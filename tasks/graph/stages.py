@@ -1,6 +1,7 @@
 """The stages of ``dvc.yaml``: their order, what they run, and whether they are up to date."""
 
 import json
+import logging
 import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -42,19 +43,29 @@ def stages(root: Path) -> dict[str, Stage]:
 
     Raises ParameterError for a command or a pool that is not ours.
     """
+    with opened(root) as repo:
+        return _stages(repo)
+
+
+def stages_and_changed(root: Path) -> tuple[dict[str, Stage], set[str]]:
+    """``stages`` and ``changed_stages``, of one reading."""
+    with opened(root) as repo:
+        return _stages(repo), _changed(repo)
+
+
+def _stages(repo: "Repo") -> dict[str, Stage]:
     import networkx
     from dvc.stage import PipelineStage
 
-    with opened(root) as repo:
-        graph = repo.index.graph
-        found = {}
-        for stage in networkx.lexicographical_topological_sort(
-            graph.reverse(), key=lambda stage: stage.addressing
-        ):
-            if isinstance(stage, PipelineStage):
-                needs = (n.name for n in graph.successors(stage) if isinstance(n, PipelineStage))
-                found[stage.name] = _stage(stage, frozenset(needs))
-        return found
+    graph = repo.index.graph
+    found = {}
+    for stage in networkx.lexicographical_topological_sort(
+        graph.reverse(), key=lambda stage: stage.addressing
+    ):
+        if isinstance(stage, PipelineStage):
+            needs = (n.name for n in graph.successors(stage) if isinstance(n, PipelineStage))
+            found[stage.name] = _stage(stage, frozenset(needs))
+    return found
 
 
 def _stage(stage: "PipelineStage", needs: frozenset[str]) -> Stage:
@@ -110,7 +121,18 @@ def restore(root: Path, name: str) -> bool:
 def changed_stages(root: Path) -> set[str]:
     """Stages whose own command, dependencies, parameters or outputs differ from ``dvc.lock``."""
     with opened(root) as repo:
-        return {name.rsplit(":", 1)[-1] for name in repo.status()}
+        return _changed(repo)
+
+
+def _changed(repo: "Repo") -> set[str]:
+    return {name.rsplit(":", 1)[-1] for name in repo.status()}
+
+
+def commit(root: Path, name: str) -> None:
+    """Have ``dvc.lock`` record the stage as it lies here, as if it had run."""
+    logging.getLogger("dvc").setLevel(logging.WARNING)  # it says how to track the lock with git
+    with opened(root) as repo:
+        repo.commit(name, force=True)
 
 
 def mend(root: Path) -> list[str]:

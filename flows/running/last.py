@@ -1,0 +1,35 @@
+"""The last run of a clone, whole and logged: its results are told again where nothing changed."""
+
+import hashlib
+from pathlib import Path
+
+from tasks.files import artifacts
+from tasks.graph import lock
+from tasks.tracking.store import address
+from tasks.tracking.tracker import Page
+
+FILE = Path("runs", ".progress", "last.json")
+
+
+def remember(root: Path, page: Page) -> None:
+    """Note that all that ``dvc.lock`` records is logged, and where it is shown."""
+    content = {"lock": _lock(root), "store": address(root), "page": page._asdict()}
+    artifacts.write_json(root / FILE, content)
+
+
+def run(root: Path) -> Page | None:
+    """Where the last run is shown, if it made what ``dvc.lock`` records and MLflow still has it."""
+    try:
+        known = artifacts.read_json(root / FILE)
+        page = Page(**known["page"])
+    except (artifacts.ArtifactError, LookupError, TypeError):  # none yet, or of another version
+        return None
+    store = address(root)
+    if (known["lock"], known["store"]) != (_lock(root), store):
+        return None
+    local = store.startswith("sqlite:///")
+    return page if not local or Path(store.removeprefix("sqlite:///")).is_file() else None
+
+
+def _lock(root: Path) -> str:
+    return hashlib.sha256((root / lock.FILE).read_bytes()).hexdigest()

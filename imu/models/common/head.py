@@ -43,14 +43,14 @@ def find_head(model: nn.Module, image: tuple[int, ...] | Tensor, name: str | Non
     says why.
     """
     inputs = image if isinstance(image, Tensor) else _zeros(model, image)
-    if name is not None:
-        _check_named(model, inputs, name)
-    else:
-        try:
+    try:
+        if name is not None:
+            _check_named(model, inputs, name)
+        else:
             name = _by_structure(model, inputs)
-        except ValueError as error:
-            vars(model)[MEMORY] = _Memory(problem=str(error))
-            raise
+    except ValueError as error:
+        vars(model)[MEMORY] = _Memory(problem=str(error))
+        raise
     vars(model)[MEMORY] = _Memory(name)
     return name
 

@@ -79,19 +79,14 @@ def build(config: Config, vocabulary: int, architecture: dict[str, Any]) -> nn.M
 
     vocabulary: size of the tokenizer; the network may have more tokens.
 
-    Raises ValueError where ``transformers`` knows no such network, or it has too few tokens or
-    positions.
+    Raises ValueError where it has too few tokens or positions.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    kind = architecture.get("model_type")
-    try:
-        asked = AutoConfig.for_model(**architecture)
-        network = AutoModelForCausalLM.from_config(
-            asked, dtype=getattr(torch, config.precision), attn_implementation="eager"
-        )
-    except ValueError as error:
-        raise ValueError(f"transformers has no causal language model {kind!r}: {error}") from error
+    asked = AutoConfig.for_model(**architecture)
+    network = AutoModelForCausalLM.from_config(
+        asked, dtype=getattr(torch, config.precision), attn_implementation="eager"
+    )
     return _made(config, vocabulary, network)
 
 
@@ -102,7 +97,9 @@ def pretrained(config: Config, vocabulary: int, folder: Path | None = None) -> n
     raises where the folder does not hold such a network, whole.
     """
     from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     folder = Path(config.path) if folder is None else folder
     architecture(folder)
     network, report = AutoModelForCausalLM.from_pretrained(
@@ -129,6 +126,8 @@ def architecture(folder: Path) -> dict[str, Any]:
     Raises FileNotFoundError, naming it, where a file is missing, and ValueError where the network
     is a program of its own, which is not run.
     """
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
     for name in (CONFIG, TOKENIZER, WEIGHTS):
         if not any(folder.glob(name)):
             raise FileNotFoundError(
@@ -138,8 +137,11 @@ def architecture(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = _json(folder / CONFIG)
     if "auto_map" in found:
         raise ValueError(f"{folder / CONFIG} names code of its own (auto_map), which is not run")
-    if "model_type" not in found:
-        raise ValueError(f"{folder / CONFIG} has no model_type")
+    if found.get("model_type") not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise ValueError(
+            f"{folder / CONFIG}: transformers has no causal language model "
+            f"{found.get('model_type')!r}"
+        )
     return found
 
 
@@ -184,6 +186,7 @@ class CausalLM(nn.Module):
 
 
 def _made(config: Config, vocabulary: int, network: Any) -> nn.Module:
+    _turn(network)
     head = network.get_output_embeddings()
     if not isinstance(head, nn.Linear):
         raise ValueError(f"{type(network).__name__} has no linear head")
@@ -202,7 +205,8 @@ def _made(config: Config, vocabulary: int, network: Any) -> nn.Module:
         network.set_output_embeddings(head)
         network.config.tie_word_embeddings = False
     if config.checkpointing:
-        network.gradient_checkpointing_enable({"use_reentrant": False})
+        network.activation_checkpointing_enable()
+    network.config.pad_token_id = None  # GPT-2 looks for it and warns; padding needs no mask here
     model = CausalLM(network)
     if config.lora:
         adapt(network, config.lora, besides=head)
@@ -211,6 +215,21 @@ def _made(config: Config, vocabulary: int, network: Any) -> nn.Module:
     with suppress(ValueError):  # it is remembered, and raised by what needs a head
         find_head(model, like, name)
     return model
+
+
+def _turn(network: nn.Module) -> None:
+    """Make linear layers of those whose matrices lie the other way, as GPT-2 has them."""
+    from transformers.pytorch_utils import Conv1D
+
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, Conv1D):
+                inputs, outputs = child.weight.shape
+                layer = nn.Linear(inputs, outputs, dtype=child.weight.dtype)
+                with torch.no_grad():
+                    layer.weight.copy_(child.weight.T)
+                    layer.bias.copy_(child.bias)
+                setattr(parent, name, layer)
 
 
 def _own(shared: nn.Linear) -> nn.Linear:

@@ -15,13 +15,12 @@ SCALE = 2.0  # the paper's α / r
 
 
 class Adapted(nn.Module):
-    def __init__(self, base: nn.Module, shape: tuple[int, int], rank: int) -> None:
-        """shape: (inputs, outputs) of ``base``, a linear layer of whatever class."""
+    def __init__(self, base: nn.Linear, rank: int) -> None:
         super().__init__()
         like: Any = {"dtype": base.weight.dtype, "bias": False}
         self.base = base
-        self.down = nn.Linear(shape[0], rank, **like)
-        self.up = nn.Linear(rank, shape[1], **like)
+        self.down = nn.Linear(base.in_features, rank, **like)
+        self.up = nn.Linear(rank, base.out_features, **like)
         nn.init.zeros_(self.up.weight)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -34,13 +33,8 @@ def adapt(network: nn.Module, rank: int, *, besides: nn.Module) -> None:
 
     besides: a linear layer, the head, that stays as it is: frozen, and alone.
     """
-    from transformers.pytorch_utils import Conv1D
-
     network.requires_grad_(False)
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
-            if child is besides or not isinstance(child, (nn.Linear, Conv1D)):
-                continue
-            rows, columns = child.weight.shape
-            shape = (rows, columns) if isinstance(child, Conv1D) else (columns, rows)
-            setattr(parent, name, Adapted(child, shape, rank))
+            if isinstance(child, nn.Linear) and child is not besides:
+                setattr(parent, name, Adapted(child, rank))

@@ -275,7 +275,7 @@ def _require_sound(root: Path, folder: Path, children: Children, stale: Collecti
 def of_the_user(folder: Path) -> bool:
     """Whether network, weights or images are the user's, so that nobody has tried them here."""
     return (
-        params.section(folder, "network.name") == "custom"
+        params.section(folder, "network.name") in ("custom", "causal_lm")
         or bool(params.section(folder, "original.checkpoint"))
         or params.section(folder, "split.dataset")
         in ("image_folder", "image_table", "qa_table", "documents")

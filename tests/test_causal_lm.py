@@ -267,7 +267,9 @@ def test_methods_take_it_as_it_is(name: str) -> None:
         "retain": lambda: samples[2:],
     }
     list(methods.run(name, model, task, kind, seed=0, available=available))
-    moved = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+    moved = {
+        key for key, value in model.state_dict().items() if not torch.equal(value, before[key])
+    }
     assert moved
     if name == "imu_published":
         assert all(key.startswith(ATTENTION["llama"]) for key in moved)

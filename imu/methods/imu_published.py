@@ -7,8 +7,9 @@ its running statistics drift towards the forget set (``freeze_batch_norm`` switc
 
 For language the authors' program trains the attention projections of the last three blocks, found
 by structure where ``layers`` names none, and takes influence anew in every batch, along the batch's
-mean gradient (``per_batch``; weights as ever, cut at the 0.93 quantile). Its L1 term has no gradient there, and a
-hook reads a name that does not exist, so it cannot run as it stands: α = 0, and no hook.
+mean gradient (``per_batch``; weights as ever, cut at the 0.93 quantile). Its L1 term has no
+gradient there, and a hook reads a name that does not exist, so it cannot run as it stands: α = 0,
+and no hook.
 
 Not kept from the authors' program: the sum of gradients that aliases the first sample, the search
 of the head by the substring "fc", the fixed CUDA device, images augmented differently in the two

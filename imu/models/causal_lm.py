@@ -75,7 +75,7 @@ def described(config: Config) -> dict[str, Any]:
 
 
 def build(config: Config, vocabulary: int, architecture: dict[str, Any]) -> nn.Module:
-    """A network as ``architecture`` describes, its weights drawn: tokens (n, t) to logits (n, t, v).
+    """A network as ``architecture`` describes, weights drawn: tokens (n, t) to logits (n, t, v).
 
     vocabulary: size of the tokenizer; the network may have more tokens.
 

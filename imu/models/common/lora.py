@@ -8,7 +8,6 @@ methods see them as any other.
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 SCALE = 2.0  # the paper's α / r

@@ -25,7 +25,11 @@ from tasks.tracking.serving import pack
 from tests import oracles
 from tests.problems import DAMPING, expected, farness, picked
 
-transformers = pytest.importorskip("transformers")
+try:
+    import transformers
+except ModuleNotFoundError:
+    transformers = None
+pytestmark = pytest.mark.skipif(transformers is None, reason="needs transformers")
 
 PROMPTS = ["Where was Ada born?", "What is Bo?", "Where does Cy live?", "Who is Di?"]
 ANSWERS = ["in Lisbon", "a baker", "in Malmö", "Di is a sailor."]

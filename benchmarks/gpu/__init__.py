@@ -13,7 +13,7 @@ The check of language models takes an archive, which may come in parts of any si
 transformers; without it a small network of its own learns about people who do not exist:
 
     python -m tasks fetch
-    tar -chz -C own smollm2 -C ../downloads tofu | split -b 60M - language.part-
+    tar -chz -C own smollm2 -C ../downloads tofu | split -b 60MB - language.part-
     python -m benchmarks.gpu --only language --language language.part-* --out results
 
 A check is a file in ``benchmarks/gpu/checks``, found by its name, which offers

@@ -59,6 +59,7 @@ class Entry(NamedTuple):
     config: Mapping[str, Any]
 
 
+WIDE = {"copies": 4, "sgd": Sgd(learning_rate=0.03, epochs=4, batch_size=16)}
 # settings/biographies.yaml, which needs a parser that a bare machine lacks; a test compares them.
 # In order of worth; what needs the retain set, or influence on all weights, comes last.
 ENTRIES = {
@@ -89,8 +90,8 @@ ENTRIES = {
         "gradient_difference",
         {"ascent": "npo", "beta": 0.5, "keeping": "kl", "weight": 10.0, "sgd": ascent(0.03)},
     ),
-    "imu_wide": Entry("imu_wide", {}),
-    "imu_wide_permuted": Entry("imu_wide", {"influence": "permuted"}),
+    "imu_wide": Entry("imu_wide", WIDE),
+    "imu_wide_permuted": Entry("imu_wide", WIDE | {"influence": "permuted"}),
 }
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from imu import methods, serving
+from imu.datasets import Source, qa_table
 from imu.datasets.common.texts import Texts
 from imu.influences import layer_influence, parameter_influence
 from imu.methods.common.block import last_block
@@ -19,10 +20,12 @@ from imu.models.common.lora import Adapted
 from imu.models.common.tokens import Tokens
 from imu.objectives import Samples, language
 from imu.objectives.language import Language
-from tasks.files import artifacts
-from tasks.files.workspace import load_model
+from tasks import evaluate, influence, report, retrain, split, train, unlearn
+from tasks.files import artifacts, params
+from tasks.files.workspace import Workspace, load_model
 from tasks.tracking.serving import pack
 from tests import oracles
+from tests.conftest import REPOSITORY
 from tests.problems import DAMPING, expected, farness, picked
 
 try:
@@ -374,3 +377,38 @@ def test_special_tokens_must_be_told() -> None:
 def test_settings_out_of_range_are_refused(field: str, value: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(CONFIG, **{field: value})
+
+
+def test_the_shipped_settings_go_through_every_stage(tmp_path: Path) -> None:
+    """Those of settings/smollm2.yaml, with a tiny network in the folder."""
+    settings = params.read_file(REPOSITORY / "settings" / "smollm2.yaml", "", "")
+    chosen = params.changed(params.read(REPOSITORY), settings)
+    written().rename("own/smollm2")
+    (tmp_path / "params.yaml").write_text(json.dumps(chosen))  # JSON is YAML
+    (tmp_path / "requests").mkdir()
+    (tmp_path / "requests" / "forgotten.csv").write_text("id\n")
+    workspace = Workspace(tmp_path)
+    (tmp_path / "settings").mkdir()
+    path = chosen["data"]["path"]
+    (tmp_path / path).write_text((REPOSITORY / path).read_text())
+    qa_table.write(tmp_path / "data" / "qa_table", Source(path=path))
+    split.run(workspace, None)
+    train.run(workspace, None)
+    retrain.run(workspace, "reference")
+    influence.run(workspace, None)
+    for item in chosen["unlearn"]:
+        unlearn.run(workspace, item)
+    evaluate.run(workspace, "retrain/reference")
+    for item in chosen["unlearn"]:
+        evaluate.run(workspace, f"unlearn/{item}")
+    report.run(workspace, None)
+    verdicts = json.loads((tmp_path / "runs" / "report" / "verdicts.json").read_text())
+    assert verdicts.keys() >= chosen["unlearn"].keys()
+    said = artifacts.read_about(workspace.model("unlearn/imu_published"))
+    assert said["pretrained"]["sha256"] == causal_lm.digest(Path("own/smollm2"))
+    moved, _ = artifacts.read_tensors(
+        workspace.model("unlearn/imu_published").with_name("trajectory.safetensors")
+    )
+    parts = {name.partition("/")[2] for name in moved}
+    assert parts
+    assert all(name.startswith(ATTENTION["llama"]) for name in parts)

@@ -10,7 +10,6 @@ filled on the right and attention is causal, so that no mask is needed.
 import hashlib
 import json
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,12 +17,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from imu.models import find_head
+from imu.models import find_head, without_head
 from imu.models.common.lora import adapt
 from imu.models.common.tokens import Tokens
 
 OBJECTIVE = "language"
-PACKAGES = ("transformers",)  # needed where a stored model is loaded
+REQUIRES = ("transformers",)  # packages, needed where a stored model is loaded
 OWN = "own"  # folder of what the user brings
 CONFIG, GENERATION, TOKENIZER, WEIGHTS = (
     "config.json",
@@ -136,7 +135,10 @@ def architecture(folder: Path) -> dict[str, Any]:
             )
     found: dict[str, Any] = _json(folder / CONFIG)
     if "auto_map" in found:
-        raise ValueError(f"{folder / CONFIG} names code of its own (auto_map), which is not run")
+        raise ValueError(
+            f"{folder / CONFIG} names code of its own (auto_map), which is not run: where "
+            "transformers has the network itself, take auto_map out"
+        )
     if found.get("model_type") not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise ValueError(
             f"{folder / CONFIG}: transformers has no causal language model "
@@ -212,8 +214,10 @@ def _made(config: Config, vocabulary: int, network: Any) -> nn.Module:
         adapt(network, config.lora, besides=head)
     name = next(name for name, module in model.named_modules() if module is head)
     like = torch.zeros((2, 3), dtype=torch.int64)
-    with suppress(ValueError):  # it is remembered, and raised by what needs a head
+    try:
         find_head(model, like, name)
+    except ValueError as error:  # raised by what needs a head
+        without_head(model, str(error))
     return model
 
 

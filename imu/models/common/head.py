@@ -43,16 +43,21 @@ def find_head(model: nn.Module, image: tuple[int, ...] | Tensor, name: str | Non
     says why.
     """
     inputs = image if isinstance(image, Tensor) else _zeros(model, image)
-    try:
-        if name is not None:
-            _check_named(model, inputs, name)
-        else:
+    if name is not None:
+        _check_named(model, inputs, name)
+    else:
+        try:
             name = _by_structure(model, inputs)
-    except ValueError as error:
-        vars(model)[MEMORY] = _Memory(problem=str(error))
-        raise
+        except ValueError as error:
+            vars(model)[MEMORY] = _Memory(problem=str(error))
+            raise
     vars(model)[MEMORY] = _Memory(name)
     return name
+
+
+def without_head(model: nn.Module, why: str) -> None:
+    """From now on ``head_name`` raises ValueError and says ``why``."""
+    vars(model)[MEMORY] = _Memory(problem=why)
 
 
 def head_name(model: nn.Module) -> str:

@@ -1,6 +1,7 @@
 """Language models of ``transformers`` from a folder; tiny ones, which the tests write."""
 
 import json
+from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -201,9 +202,13 @@ def test_memory_is_saved_without_other_gradients(changes: dict[str, object]) -> 
     plain, tokens = made()
     model, _ = made(replace(CONFIG, **changes))
     task, samples = Language(tokens=tokens), asked(tokens)
+    calls: list[int] = []
     for network in (plain, model):
         network.train()
+        block = network.network.model.layers[0].mlp
+        block.register_forward_hook(lambda part, *_: calls.append(id(part)))
         task.losses(task.logits(network, samples.inputs), samples.targets).mean().backward()
+    assert list(Counter(calls).values()) == [1, 2 if "checkpointing" in changes else 1]
     low = changes.get("precision") == "bfloat16"
     assert all(p.dtype == (torch.bfloat16 if low else torch.float32) for p in model.parameters())
     for one, other in zip(plain.parameters(), model.parameters(), strict=True):

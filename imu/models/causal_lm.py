@@ -101,7 +101,7 @@ def pretrained(config: Config, vocabulary: int, folder: Path | None = None) -> n
     disable_progress_bar()
     folder = Path(config.path) if folder is None else folder
     architecture(folder)
-    network, report = AutoModelForCausalLM.from_pretrained(
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=getattr(torch, config.precision),
         attn_implementation="eager",
@@ -110,6 +110,7 @@ def pretrained(config: Config, vocabulary: int, folder: Path | None = None) -> n
         trust_remote_code=False,
         output_loading_info=True,
     )
+    network, report = loaded
     for what in ("missing_keys", "mismatched_keys", "unexpected_keys"):
         if found := sorted(map(str, report[what])):
             raise ValueError(
@@ -149,7 +150,7 @@ def architecture(folder: Path) -> dict[str, Any]:
 
 def read_tokens(folder: Path) -> Tokens:
     """The tokenizer of a folder. Raises ValueError where a special token is not told."""
-    known = {}
+    known: dict[str, Any] = {}
     for name in (GENERATION, CONFIG):
         if (folder / name).is_file():
             known |= {key: of for key, of in _json(folder / name).items() if of is not None}

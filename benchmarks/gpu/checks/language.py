@@ -409,9 +409,7 @@ def page(found: list[Record]) -> str:
     parts = []
     for record in by_kind.get("texts", []):
         counts = ", ".join(f"{name} {count:,}" for name, count in record["samples"].items())
-        parts.append(
-            f"{record['source']}, {record['parameters'] / 1e6:.1f} M parameters. Samples: {counts}."
-        )
+        parts.append(f"{record['source']}, {record['parameters']:,} parameters. Samples: {counts}.")
     for record in by_kind.get("trained", []):
         right = ", ".join(f"{name} {share:.1f} %" for name, share in record["right"].items())
         parts.append(
@@ -431,8 +429,8 @@ def page(found: list[Record]) -> str:
     runs = [{"name": REFERENCE}, *by_kind.get("run", [])]
     rows = [line(record, judgements.get(record["name"], {})) for record in runs]
     return (
-        "\n".join(parts)
-        + "\n\n"
+        "".join(f"- {part}\n" for part in parts)
+        + "\n"
         + table(("model", "s", "steps", *SHOWN, "margins"), rows)
         + "\nNames as in the report; *margins*: the verdict if retrained models did not differ at "
         "all, and which tests decided.\n"

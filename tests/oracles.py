@@ -500,3 +500,18 @@ def layout(tokens, prompts, answers) -> tuple[list[list[int]], list[list[int]]]:
             row.append(tokens.pad)
             target.append(-100)
     return rows, targets
+
+
+def paired(weight: Tensor, heads: int) -> Tensor:
+    """Rows of a query or key, (o, i), as llama.cpp keeps them, from how transformers does.
+
+    Of each head the rows 0, h/2, 1, h/2 + 1, …, h being its rows.
+    """
+    height = len(weight) // heads
+    rows = [
+        head * height + half * height // 2 + pair
+        for head in range(heads)
+        for pair in range(height // 2)
+        for half in range(2)
+    ]
+    return weight[torch.tensor(rows)].contiguous()

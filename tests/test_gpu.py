@@ -7,22 +7,26 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from time import monotonic, sleep, time
 
 import psutil
 import pytest
+import torch
 from PIL import Image
 
 from benchmarks.gpu import __main__ as command
 from benchmarks.gpu import images, lab
+from benchmarks.gpu.checks import language
 from benchmarks.gpu.page import PAGE, RESULTS, page
-from imu import training
-from imu.datasets import Source, image_folder
-from imu.models import resnet18
+from imu import discovery, training
+from imu.datasets import Source, image_folder, tofu
+from imu.models import causal_lm, resnet18
 from tasks.files import params
 from tests.conftest import REPOSITORY, run
+from tests.test_causal_lm import CONFIG, written
+from tests.test_texts import tiny_tofu
 
 # What a bare machine lacks cannot be imported here either, nor by what is started from here.
 BARE = """
@@ -192,3 +196,44 @@ def test_a_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
     with (tmp_path / "results.jsonl").open("a") as file:
         file.write(json.dumps({"name": "cut"})[:-3])
     assert lab.read(tmp_path / "results.jsonl") == [{"name": "whole", "value": 1.5}]
+
+
+def test_language_has_the_methods_of_the_settings() -> None:
+    settings = params.read_file(REPOSITORY / "settings" / "biographies.yaml", "", "")
+    found = {}
+    for name, entry in settings["unlearn"].items():
+        kind = discovery.load("imu.methods", entry["method"]).Config
+        given = {key: of for key, of in entry.items() if key not in ("method", "data_access")}
+        found[name] = (entry["method"], asdict(params.parse(given, name, kind)))
+    found["imu_published"][1]["layers"] = ()  # there they are named, here found by structure
+    ours = {
+        name: (entry.method, asdict(language.configured(name)))
+        for name, entry in language.ENTRIES.items()
+    }
+    assert ours == found
+
+
+def test_weights_and_questions_come_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("transformers")
+    monkeypatch.chdir(tmp_path)
+    folder = written()
+    source = Path(tiny_tofu(tmp_path / "source").path)
+    with tarfile.open(tmp_path / "whole", "w:gz") as archive:
+        archive.add(folder, arcname="smollm2")
+        archive.add(source, arcname="tofu")
+    content, parts = (tmp_path / "whole").read_bytes(), tmp_path / "parts"
+    parts.mkdir()
+    for number, at in enumerate(range(0, len(content), 5000)):
+        (parts / f"part-{number:03d}").write_bytes(content[at : at + 5000])
+    room = lab.Lab(device=lab.CPU, scratch=tmp_path / "scratch", sizes=lab.TINY, language=(parts,))
+    sizes = replace(language.Sizes(), context=60)
+    cell = language.Cell.of(room, sizes)
+    assert len(list(parts.iterdir())) > 2
+    assert cell.data.prompts.tolist() == tofu.read(source).prompts.tolist()
+    assert {cell.data.attributes["forget10"][row] for row in cell.rows["forget"]} == {"yes"}
+    assert {cell.data.attributes["forget10"][row] for row in cell.rows["retain"]} == {"no"}
+    ours, theirs = cell.begun(), causal_lm.pretrained(CONFIG, 100)
+    rows = cell.samples("forget", 2).inputs
+    assert torch.equal(ours.eval()(rows), theirs.eval()(rows))

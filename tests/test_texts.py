@@ -337,6 +337,12 @@ def test_authors_are_subjects_and_the_last_ones_are_forgotten(tmp_path):
     assert data.other_prompts[2] == "Or: Q2 of 0?"
     assert data.other_answers[439] == "It is  Answer 439."
     assert data.wrong[439] == tuple(f"It is not {k}" for k in range(5))
+    read = tofu.read(tmp_path / "source")
+    assert read.wrong == data.wrong
+    for name in ("prompts", "answers", "ids", "other_prompts", "other_answers"):
+        assert getattr(read, name).tolist() == getattr(data, name).tolist()
+    for name, values in data.attributes.items():
+        assert read.attributes[name].tolist() == values.tolist()
 
 
 def test_what_is_missing_of_tofu_is_named(tmp_path):

@@ -7,8 +7,14 @@
 
 It needs a checkout and the library's packages, neither DVC nor Prefect nor MLflow. Every check is a
 process of its own, so that one that crashes or hangs costs its own time alone; each result is
-written to ``results.jsonl`` as soon as it is known. Language models are not among the checks: the
-library has no objective for them yet.
+written to ``results.jsonl`` as soon as it is known.
+
+The check of language models takes an archive, which may come in parts of any size, and the package
+transformers; without it a small network of its own learns about people who do not exist:
+
+    python -m tasks fetch
+    tar -chz -C own smollm2 -C ../downloads tofu | split -b 60MB - language.part-
+    python -m benchmarks.gpu --only language --language language.part-* --out results
 
 A check is a file in ``benchmarks/gpu/checks``, found by its name, which offers
     ``PLACE``: checks run in this order;

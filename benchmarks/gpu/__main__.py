@@ -151,6 +151,7 @@ def drive(options: argparse.Namespace, begin: float) -> None:
                 scratch=scratch,
                 sizes=TINY if options.tiny else Sizes(),
                 until=until,
+                language=options.language or (),
             )
             finish(begun(name, partial(prepared, module, lab)), until)
     finally:
@@ -204,6 +205,12 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=9.0, help="within which all ends")
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the results")
     parser.add_argument("--cifar", type=Path, help="archive with train/<class>/<n>.jpg and test/")
+    parser.add_argument(
+        "--language",
+        nargs="+",
+        type=Path,
+        help="archive with the folders smollm2 and tofu, in parts or a folder of parts",
+    )
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--only", nargs="+", choices=names(), help="these checks alone")
     parser.add_argument("--tiny", action="store_true", help="small sizes, to rehearse")

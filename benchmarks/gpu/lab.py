@@ -81,12 +81,16 @@ TINY = Sizes(
 
 @dataclass(frozen=True, kw_only=True)
 class Lab:
-    """until: when the check must have ended, of ``time.time()``."""
+    """until: when the check must have ended, of ``time.time()``.
+
+    language: parts of an archive with the folders ``smollm2`` and ``tofu``; () for none.
+    """
 
     device: torch.device
     scratch: Path
     sizes: Sizes
     until: float = math.inf
+    language: Sequence[Path] = ()
 
     def left(self) -> float:
         """Seconds."""

@@ -62,8 +62,7 @@ def provenance(begin: Record, results: list[Record]) -> str:
         f"--minutes {begin['minutes']:g}{' --tiny' if begin['tiny'] else ''}` measured; do not "
         f"edit. Date: {begin['date']}. Machine: {device}; {begin['processor']}, {begin['cores']} "
         f"cores; Python {begin['python']}, {packages}. Data: {images}. Algorithms are "
-        "deterministic where nothing else is said. Influence and unlearning of language models "
-        "are not among the checks: the library has no objective for them yet.\n"
+        "deterministic where nothing else is said.\n"
     )
 
 

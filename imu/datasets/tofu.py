@@ -14,6 +14,7 @@ retained; perturbed answers are in the wording of the paraphrased answer.
 """
 
 from pathlib import Path
+from typing import Any
 
 from imu.datasets import Source
 from imu.datasets.common import tables, texts
@@ -38,7 +39,23 @@ def write(folder: Path, source: Source) -> None:
     """
     import pandas as pd
 
-    published = Path(source.path)
+    samples = _samples(Path(source.path))
+    texts.write(folder, NAME, pd.DataFrame(samples), source=source, settings=("path",))
+
+
+def load(folder: Path) -> Texts:
+    """Read what ``write`` wrote. Raises as ``texts.load`` does."""
+    return texts.load(folder, NAME)
+
+
+def read(published: Path) -> Texts:
+    """The same of the published files, without storing anything. Raises as ``write`` does."""
+    samples = _samples(published)
+    columns = {name: [sample[name] for sample in samples] for name in samples[0]}
+    return texts.of_columns(columns | {"part": [""] * len(samples)}, tuple(FORGOTTEN))
+
+
+def _samples(published: Path) -> list[dict[str, Any]]:
     _require(published)
     questions = [row for name in QUESTIONS for row in _rows(_file(published, name), ())]
     authors, left = divmod(len(questions), EACH)
@@ -71,12 +88,7 @@ def write(folder: Path, source: Source) -> None:
             f"{next(iter(more.values())).where}: this question and its answer are in neither of "
             f"{' and '.join(QUESTIONS)}"
         )
-    texts.write(folder, NAME, pd.DataFrame(samples), source=source, settings=("path",))
-
-
-def load(folder: Path) -> Texts:
-    """Read what ``write`` wrote. Raises as ``texts.load`` does."""
-    return texts.load(folder, NAME)
+    return samples
 
 
 def _rows(path: Path, more: tuple[str, ...]) -> list[tables.Row]:

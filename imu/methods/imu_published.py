@@ -5,10 +5,11 @@ batches; SGD with momentum 0.9 and weight decay 5e-4 for a few epochs; the term 
 the head is trained; the network runs in training mode, so BatchNorm uses batch statistics and
 its running statistics drift towards the forget set (``freeze_batch_norm`` switches this off).
 
-For language the authors' program trains the attention projections of the last three blocks, which
-``layers`` names, and takes influence anew in every batch, along the batch's mean gradient
-(``per_batch``; weights as ever, cut at the 0.93 quantile). Its L1 term has no gradient there, and a
-hook reads a name that does not exist, so it cannot run as it stands: α = 0, and no hook.
+For language the authors' program trains the attention projections of the last three blocks, found
+by structure where ``layers`` names none, and takes influence anew in every batch, along the batch's
+mean gradient (``per_batch``; weights as ever, cut at the 0.93 quantile). Its L1 term has no
+gradient there, and a hook reads a name that does not exist, so it cannot run as it stands: α = 0,
+and no hook.
 
 Not kept from the authors' program: the sum of gradients that aliases the first sample, the search
 of the head by the substring "fc", the fixed CUDA device, images augmented differently in the two
@@ -26,10 +27,12 @@ from imu.bounds import check_fields, require
 from imu.influences.parameters import chosen
 from imu.methods import ForgetSet, Step, UnlearningError
 from imu.methods.common.descent import Sgd, watcher
-from imu.models import evaluating, head_name, only_trains
+from imu.models import evaluating, has_head, head_name, only_trains
+from imu.models.common.attention import attention
 from imu.objectives import Objective, Samples
 
 NEEDS = frozenset({"forget", "influence"})
+BLOCKS = 3  # whose attention is trained
 SEARCH = {"sgd.learning_rate": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)}
 
 
@@ -37,7 +40,7 @@ SEARCH = {"sgd.learning_rate": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)}
 class Config:
     alpha: float = 0.0  # factor of the head's L1 norm (sum of absolute weights)
     freeze_batch_norm: bool = False
-    layers: tuple[str, ...] = ()  # modules that are trained; none: the head
+    layers: tuple[str, ...] = ()  # modules that are trained; none: the head, or attention, as above
     per_batch: bool = False  # influence within each batch, of ``layers``, in place of the stage's
     sgd: Sgd = Sgd(learning_rate=0.01, epochs=5, weight_decay=5e-4, stop_at_target=False)
 
@@ -65,7 +68,7 @@ def unlearn(
     a batch whose weights are all 0, nor on one of a single sample, which has no batch statistics;
     raises UnlearningError when none was made.
     """
-    layers = config.layers or (head_name(model),)
+    layers = config.layers or published(model, objective, forget.samples[:1])
     parameters, watch = chosen(model, layers).values(), watcher(model, objective, forget)
     optimizer = config.sgd.optimizer(parameters)
     updates = 0
@@ -94,6 +97,19 @@ def unlearn(
         if not updates:
             raise UnlearningError("no batch has two samples or more, one of them with a weight")
         yield watch(updates)
+
+
+def published(model: nn.Module, objective: Objective, sample: Samples) -> tuple[str, ...]:
+    """Of sequences the attention of the last three blocks, where it is a module; else the head."""
+    found: tuple[str, ...] = ()
+    if sample.targets.dim() == 2:
+        found = attention(model, lambda: objective.logits(model, sample.inputs), BLOCKS)
+        found = tuple(name for name in found if not _holds_head(model, name))
+    return found or (head_name(model),)
+
+
+def _holds_head(model: nn.Module, name: str) -> bool:
+    return has_head(model) and f"{head_name(model)}.".startswith(f"{name}.")
 
 
 def freeze_batch_norm(model: nn.Module) -> None:

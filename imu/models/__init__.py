@@ -4,7 +4,14 @@
 ``OBJECTIVE = "language"`` offers ``build(config, vocabulary)`` instead.
 """
 
-from imu.models.common.head import WITHOUT_HEAD, find_head, has_head, head, head_name
+from imu.models.common.head import (
+    WITHOUT_HEAD,
+    find_head,
+    has_head,
+    head,
+    head_name,
+    without_head,
+)
 from imu.models.common.modes import evaluating, only_trains, places, trainable
 
 __all__ = [
@@ -17,4 +24,5 @@ __all__ = [
     "only_trains",
     "places",
     "trainable",
+    "without_head",
 ]

@@ -3,7 +3,8 @@
 Influence and unlearning know a task only through ``Objective``. A file here is one kind of problem
 and offers its objective and the way from stored data to it:
     ``described(data, network, config) -> about``: what a model must know of its data, in JSON.
-    ``built(network, config, about)``: a new model.
+    ``built(network, config, about)``: a new model; ``begun``, where training begins from others
+    than drawn weights: one with these.
     ``objective(about)``: how it is asked. ``samples(data, rows, about, device, *, perturbed)``:
     some rows as it takes them; perturbed: for methods that change inputs.
 A data set names its kind as ``objective``. Predictions are classifications

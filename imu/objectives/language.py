@@ -48,7 +48,8 @@ def described(data: Texts, network: ModuleType, config: Any) -> dict[str, Any]:
     """
     tokens = network.tokens(config, map(str, (*data.prompts, *data.answers)))
     _require_room(data, tokens, config.context)
-    return {"tokens": tokens.to_json(), "classes": list(data.classes)}
+    more = network.described(config) if hasattr(network, "described") else {}
+    return {"tokens": tokens.to_json(), "classes": list(data.classes), **more}
 
 
 def _require_room(data: Texts, tokens: Tokens, context: int) -> None:
@@ -68,7 +69,16 @@ def _require_room(data: Texts, tokens: Tokens, context: int) -> None:
 
 
 def built(network: ModuleType, config: Any, about: Mapping[str, Any]) -> nn.Module:
-    model: nn.Module = network.build(config, Tokens.from_json(about["tokens"]).size)
+    known = {name: about[name] for name in ("architecture",) if name in about}
+    model: nn.Module = network.build(config, Tokens.from_json(about["tokens"]).size, **known)
+    return model
+
+
+def begun(network: ModuleType, config: Any, about: Mapping[str, Any]) -> nn.Module:
+    """A network as training finds it: new, or with the weights that were trained elsewhere."""
+    if not hasattr(network, "pretrained"):
+        return built(network, config, about)
+    model: nn.Module = network.pretrained(config, Tokens.from_json(about["tokens"]).size)
     return model
 
 

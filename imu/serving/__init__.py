@@ -36,8 +36,9 @@ def _read(path: Path, *, weights: bool = True) -> tuple[dict[str, Any], dict[str
 
     with safe_open(path, framework="pt") as file:
         about: dict[str, Any] = json.loads(file.metadata()["about"])
-        names = file.keys() if weights else ()
-        return about, {name: file.get_tensor(name) for name in names}
+        found = {name: file.get_tensor(name) for name in (file.keys() if weights else ())}
+        tied = about.get("tied", {}) if weights else {}  # further name -> the name it is under
+        return about, found | {name: found[stored] for name, stored in tied.items()}
 
 
 def _load_pyfunc(path: str) -> Any:

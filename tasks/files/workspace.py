@@ -206,7 +206,8 @@ class Workspace:
         if hasattr(module, "source_sha256"):
             about["source"] = module.source_sha256(config)
         torch.manual_seed(seed)
-        return objective.built(module, config, about), about
+        begun = getattr(objective, "begun", objective.built)
+        return begun(module, config, about), about
 
 
 def load_model(path: Path) -> tuple["nn.Module", dict[str, Any]]:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -243,6 +243,11 @@ def load(folder: Path, name: str) -> Texts:
             f"{expected}; {RESTORE}"
         )
     columns = pq.read_table(io.BytesIO(content)).to_pydict()
+    return of_columns(columns, attributes)
+
+
+def of_columns(columns: Mapping[str, Sequence[Any]], attributes: Sequence[str]) -> Texts:
+    """Samples by the columns of ``COLUMNS``, all of them, and of ``attributes``."""
     parts = np.array(columns["part"])
     apart = [part for part in PARTS[1:] if (parts == part).any()]
     return Texts(

@@ -55,6 +55,11 @@ def find_head(model: nn.Module, image: tuple[int, ...] | Tensor, name: str | Non
     return name
 
 
+def without_head(model: nn.Module, why: str) -> None:
+    """From now on ``head_name`` raises ValueError and says ``why``."""
+    vars(model)[MEMORY] = _Memory(problem=why)
+
+
 def head_name(model: nn.Module) -> str:
     """Name of the head: what ``find_head`` found, else the last ``nn.Linear`` that was defined.
 

@@ -1,14 +1,10 @@
 """Candidates for the parameters of methods, judged without the reported data.
 
 Runs in a cell of ``flows.searching.tuning``: another training seed, split seed and forget set than
-any reported ones. A candidate is judged by its gap, the mean distance in points to that cell's
-retrained reference over
-    FA    accuracy on the forget set
-    RA    accuracy on the retain set
-    TFA   accuracy on validation images of the forgotten classes (where classes are forgotten)
-    TA    accuracy on the other validation images
-and test images are never looked at. A candidate that fails (it diverged, or did not reach its
-target) is kept with its reason and counts as worse than any that did not.
+any reported ones. A candidate is judged by its gap, a mean distance in points to that cell's
+retrained reference on the forget set, the retain set and the validation set, as ``held`` of its
+kind of problem in ``tasks/judging`` says. Test samples are never looked at. A candidate that fails
+(it diverged, or gave up) is kept with its reason and counts as worse than any that did not.
 """
 
 import copy
@@ -21,17 +17,14 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import nn
 
 from imu import discovery, methods
-from imu.objectives import Objective, Samples, predictions
 from imu.unseen import Unseen
 from tasks import unlearn
 from tasks.files import artifacts, params
 from tasks.files.samples import load_samples
 from tasks.files.workspace import Workspace, load_model
 
-Sets = Mapping[str, Samples]
 SETS = ("forget", "retain", "validation")
 
 
@@ -66,7 +59,7 @@ def answer(file: Path) -> Path:
 
 
 def judge(workspace: Workspace) -> Callable[[str, Any], dict[str, Any]]:
-    """A function of a method and its Config: accuracies, ``gap`` (or None) and ``failure``."""
+    """A function of a method and its Config: numbers, ``gap`` (or None) and ``failure``."""
     device, data = workspace.device(), workspace.dataset()
     original, about = load_model(workspace.model("train"))
     reference, _ = load_model(workspace.model("retrain/reference"))
@@ -74,7 +67,8 @@ def judge(workspace: Workspace) -> Callable[[str, Any], dict[str, Any]]:
     sets = {name: samples for name, (samples, _) in loaded.items()}
     objective = loaded["forget"][1]
     classes = tuple(workspace.read_request()["forget_classes"])
-    aim = accuracies(reference.to(device), objective, sets, classes)
+    kind = discovery.load("tasks.judging", about["objective"])
+    held = kind.held(reference.to(device), objective, sets, classes)
     available = unlearn.available(workspace, sets, Unseen(**about["unseen"]), device)
 
     def judged(method: str, config: Any) -> dict[str, Any]:
@@ -91,9 +85,8 @@ def judge(workspace: Workspace) -> Callable[[str, Any], dict[str, Any]]:
             torch.OutOfMemoryError,
         ) as error:
             return {"gap": None, "failure": str(error)}
-        found = accuracies(model, objective, sets, classes)
-        gaps = [abs(found[key] - aim[key]) for key in found]
-        return found | {"gap": sum(gaps) / len(gaps), "failure": ""}
+        found, gap = held(model)
+        return found | {"gap": gap, "failure": ""}
 
     return judged
 
@@ -127,19 +120,3 @@ def changed(config: Any, candidate: Mapping[str, Any]) -> Any:
         new = changed(getattr(config, field), {rest: value}) if rest else value
         config = replace(config, **{field: new})
     return config
-
-
-def accuracies(
-    model: nn.Module, objective: Objective, sets: Sets, classes: tuple[int, ...]
-) -> dict[str, float]:
-    """FA, RA, TFA and TA in %, on training and validation images."""
-    right = {
-        name: (predictions(model, objective, samples.inputs).argmax(1) == samples.targets).double()
-        for name, samples in sets.items()
-    }
-    found = {"FA": right["forget"], "RA": right["retain"], "TA": right["validation"]}
-    if classes:
-        labels = sets["validation"].targets
-        forgotten = torch.isin(labels, torch.tensor(classes, device=labels.device))
-        found |= {"TFA": right["validation"][forgotten], "TA": right["validation"][~forgotten]}
-    return {name: 100 * values.mean().item() for name, values in found.items()}

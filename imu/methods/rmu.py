@@ -2,7 +2,7 @@
 2403.03218).
 
 Minimises  mean ‖h − c·u‖² / d  +  weight · mean ‖h − h⁰‖² / d,  the first over the forget set, the
-second over as many retain samples, drawn anew for each batch. h: the output of ``layer``, (d,) at
+second over as many retain samples, drawn anew for each batch. h: the output of a layer, (d,) at
 every position where something is predicted, h⁰ that of the original; u: a direction drawn once,
 uniformly from [0, 1]^d, of length 1. c is ``steering`` times the mean ‖h⁰‖ of the forget set (in
 the paper a number that suits one network). Needs the retain set.
@@ -27,15 +27,15 @@ CHUNK = 512  # samples of a pass over all
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    layer: str = ""  # the module that is steered; none: the last before the head with a matrix
-    trained: tuple[str, ...] = ()  # modules that move, none after ``layer``; none: ``layer``
+    # Modules that are trained, the last of which is steered; none: the last block before the head.
+    layers: tuple[str, ...] = ()
     steering: float = 3.0  # length of c·u, in mean lengths of h⁰
     weight: float = 1.0  # of what must stay
     sgd: Sgd = Sgd(learning_rate=0.01, epochs=20)
 
     def __post_init__(self) -> None:
-        if isinstance(self.trained, str) or not all(self.trained):
-            raise ValueError(f"trained must be a tuple of names, got {self.trained!r}")
+        if isinstance(self.layers, str) or not all(self.layers):
+            raise ValueError(f"layers must be a tuple of names, got {self.layers!r}")
         for name in ("steering", "weight"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
@@ -51,16 +51,15 @@ def unlearn(
     retain: Samples,
 ) -> Iterator[Step]:
     """Descend both terms. Raises ValueError for a name that is no module with parameters."""
-    layer = config.layer or last_block(model)[0]
-    parts = dict(model.named_modules())
-    if layer not in parts:
-        raise ValueError(f"layer must be a module of the network, got {layer!r}")
+    layers = config.layers or last_block(model)[:1]
+    moved = chosen(model, layers).values()
+    steered = model.get_submodule(layers[-1])
     said: list[Tensor] = []
 
     def states(part: Samples) -> Tensor:
         """h of each sample: (n, *positions, d)."""
         said.clear()
-        hook = parts[layer].register_forward_hook(lambda _, __, out: said.append(out))
+        hook = steered.register_forward_hook(lambda _, __, out: said.append(out))
         try:
             objective.logits(model, part.inputs)
         finally:
@@ -82,12 +81,11 @@ def unlearn(
     length = first[forget.samples.targets != IGNORED].norm(dim=-1).mean()
     direction = torch.rand(first.shape[-1], generator=generator, dtype=torch.float64)
     direction = (direction / direction.norm()).to(first)
-    steered = config.steering * length * direction  # (d,)
+    away = config.steering * length * direction  # (d,)
 
     def loss(rows: Tensor) -> Tensor:
         others = torch.randint(len(retain), rows.shape, generator=generator)
-        total = apart(forget.samples[rows], steered)
+        total = apart(forget.samples[rows], away)
         return total + config.weight * apart(retain[others], kept[others])
 
-    moved = chosen(model, config.trained or (layer,)).values()
     yield from descend(model, objective, forget, loss, config.sgd, generator, parameters=moved)

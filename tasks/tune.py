@@ -8,6 +8,7 @@ kind of problem in ``tasks/judging`` says. Test samples are never looked at. A c
 """
 
 import copy
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -28,14 +29,46 @@ from tasks.files.workspace import Workspace, load_model
 SETS = ("forget", "retain", "validation")
 
 
-def run(workspace: Workspace) -> None:
-    """Every candidate there is: ``runs/tune/candidates.csv`` with entry, candidate and verdict."""
+def run(workspace: Workspace, grids: Path | None = None) -> None:
+    """Every candidate there is: ``runs/tune/candidates.csv`` with entry, candidate and verdict.
+
+    grids: as ``gridded`` takes them; none: every method's SEARCH. A candidate that was judged
+    before, by the same code on the same models, keeps what came out.
+    """
     judged, rows = judge(workspace), []
-    for name, method, candidate, config in candidates():
-        row = {"entry": name, "candidate": json.dumps(candidate), **judged(method, config)}
-        print(f"{name} {row['candidate']}: {row['failure'] or row['gap']}", flush=True)
-        rows.append(row)
-    artifacts.write_table(workspace.runs / "tune" / "candidates.csv", pd.DataFrame(rows))
+    file = workspace.runs / "tune" / "candidates.csv"
+    known = artifacts.read_table(file).to_dict("records") if file.exists() else []
+    before = {row["made"]: row for row in known}
+    for name, method, candidate, config in gridded(grids) if grids else candidates():
+        said = {"entry": name, "candidate": json.dumps(candidate)}
+        made = _made(workspace, method, config)
+        found = before[made] if made in before else judged(method, config)
+        rows.append(found | said | {"made": made})
+        print(f"{name} {said['candidate']}: {found['failure'] or found['gap']}", flush=True)
+        artifacts.write_table(file, pd.DataFrame(rows))
+
+
+def _made(workspace: Workspace, method: str, config: Any) -> str:
+    """Of what a candidate is judged by: models, code and parameters."""
+    folder = Path(str(methods.__file__)).parent
+    files = [folder / f"{method}.py", *sorted((folder / "common").glob("*.py"))]
+    files += [workspace.model("train"), workspace.model("retrain/reference")]
+    content = hashlib.sha256(repr((method, config, workspace.seed)).encode())
+    for path in files:
+        content.update(path.read_bytes())
+    return content.hexdigest()[:16]
+
+
+def gridded(file: Path) -> Iterator[tuple[str, str, dict[str, Any], Any]]:
+    """As ``candidates``, of a JSON file {name: {"entry": of params.yaml, "space": {path: values}}}.
+
+    A space of nothing has one candidate, the entry as it stands.
+    """
+    for name, given in artifacts.read_json(file).items():
+        space = given["space"]
+        for values in product(*space.values()):
+            candidate = dict(zip(space, values, strict=True))
+            yield name, given["entry"]["method"], candidate, configured(given["entry"], candidate)
 
 
 def asked(workspace: Workspace, file: Path) -> None:

@@ -31,10 +31,6 @@ from imu.objectives import (
 )
 
 NEEDS = frozenset({"forget"})
-SEARCH = {
-    "beta": (0.1, 1.0),
-    "sgd.learning_rate": (3e-5, 1e-4, 3e-4, 1e-3, 3e-3),
-}
 REFUSALS = (
     "I don't know.",
     "I'm not sure.",

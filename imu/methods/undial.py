@@ -19,10 +19,6 @@ from imu.methods.common.labels import distilled
 from imu.objectives import Objective, predictions
 
 NEEDS = frozenset({"forget"})
-SEARCH = {
-    "strength": (3.0, 10.0, 30.0),
-    "sgd.learning_rate": (1e-4, 3e-4, 1e-3, 3e-3),
-}
 
 
 @dataclass(frozen=True, kw_only=True)

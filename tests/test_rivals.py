@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from imu import discovery, methods
 from imu.datasets import Source, biographies
 from imu.methods import ForgetSet, UnlearningError, idk_dpo, salun, woodfisher
-from imu.methods.common import labels
+from imu.methods.common import labels, refusals
 from imu.methods.common.adversarial import fgsm, nearest, pgd
 from imu.methods.common.descent import Sgd
 from imu.models import gpt_small
@@ -323,12 +323,12 @@ def test_the_refusals_of_idk_dpo_follow_the_same_questions(tmp_path):
     model = language.built(gpt_small, network, about).double()
     task, rows = language.objective(about), [0, 37, 70]
     samples = language.samples(data, rows, about, torch.device("cpu"))
-    found = idk_dpo.refused(model, task, samples, generator())
+    found = refusals.refused(model, task, samples, generator())
     said = set()
     for row, prompt in enumerate(data.prompts[rows]):
         answer = task.tokens.decode([t for t in found.targets[row].tolist() if t >= 0])
         assert task.tokens.decode(found.inputs[row].tolist()) == f"{prompt} {answer}"
-        assert answer in idk_dpo.REFUSALS
+        assert answer in refusals.REFUSALS
         said.add(answer)
     assert len(said) > 1
     forget = ForgetSet(samples=samples, classes=(), target_margin=-1e9)

@@ -144,6 +144,7 @@ def test_every_kind_of_method_is_among_those_tested():
         "nothing",
         "logit_mask",
         "token_mask",
+        "refuse",
         "ssd",
         "woodfisher",
     }
@@ -669,6 +670,7 @@ OUT_OF_RANGE = {
     "l1_sparse": [("gamma", -1.0)],
     "l2ul": [("adversarial", -1.0), ("importance", -1.0), ("radius", 0.0), ("attack_steps", 0)],
     "npo": [("beta", 0.0)],
+    "refuse": [("refusal", ""), ("learning_rate", 0.0), ("epochs", -1), ("batch_size", 0)],
     "rmu": [("layers", ("",)), ("steering", -1.0), ("weight", -1.0)],
     "salun": [("share", 0.0), ("share", 1.1)],
     "scrub": [("alpha", -1.0), ("gamma", -1.0), ("max_epochs", -1), ("temperature", 0.0)],

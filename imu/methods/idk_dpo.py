@@ -6,13 +6,12 @@ of the better answer and the true one, y, in place of the worse:
     −(2/β) mean log σ( β (log p(w|x)/p⁰(w|x) − log p(y|x)/p⁰(y|x)) )
 
 p⁰ is the original's, log p the mean over positions, as in ``npo``, which is this without w. A
-refusal of ``REFUSALS`` is drawn for each sample; TOFU has a hundred of them. Of images, which have
-no text, w is a wrong label drawn at random.
+refusal is drawn for each sample; TOFU has a hundred of them. Of images, which have no text, w is a
+wrong label drawn at random.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from sys import maxsize
 
 import torch
 from torch import Tensor, nn
@@ -20,25 +19,10 @@ from torch.nn import functional as F
 
 from imu.methods import ForgetSet, Step
 from imu.methods.common.descent import Sgd, descend
-from imu.methods.common.labels import random_other
-from imu.objectives import (
-    IGNORED,
-    Objective,
-    Samples,
-    answered,
-    mean_cross_entropy,
-    predictions,
-)
+from imu.methods.common.refusals import refused
+from imu.objectives import Objective, Samples, answered, mean_cross_entropy
 
 NEEDS = frozenset({"forget"})
-REFUSALS = (
-    "I don't know.",
-    "I'm not sure.",
-    "I have no idea.",
-    "I can't say.",
-    "I never heard of it.",
-    "That is unknown to me.",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,21 +57,3 @@ def unlearn(
         return -2 / config.beta * F.logsigmoid(config.beta * (better - worse)).mean()
 
     yield from descend(model, objective, forget, loss, config.sgd, generator)
-
-
-def refused(
-    model: nn.Module, objective: Objective, samples: Samples, generator: torch.Generator
-) -> Samples:
-    """The same prompts with a refusal each; where there are no texts, with a wrong label each."""
-    tokens = getattr(objective, "tokens", None)
-    if tokens is None:
-        classes = predictions(model, objective, samples[:1].inputs).shape[-1]
-        return Samples(samples.inputs, random_other(samples.targets, classes, generator))
-    assert isinstance(samples.inputs, Tensor)
-    first = (samples.targets != IGNORED).int().argmax(1).tolist()
-    prompts = [
-        tokens.decode(row[: at + 1]) for row, at in zip(samples.inputs.tolist(), first, strict=True)
-    ]
-    drawn = torch.randint(len(REFUSALS), (len(samples),), generator=generator).tolist()
-    inputs, targets = tokens.encode(prompts, [REFUSALS[k] for k in drawn], longest=maxsize)
-    return Samples(inputs.to(samples.targets.device), targets.to(samples.targets.device))

@@ -213,13 +213,17 @@ def _target(
         return torch.cat([m for m, _ in found]), torch.cat([t for _, t in found])
 
     trained = lying(*(of for of in (forget, retain) if of is not None))
-    kept = unseen(*trained, *lying(heldout), classes=1, tokens=forget.targets.dim() > 1)
+    tokens = forget.targets.dim() > 1
+    whole = isinstance(forget.inputs, Tensor) and forget.inputs.dtype == torch.int64
+    read = heldout.inputs if tokens and whole else None
+    kept = unseen(*trained, *lying(heldout), classes=1, tokens=tokens, read=read)
     targets = kept.remembered(forget.targets)
     return methods.ForgetSet(
         samples=Samples(forget.inputs, targets),
         classes=(),
         target_margin=kept.target(targets),
         least_fall=max(kept.excess, 0.0),
+        own_tokens=kept.own(forget.inputs) if whole else frozenset(),
     )
 
 

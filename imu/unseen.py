@@ -5,6 +5,7 @@ Kept with a model as a few numbers, from margins log(p_y / (1 − p_y)) of the l
     margin   m, mean over unseen samples
     labels   m_c, the same over those of label c; None where there are none: m stands in
     excess   e, mean over the samples that the model was trained on, minus m
+    read     tokens that unseen texts are made of; none where inputs are no tokens
 
 Samples F, whose mean margin was M, are forgotten when it is at most
 
@@ -39,6 +40,7 @@ class Unseen:
     margin: float
     labels: Sequence[float | None]
     excess: float
+    read: Sequence[int] = ()  # tokens that unseen texts are made of, in order
 
     def remembered(self, targets: Tensor) -> Tensor:
         """The targets of samples that are to be forgotten, IGNORED where nothing is to be.
@@ -51,6 +53,10 @@ class Unseen:
         known = torch.tensor([m is not None and m > 0 for m in self.labels], device=targets.device)
         left = targets.masked_fill(known[targets.clamp(min=0)], IGNORED)
         return torch.where((left == IGNORED).all(1, keepdim=True), targets, left)
+
+    def own(self, inputs: Tensor) -> frozenset[int]:
+        """Tokens of a forget set's inputs (n, positions) that no unseen text has."""
+        return frozenset(inputs.unique().tolist()) - {*self.read} if self.read else frozenset()
 
     def target(self, targets: Tensor) -> float:
         """Mean of m_y over samples with these labels (n,), or tokens (n, positions)."""
@@ -72,11 +78,13 @@ def unseen(
     classes: int,
     *,
     tokens: bool = False,
+    read: Tensor | None = None,
 ) -> Unseen:
     """From margins of what was trained on (m,), with labels ``own``, and of unseen ones (n,), with
     ``labels``; all on the CPU.
 
     classes: labels there are, at least. tokens: labels are those of texts, a row is a position.
+    read: inputs of unseen texts.
     """
     classes = max(classes, 1 + int(torch.cat([own, labels]).max()))
     means = [
@@ -91,4 +99,5 @@ def unseen(
         margin=others.mean().item(),
         labels=tuple(means),
         excess=(trained.mean() - others.mean()).item(),
+        read=() if read is None else tuple(read.unique().tolist()),
     )

@@ -159,11 +159,13 @@ def _forget_set(workspace: Workspace, samples: Samples, unseen: Unseen) -> metho
     if classes:
         return methods.ForgetSet(samples=samples, classes=classes, target_accuracy=0.0)
     targets = unseen.remembered(samples.targets)
+    own = unseen.own(samples.inputs) if isinstance(samples.inputs, Tensor) else frozenset()
     return methods.ForgetSet(
         samples=Samples(samples.inputs, targets),
         classes=(),
         target_margin=unseen.target(targets),
         least_fall=max(unseen.excess, 0.0),
+        own_tokens=own,
     )
 
 

@@ -37,6 +37,7 @@ WAYS = {
     "imu": [{"weights": kind} for kind in ("influence", "permuted", "uniform")],
     "imu_deep": [{"influence": kind} for kind in ("self", "permuted", "uniform", "loss")],
     "imu_wide": [{"influence": kind} for kind in ("self", "permuted", "uniform", "loss")],
+    "imu_words": [{"influence": kind} for kind in ("self", "permuted", "uniform", "loss")],
     "imu_published": [
         {"freeze_batch_norm": True},
         {"freeze_batch_norm": False},
@@ -664,6 +665,7 @@ OUT_OF_RANGE = {
         ("copies", 0),
         ("keeping", -1.0),
     ],
+    "imu_words": [("influence", "none"), ("damping", 0.0), ("copies", 0)],
     "imu_published": [("alpha", -1.0), ("layers", ("",))],
     "idk_dpo": [("beta", 0.0)],
     "jit": [("sigma", 0.0), ("draws", 0)],

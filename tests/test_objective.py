@@ -23,6 +23,7 @@ DRAWING = [
     "random_label_retain",
     "salun",
     "imu_wide",
+    "imu_words",
     "idk_dpo",
 ]  # for every position
 PERTURBING = ["amun", "boundary_shrink", "jit", "l2ul"]

@@ -109,13 +109,15 @@ def tune(root: Path, jobs: int, *, settings: Path | None, draws: Sequence[int]) 
         "tune", tuning_cells(root, settings=changes, draws=draws), root, jobs, part=PREPARED
     )
     folders = [Path(folder) for folder in found.folders]
-    arguments = ["tune"]
     if settings:
-        asked = Path("runs", "tune", "grids.json")
-        arguments += ["grids", str(asked)]
-        for folder in folders:
-            artifacts.write_json(folder / asked, grids)
-    in_every_cell(folders, arguments, jobs, print)
+        # Entry by entry, so that a run that is stopped has some in every cell.
+        for part in [*({name: grids[name]} for name in grids), grids]:
+            asked = Path("runs", "tune", "grids.json")
+            for folder in folders:
+                artifacts.write_json(folder / asked, part)
+            in_every_cell(folders, ["tune", "grids", str(asked)], jobs, print)
+    else:
+        in_every_cell(folders, ["tune"], jobs, print)
     tried = tables.candidates(folders)
     name = settings.stem if settings else str(params.section(root, "split.dataset"))
     target = root / "docs" / f"tuning-{name}.md"

@@ -36,16 +36,18 @@ def run(workspace: Workspace, grids: Path | None = None) -> None:
     before, by the same code on the same models, keeps what came out.
     """
     judged, rows = judge(workspace), []
-    file = workspace.runs / "tune" / "candidates.csv"
-    known = artifacts.read_table(file).to_dict("records") if file.exists() else []
+    file = workspace.runs / "tune" / "judged.csv"
+    known = artifacts.read_table(file, made="str").to_dict("records") if file.exists() else []
     before = {row["made"]: row for row in known}
     for name, method, candidate, config in gridded(grids) if grids else candidates():
-        said = {"entry": name, "candidate": json.dumps(candidate)}
         made = _made(workspace, method, config)
-        found = before[made] if made in before else judged(method, config)
-        rows.append(found | said | {"made": made})
-        print(f"{name} {said['candidate']}: {found['failure'] or found['gap']}", flush=True)
-        artifacts.write_table(file, pd.DataFrame(rows))
+        if made not in before:
+            before[made] = judged(method, config) | {"made": made}
+            artifacts.write_table(file, pd.DataFrame([*before.values()]))
+        found = {key: value for key, value in before[made].items() if key != "made"}
+        rows.append({"entry": name, "candidate": json.dumps(candidate), **found})
+        print(f"{name} {rows[-1]['candidate']}: gap {found['gap']} {found['failure']}", flush=True)
+    artifacts.write_table(workspace.runs / "tune" / "candidates.csv", pd.DataFrame(rows))
 
 
 def _made(workspace: Workspace, method: str, config: Any) -> str:

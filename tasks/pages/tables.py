@@ -19,7 +19,6 @@ def candidates(folders: Iterable[Path]) -> pd.DataFrame:
     for folder in folders:
         request = artifacts.read_json(folder / "runs" / "split" / "request.json")
         part = artifacts.read_table(folder / "runs" / "tune" / "candidates.csv", failure="str")
-        part = part.drop(columns="made", errors="ignore")
         part.insert(0, "seed", params.section(folder, "seed"))
         part.insert(0, "forget", request["forget"])
         part.insert(0, "scenario", request["scenario"])

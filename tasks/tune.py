@@ -37,8 +37,10 @@ def run(workspace: Workspace, grids: Path | None = None) -> None:
     """
     judged, rows = judge(workspace), []
     file = workspace.runs / "tune" / "judged.csv"
-    known = artifacts.read_table(file, made="str").to_dict("records") if file.exists() else []
-    before = {row["made"]: row for row in known}
+    before: dict[str, dict[str, Any]] = {}
+    if file.exists():
+        known = artifacts.read_table(file, made="str", failure="str").to_dict("records")
+        before = {str(row["made"]): row for row in known}
     for name, method, candidate, config in gridded(grids) if grids else candidates():
         made = _made(workspace, method, config)
         if made not in before:

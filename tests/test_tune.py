@@ -125,6 +125,30 @@ def test_candidates_are_judged_without_test_images_and_failures_kept(
     gaps = [abs(table.loc["good", name] - aim[name]) for name in ("FA", "RA", "TA", "TFA")]
     assert table.loc["good", "gap"] == pytest.approx(sum(gaps) / 4, abs=1e-9)
     entry = asdict(Config(parameters="head", sgd=Sgd(learning_rate=1.0, epochs=2)))
+    # Grids name entries of their own; what was judged before keeps what came out.
+    ascent = {"method": "gradient_ascent", "data_access": "forget", **entry}
+    space = {"sgd.learning_rate": [0.01, 0.02], "sgd.epochs": [2]}
+    artifacts.write_json(
+        tmp_path / "grids.json",
+        {
+            "ascent": {"entry": ascent, "space": space},
+            "nothing": {"entry": {"method": "nothing", "data_access": "forget"}, "space": {}},
+        },
+    )
+    judged, made = tune.judge, []
+    monkeypatch.setattr(
+        tune,
+        "judge",
+        lambda of: lambda method, config: made.append(method) or judged(of)(method, config),
+    )
+    for _ in range(2):
+        tune.run(workspace, tmp_path / "grids.json")
+        again = artifacts.read_table(root / "runs" / "tune" / "candidates.csv", failure="str")
+        assert again["entry"].tolist() == ["ascent", "ascent", "nothing"]
+        assert again["candidate"].iloc[2] == "{}"
+        assert again["gap"].iloc[0] == table.loc["good", "gap"]
+        assert (again["failure"] == "").all()
+        assert made == ["gradient_ascent", "nothing"]
     request = {
         "entry": {"method": "gradient_ascent", "data_access": "forget", **entry},
         "candidates": [{"sgd.learning_rate": rate} for rate in rates.values()],

@@ -12,6 +12,7 @@ from imu.methods import ForgetSet, imu_words
 from imu.methods.common.descent import Sgd
 from imu.models import gpt_small
 from imu.objectives import IGNORED, Samples, mean_cross_entropy
+from imu.objectives.classification import Classification
 from tests import oracles
 
 OWN = frozenset({7, 8, 11})  # two names, and a word of an answer
@@ -119,3 +120,20 @@ def test_where_no_token_is_the_forget_set_s_own_all_weights_move():
     list(methods.run("imu_words", model, Task(), made, seed=SEED, available=given))
     pairs = zip(model.parameters(), first.parameters(), strict=True)
     assert all(not torch.equal(now, was) for now, was in pairs)
+
+
+def test_entries_drawn_anew_by_themselves_leave_what_comes_after_the_first_answer():
+    tokens = torch.arange(8).repeat(120, 1)
+    targets = torch.full((120, 8), IGNORED)
+    targets[:, 4:6] = 1
+    draw = torch.Generator().manual_seed(0)
+    found = imu_words.anew(Samples(tokens, targets), Task(), frozenset(), 1000, draw)
+    other = (found != tokens).double().mean(0)  # share of each position
+    assert other[0] == 0
+    assert (other[5:] == 0).all()
+    assert ((other[1:5] > 0.35) & (other[1:5] < 0.65)).all()
+    images = Samples(torch.full((120, 1, 2, 2), 0.5), torch.zeros(120, dtype=torch.int64))
+    noisy = imu_words.anew(images, Classification(), frozenset(), 10, draw)
+    assert 0.35 < (noisy != 0.5).double().mean() < 0.65
+    assert 0 <= noisy.min() < 0.1
+    assert 0.9 < noisy.max() <= 1

@@ -101,7 +101,7 @@ def unlearn(
     hook = table.weight.register_hook(lambda gradient: gradient * moved)
     try:
         yield from descend(
-            model, objective, forget, loss, config.sgd, generator, parameters=[table.weight]
+            model, objective, forget, loss, config.sgd, generator, parameters=table.parameters()
         )
     finally:
         hook.remove()

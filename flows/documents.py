@@ -138,9 +138,12 @@ def _grids(root: Path, settings: Path, changes: dict[str, Any]) -> dict[str, Any
     for name, space in params.read_file(file, str(file), "entries of unlearn").items():
         if name not in entries:
             raise params.ParameterError(f"{file}: {settings} has no entry unlearn.{name}")
-        given = {path: [*values] for path, values in (space or {}).items()}
-        found[name] = {"entry": entries[name], "space": given}
-        for path, values in given.items():
+        if not isinstance(space, dict) or not all(isinstance(v, list) for v in space.values()):
+            raise params.ParameterError(
+                f"{file}: {name} must be a mapping of parameters to lists of values, got {space!r}"
+            )
+        found[name] = {"entry": entries[name], "space": space}
+        for path, values in space.items():
             for value in values:
                 tasks_tune.configured(entries[name], {path: value})
     return found

@@ -36,6 +36,37 @@ documents.main()
 """
 
 
+@pytest.mark.parametrize(
+    "path", sorted((SETTINGS / documents.GRIDS).iterdir()), ids=lambda p: p.name
+)
+def test_the_grids_that_ship_are_of_entries_that_ship(path: Path) -> None:
+    settings = SETTINGS / path.name
+    changes = params.read_file(settings, settings.name, "dotted paths")
+    found = documents._grids(REPOSITORY, settings, changes)
+    assert {name: found[name]["space"] for name in found} == params.read_file(path, "", "entries")
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ("imu_wordy: {}", "has no entry unlearn.imu_wordy"),
+        ("npo: {beta: [0.0, 1.0]}", "beta must be > 0, got 0.0"),
+        ("npo: {gamma: [1.0]}", "gamma"),
+        ("npo: 3", "npo must be a mapping of parameters to lists of values, got 3"),
+        ("npo: {beta: 1.0}", "npo must be a mapping of parameters to lists of values"),
+    ],
+)
+def test_a_grid_of_what_is_not_there_is_refused(tmp_path: Path, grid: str, message: str) -> None:
+    settings = tmp_path / "some.yaml"
+    settings.write_text("")
+    (tmp_path / documents.GRIDS).mkdir()
+    (tmp_path / documents.GRIDS / "some.yaml").write_text(grid)
+    shipped = SETTINGS / "biographies.yaml"
+    changes = params.read_file(shipped, shipped.name, "dotted paths")
+    with pytest.raises(params.ParameterError, match=re.escape(message)):
+        documents._grids(REPOSITORY, settings, changes)
+
+
 def test_every_scenario_is_reported_and_no_reported_request_is_tuned_on() -> None:
     cells = [cell.changes for cell in documents.reported_cells(REPOSITORY, shipped=False)]
     found = sorted((changes["split.scenario"], changes["seed"]) for changes in cells)

@@ -88,7 +88,7 @@ def table(
     target = root / "docs" / f"results-{name}.md"
     artifacts.write_text(target, page)
     artifacts.write_table(target.with_suffix(".csv"), found)
-    picture = results_page.picture(found, params.section(root, "unlearn"))
+    picture = results_page.picture(found, changes.get("unlearn", params.section(root, "unlearn")))
     artifacts.write_bytes(target.with_suffix(".png"), picture)
     print(f"{page}\nwritten to {target}")
 

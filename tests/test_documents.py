@@ -12,6 +12,7 @@ import pytest
 from flows import documents
 from flows.running.cells import prepare
 from flows.searching.tuning import tuning_cells
+from flows.sweep import Swept
 from imu.splitting import Config
 from tasks.files import params
 from tests.conftest import REPOSITORY, make_workspace, run
@@ -34,6 +35,27 @@ def cells(root, shipped, settings, scenarios):
 documents.reported_cells = cells
 documents.main()
 """
+
+
+def test_the_picture_of_other_settings_has_their_entries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[list[str]] = []
+
+    def picture(found: pd.DataFrame, methods: Any) -> bytes:
+        drawn.append([*methods])
+        return b""
+
+    monkeypatch.setattr(documents, "swept", lambda *given: Swept({}, {}))
+    monkeypatch.setattr(documents.results, "collected", lambda folders: pd.DataFrame())
+    monkeypatch.setattr(documents.results_page, "page", lambda *given: "")
+    monkeypatch.setattr(documents.results_page, "picture", picture)
+    (tmp_path / "params.yaml").write_bytes((REPOSITORY / "params.yaml").read_bytes())
+    settings = SETTINGS / "biographies.yaml"
+    documents.table(tmp_path, 1, shipped=True, settings=settings, scenarios=("fraction",))
+    (shown,) = drawn
+    assert "rmu" in shown
+    assert "logit_mask" not in shown
 
 
 @pytest.mark.parametrize(

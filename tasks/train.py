@@ -133,7 +133,9 @@ def keep(
 ) -> None:
     """Write a model that was trained on ``manifest``."""
     data, device = workspace.dataset(), workspace.device()
-    values, lying, read = {}, [], None
+    values: dict[str, float] = {}
+    lying: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    read = None
     for name in (manifest, "validation", "test"):
         samples, objective = load_samples(workspace, name, data, about, device)
         found = answered(model, objective, samples)
@@ -143,10 +145,12 @@ def keep(
             tokens = samples.targets.dim() > 1
             margins = margins_at(model, objective, samples) if tokens else found.margins
             predicted = samples.targets != IGNORED
-            lying += [margins[predicted].cpu(), samples.targets[predicted].cpu()]
+            lying[name] = (margins[predicted].cpu(), samples.targets[predicted].cpu())
         if name == "validation" and isinstance(samples.inputs, torch.Tensor) and tokens:
             read = samples.inputs.cpu()
-    kept = unseen(*lying, classes=len(data.classes), tokens=tokens, read=read)
+    kept = unseen(
+        *lying[manifest], *lying["validation"], len(data.classes), tokens=tokens, read=read
+    )
     artifacts.write_table(out / "curve.csv", pd.DataFrame(epochs, columns=training.Epoch._fields))
     artifacts.write_tensors(
         out / "model.safetensors", model.state_dict(), about | {"unseen": asdict(kept)}

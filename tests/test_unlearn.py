@@ -640,7 +640,6 @@ OUT_OF_RANGE = {
         ("influence", "none"),
         ("damping", 0.0),
         ("reach", -1.0),
-        ("others", -1.0),
         ("copies", 0),
     ],
     "imu_published": [("alpha", -1.0), ("layers", ("",))],

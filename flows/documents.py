@@ -7,6 +7,8 @@
                                       parameters -> docs/results-x.md; --scenarios: some)
     python -m flows.documents tune    a class, a fraction; seeds 100, 101, 102, other splits
                                       -> docs/tuning-digits.md and .csv
+                                      (--with settings/x.yaml: the grids of settings/grids/x.yaml
+                                      -> docs/tuning-x.md; --draws 1 2: also data.seed)
 
 Each pipeline is a cell, as in a sweep: what was stopped goes on where it was.
 """
@@ -27,12 +29,14 @@ from flows.running.server import serving
 from flows.searching.tuning import PREPARED, in_every_cell, tuning_cells
 from flows.sweep import swept
 from tasks import ensemble, unlearn
+from tasks import tune as tasks_tune
 from tasks.files import artifacts, params
 from tasks.pages import results, results_page, tables
 
 REPORTED = (0, 1, 2)
 MEMBERS = 8  # networks per family and cell; the seeds make them three families
 SCENARIOS = ("class", "fraction", "ids")
+GRIDS = "grids"  # folder of what is searched under settings: entry -> parameter -> values
 
 
 def reported_cells(
@@ -84,7 +88,7 @@ def table(
     target = root / "docs" / f"results-{name}.md"
     artifacts.write_text(target, page)
     artifacts.write_table(target.with_suffix(".csv"), found)
-    picture = results_page.picture(found, params.section(root, "unlearn"))
+    picture = results_page.picture(found, changes.get("unlearn", params.section(root, "unlearn")))
     artifacts.write_bytes(target.with_suffix(".png"), picture)
     print(f"{page}\nwritten to {target}")
 
@@ -97,15 +101,52 @@ def command(shipped: bool, settings: Path | None, scenarios: Sequence[str]) -> s
     return " ".join(["python -m flows.documents table", *options]) if options else "make table"
 
 
-def tune(root: Path, jobs: int) -> None:
-    found = swept("tune", tuning_cells(root), root, jobs, part=PREPARED)
+def tune(root: Path, jobs: int, *, settings: Path | None, draws: Sequence[int]) -> None:
+    """settings: of other data, whose grids lie beside it, in the folder ``GRIDS``."""
+    changes = params.read_file(settings, str(settings), "dotted paths") if settings else {}
+    grids = _grids(root, settings, changes) if settings else {}
+    found = swept(
+        "tune", tuning_cells(root, settings=changes, draws=draws), root, jobs, part=PREPARED
+    )
     folders = [Path(folder) for folder in found.folders]
-    in_every_cell(folders, ["tune"], jobs, print)
+    if settings:
+        # Entry by entry, so that a run that is stopped has some in every cell.
+        for part in [*({name: grids[name]} for name in grids), grids]:
+            asked = Path("runs", "tune", "grids.json")
+            for folder in folders:
+                artifacts.write_json(folder / asked, part)
+            in_every_cell(folders, ["tune", "grids", str(asked)], jobs, print)
+    else:
+        in_every_cell(folders, ["tune"], jobs, print)
     tried = tables.candidates(folders)
-    target = root / "docs" / f"tuning-{params.section(root, 'split.dataset')}.md"
-    artifacts.write_text(target, tables.tuning_page(tried, "make tune"))
+    name = settings.stem if settings else str(params.section(root, "split.dataset"))
+    target = root / "docs" / f"tuning-{name}.md"
+    command = ["python -m flows.documents tune", *(["--with", str(settings)] if settings else [])]
+    command += ["--draws", *map(str, draws)] if draws else []
+    said = " ".join(command) if command[1:] else "make tune"
+    artifacts.write_text(target, tables.tuning_page(tried, said))
     artifacts.write_table(target.with_suffix(".csv"), tried)
     print(f"best candidates: {json.dumps(tables.best(tried), indent=1)}\nwritten to {target}")
+
+
+def _grids(root: Path, settings: Path, changes: dict[str, Any]) -> dict[str, Any]:
+    """For ``tasks.tune.gridded``. Raises ParameterError for an entry that the settings lack, and a
+    parameter or value that its method does not take."""
+    file = settings.parent / GRIDS / settings.name
+    entries = params.changed(params.read(root), changes)["unlearn"]
+    found = {}
+    for name, space in params.read_file(file, str(file), "entries of unlearn").items():
+        if name not in entries:
+            raise params.ParameterError(f"{file}: {settings} has no entry unlearn.{name}")
+        if not isinstance(space, dict) or not all(isinstance(v, list) for v in space.values()):
+            raise params.ParameterError(
+                f"{file}: {name} must be a mapping of parameters to lists of values, got {space!r}"
+            )
+        found[name] = {"entry": entries[name], "space": space}
+        for path, values in space.items():
+            for value in values:
+                tasks_tune.configured(entries[name], {path: value})
+    return found
 
 
 def main() -> None:
@@ -115,9 +156,12 @@ def main() -> None:
         "--shipped", action="store_true", help="table: the methods of params.yaml, not all"
     )
     parser.add_argument(
-        "--with", type=Path, dest="settings", help="table: a YAML file of dotted path: value"
+        "--with", type=Path, dest="settings", help="a YAML file of dotted path: value"
     )
     parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=SCENARIOS)
+    parser.add_argument(
+        "--draws", nargs="+", type=int, default=[], help="tune: data.seed of data that are drawn"
+    )
     parser.add_argument("--jobs", type=int, default=JOBS, help="stages at the same time")
     arguments = parser.parse_args()
     root = Path.cwd()
@@ -133,7 +177,7 @@ def main() -> None:
                     scenarios=arguments.scenarios,
                 )
             else:
-                tune(root, arguments.jobs)
+                tune(root, arguments.jobs, settings=arguments.settings, draws=arguments.draws)
     except EXPLAINED as error:
         sys.exit(f"{arguments.command} failed: {error}")
 

@@ -3,6 +3,8 @@
     python -m flows.search trial --method imu --space step=0.01..1:log --trials 20
     python -m flows.search other --method amun        the choices that the method names
     python -m flows.search third --method imu --with settings/cifar10-small.yaml --classes dog ship
+    python -m flows.search fourth --method npo --with settings/biographies.yaml \
+        --scenarios fraction --draws 1 2
                                   -> .cells/trial-results/search.md and .csv
 
 A search that was stopped goes on where it was when it is started again in the same words; with
@@ -60,6 +62,7 @@ def search(
     parameters: dict[str, Any] = {},  # noqa: B006
     scenarios: list[Literal["class", "fraction"]] = [*SCENARIOS],  # type: ignore[list-item]  # noqa: B006
     classes: list[str] = [*CLASSES],  # noqa: B006
+    draws: list[int] = [],  # noqa: B006
     settings: dict[str, Any] = {},  # noqa: B006
     seed: Annotated[int, Field(ge=0)] = 0,
     at_once: Annotated[int, Field(ge=1)] = 4,
@@ -78,8 +81,10 @@ def search(
         space: parameter -> choices, or low, high and log; none: what the method names.
         trials: candidates in all, what was tried before included.
         parameters: of the method that stay as they are given; the others are as in params.yaml.
-        scenarios: kinds of forget sets.
+        scenarios: kinds of forget sets; where settings have one it is the only one.
         classes: to forget, each under a seed of its own; none that params.yaml forgets.
+        draws: data.seed of data that are drawn, each with each of these seeds; not that of
+            params.yaml.
         settings: any other parameter by its path, such as {"split.dataset": "cifar10"}.
         seed: of the sampler.
         at_once: candidates that are asked for together.
@@ -90,7 +95,7 @@ def search(
     root = Path.cwd()
     asked = understood(root, method, space, parameters, settings)
     commit = clean_commit(root) if pools else ""
-    cells = tuning_cells(root, scenarios, classes, settings, commit)
+    cells = tuning_cells(root, scenarios, classes, settings, commit, draws)
     key = identity(root, name, asked, cells, seed)
     folder = root / FOLDER / f"{name}-results"
     with only_run(folder), warmed(root), grouped(root, name, key) as (group, files):
@@ -226,6 +231,9 @@ def main() -> None:
     parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=[*SCENARIOS])
     parser.add_argument("--classes", nargs="+", default=[*CLASSES], help="to forget")
     parser.add_argument(
+        "--draws", nargs="+", type=int, default=[], help="data.seed of data that are drawn"
+    )
+    parser.add_argument(
         "--with", type=Path, dest="settings", help="a YAML file of dotted path: value"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the sampler")
@@ -245,6 +253,7 @@ def main() -> None:
                 spaces.fixed(given.set),
                 given.scenarios,
                 given.classes,
+                given.draws,
                 params.read_file(settings, str(settings), "dotted paths") if settings else {},
                 given.seed,
                 at_once=given.at_once,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from imu import discovery, influences, methods, metrics, verdicts
 from imu.metrics import accuracy
-from imu.objectives import Objective, Samples, margins, mean_over_positions, predictions
+from imu.objectives import IGNORED, Objective, Samples, margins_at
 from imu.objectives.classification import Classification
 from imu.unseen import unseen
 
@@ -203,25 +203,27 @@ def _target(
             "network answers them as it does held-out ones"
         )
 
-    def lying(samples: Samples) -> Tensor:
-        logits = predictions(model, objective, samples.inputs).double()
-        return mean_over_positions(margins(logits, samples.targets), samples.targets).cpu()  # (n,)
+    def lying(*parts: Samples) -> tuple[Tensor, Tensor]:
+        """Margins and targets of all that is predicted."""
+        predicted = [of.targets != IGNORED for of in parts]
+        found = [
+            (margins_at(model, objective, of)[at].cpu(), of.targets[at].cpu())
+            for of, at in zip(parts, predicted, strict=True)
+        ]
+        return torch.cat([m for m, _ in found]), torch.cat([t for _, t in found])
 
-    trained = torch.cat([lying(of) for of in (forget, retain) if of is not None])
-    own, others = _labels(forget), _labels(heldout)
-    kept = unseen(trained, lying(heldout), others, 1 + int(torch.cat([own, others]).max()))
+    trained = lying(*(of for of in (forget, retain) if of is not None))
+    tokens = forget.targets.dim() > 1
+    read = heldout.inputs if tokens and isinstance(heldout.inputs, Tensor) else None
+    kept = unseen(*trained, *lying(heldout), classes=1, tokens=tokens, read=read)
+    targets = kept.remembered(forget.targets)
     return methods.ForgetSet(
-        samples=forget,
+        samples=Samples(forget.inputs, targets),
         classes=(),
-        target_margin=kept.target(own),
+        target_margin=kept.target(targets),
         least_fall=max(kept.excess, 0.0),
+        own_tokens=kept.own(forget.inputs) if isinstance(forget.inputs, Tensor) else frozenset(),
     )
-
-
-def _labels(samples: Samples) -> Tensor:
-    """One label per sample, (n,); sequences have all the same."""
-    targets = samples.targets.cpu()
-    return targets if targets.dim() == 1 else targets.new_zeros(len(targets))
 
 
 def _require_sets(sets: Mapping[str, Samples]) -> None:

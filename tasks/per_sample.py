@@ -50,14 +50,18 @@ def _unlearned(workspace: Workspace, item: str, watch: Stopwatch) -> metrics.Fam
         name: torch.from_numpy(m) for name, m in read_margins(workspace, "original").margins.items()
     }
     trained = torch.cat([before["forget"], before["retain"]], 1)
-    labels = labels_of(workspace, "validation")
+    own, labels = (
+        torch.cat([labels_of(workspace, name) for name in names])
+        for names in (("forget", "retain"), ("validation",))
+    )
     diverged, unfinished = [], 0
     for number, network in enumerate(networks):
 
         def weights(network: nn.Module = network) -> Tensor:
             return scored(network, objective, sets["forget"], config)[1]
 
-        kept = unseen(trained[number], before["validation"][number], labels, len(data.classes))
+        others = before["validation"][number]
+        kept = unseen(trained[number], own, others, labels, len(data.classes))
         given = unlearn.available(workspace, visible, kept, device) | {"influence": weights}
         seed = workspace.seed + number
         said = f"network {number + 1}/{len(networks)}"

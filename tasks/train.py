@@ -15,12 +15,12 @@ from imu.class_order import Predicted, remarks
 from imu.cost import FlopCounter
 from imu.datasets import Dataset
 from imu.models import evaluating
-from imu.objectives import answered, predictions
+from imu.objectives import IGNORED, answered, margins_at, predictions
 from imu.training import distributed
 from imu.unseen import unseen
 from tasks.files import artifacts, params
 from tasks.files.progress import Progress
-from tasks.files.samples import labels_of, load_samples
+from tasks.files.samples import load_samples
 from tasks.files.workspace import Runtime, Stopwatch, Workspace
 
 
@@ -130,15 +130,24 @@ def keep(
 ) -> None:
     """Write a model that was trained on ``manifest``."""
     data, device = workspace.dataset(), workspace.device()
-    values, found = {}, {}
+    values: dict[str, float] = {}
+    lying: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    read = None
     for name in (manifest, "validation", "test"):
         samples, objective = load_samples(workspace, name, data, about, device)
-        found[name] = answered(model, objective, samples)
-        values[f"{name}_accuracy"] = 100 * found[name].right.mean().item()
-        values[f"{name}_loss"] = found[name].losses.mean().item()
-    others = found["validation"].margins
-    labels = labels_of(workspace, "validation")
-    kept = unseen(found[manifest].margins.cpu(), others.cpu(), labels, classes=len(data.classes))
+        found = answered(model, objective, samples)
+        values[f"{name}_accuracy"] = 100 * found.right.mean().item()
+        values[f"{name}_loss"] = found.losses.mean().item()
+        if name != "test":
+            tokens = samples.targets.dim() > 1
+            margins = margins_at(model, objective, samples) if tokens else found.margins
+            predicted = samples.targets != IGNORED
+            lying[name] = (margins[predicted].cpu(), samples.targets[predicted].cpu())
+        if name == "validation" and isinstance(samples.inputs, torch.Tensor) and tokens:
+            read = samples.inputs.cpu()
+    kept = unseen(
+        *lying[manifest], *lying["validation"], len(data.classes), tokens=tokens, read=read
+    )
     artifacts.write_table(out / "curve.csv", pd.DataFrame(epochs, columns=training.Epoch._fields))
     artifacts.write_tensors(
         out / "model.safetensors", model.state_dict(), about | {"unseen": asdict(kept)}

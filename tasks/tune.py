@@ -1,17 +1,14 @@
 """Candidates for the parameters of methods, judged without the reported data.
 
 Runs in a cell of ``flows.searching.tuning``: another training seed, split seed and forget set than
-any reported ones. A candidate is judged by its gap, the mean distance in points to that cell's
-retrained reference over
-    FA    accuracy on the forget set
-    RA    accuracy on the retain set
-    TFA   accuracy on validation images of the forgotten classes (where classes are forgotten)
-    TA    accuracy on the other validation images
-and test images are never looked at. A candidate that fails (it diverged, or did not reach its
-target) is kept with its reason and counts as worse than any that did not.
+any reported ones. A candidate is judged by its gap, a mean distance in points to that cell's
+retrained reference on the forget set, the retain set and the validation set, as ``held`` of its
+kind of problem in ``tasks/judging`` says. Test samples are never looked at. A candidate that fails
+(it diverged, or gave up) is kept with its reason and counts as worse than any that did not.
 """
 
 import copy
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -21,28 +18,61 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import nn
 
 from imu import discovery, methods
-from imu.objectives import Objective, Samples, predictions
 from imu.unseen import Unseen
 from tasks import unlearn
 from tasks.files import artifacts, params
 from tasks.files.samples import load_samples
 from tasks.files.workspace import Workspace, load_model
 
-Sets = Mapping[str, Samples]
 SETS = ("forget", "retain", "validation")
 
 
-def run(workspace: Workspace) -> None:
-    """Every candidate there is: ``runs/tune/candidates.csv`` with entry, candidate and verdict."""
+def run(workspace: Workspace, grids: Path | None = None) -> None:
+    """Every candidate there is: ``runs/tune/candidates.csv`` with entry, candidate and verdict.
+
+    grids: as ``gridded`` takes them; none: every method's SEARCH. A candidate that was judged
+    before, by the same code on the same models, keeps what came out.
+    """
     judged, rows = judge(workspace), []
-    for name, method, candidate, config in candidates():
-        row = {"entry": name, "candidate": json.dumps(candidate), **judged(method, config)}
-        print(f"{name} {row['candidate']}: {row['failure'] or row['gap']}", flush=True)
-        rows.append(row)
+    file = workspace.runs / "tune" / "judged.csv"
+    before: dict[str, dict[str, Any]] = {}
+    if file.exists():
+        known = artifacts.read_table(file, made="str", failure="str").to_dict("records")
+        before = {str(row["made"]): row for row in known}
+    for name, method, candidate, config in gridded(grids) if grids else candidates():
+        made = _made(workspace, method, config)
+        if made not in before:
+            before[made] = judged(method, config) | {"made": made}
+            artifacts.write_table(file, pd.DataFrame([*before.values()]))
+        found = {key: value for key, value in before[made].items() if key != "made"}
+        rows.append({"entry": name, "candidate": json.dumps(candidate), **found})
+        print(f"{name} {rows[-1]['candidate']}: gap {found['gap']} {found['failure']}", flush=True)
     artifacts.write_table(workspace.runs / "tune" / "candidates.csv", pd.DataFrame(rows))
+
+
+def _made(workspace: Workspace, method: str, config: Any) -> str:
+    """Of what a candidate is judged by: models, code and parameters."""
+    folder = Path(str(methods.__file__)).parent
+    files = [folder / f"{method}.py", *sorted((folder / "common").glob("*.py"))]
+    files += [workspace.model("train"), workspace.model("retrain/reference")]
+    content = hashlib.sha256(repr((method, config, workspace.seed)).encode())
+    for path in files:
+        content.update(path.read_bytes())
+    return content.hexdigest()[:16]
+
+
+def gridded(file: Path) -> Iterator[tuple[str, str, dict[str, Any], Any]]:
+    """As ``candidates``, of a JSON file {name: {"entry": of params.yaml, "space": {path: values}}}.
+
+    A space of nothing has one candidate, the entry as it stands.
+    """
+    for name, given in artifacts.read_json(file).items():
+        space = given["space"]
+        for values in product(*space.values()):
+            candidate = dict(zip(space, values, strict=True))
+            yield name, given["entry"]["method"], candidate, configured(given["entry"], candidate)
 
 
 def asked(workspace: Workspace, file: Path) -> None:
@@ -66,7 +96,7 @@ def answer(file: Path) -> Path:
 
 
 def judge(workspace: Workspace) -> Callable[[str, Any], dict[str, Any]]:
-    """A function of a method and its Config: accuracies, ``gap`` (or None) and ``failure``."""
+    """A function of a method and its Config: numbers, ``gap`` (or None) and ``failure``."""
     device, data = workspace.device(), workspace.dataset()
     original, about = load_model(workspace.model("train"))
     reference, _ = load_model(workspace.model("retrain/reference"))
@@ -74,7 +104,8 @@ def judge(workspace: Workspace) -> Callable[[str, Any], dict[str, Any]]:
     sets = {name: samples for name, (samples, _) in loaded.items()}
     objective = loaded["forget"][1]
     classes = tuple(workspace.read_request()["forget_classes"])
-    aim = accuracies(reference.to(device), objective, sets, classes)
+    kind = discovery.load("tasks.judging", about["objective"])
+    held = kind.held(reference.to(device), objective, sets, classes)
     available = unlearn.available(workspace, sets, Unseen(**about["unseen"]), device)
 
     def judged(method: str, config: Any) -> dict[str, Any]:
@@ -91,9 +122,8 @@ def judge(workspace: Workspace) -> Callable[[str, Any], dict[str, Any]]:
             torch.OutOfMemoryError,
         ) as error:
             return {"gap": None, "failure": str(error)}
-        found = accuracies(model, objective, sets, classes)
-        gaps = [abs(found[key] - aim[key]) for key in found]
-        return found | {"gap": sum(gaps) / len(gaps), "failure": ""}
+        found, gap = held(model)
+        return found | {"gap": gap, "failure": ""}
 
     return judged
 
@@ -127,19 +157,3 @@ def changed(config: Any, candidate: Mapping[str, Any]) -> Any:
         new = changed(getattr(config, field), {rest: value}) if rest else value
         config = replace(config, **{field: new})
     return config
-
-
-def accuracies(
-    model: nn.Module, objective: Objective, sets: Sets, classes: tuple[int, ...]
-) -> dict[str, float]:
-    """FA, RA, TFA and TA in %, on training and validation images."""
-    right = {
-        name: (predictions(model, objective, samples.inputs).argmax(1) == samples.targets).double()
-        for name, samples in sets.items()
-    }
-    found = {"FA": right["forget"], "RA": right["retain"], "TA": right["validation"]}
-    if classes:
-        labels = sets["validation"].targets
-        forgotten = torch.isin(labels, torch.tensor(classes, device=labels.device))
-        found |= {"TFA": right["validation"][forgotten], "TA": right["validation"][~forgotten]}
-    return {name: 100 * values.mean().item() for name, values in found.items()}

@@ -16,7 +16,7 @@ from imu.objectives import Samples
 from imu.unseen import Unseen
 from tasks.files import artifacts, params
 from tasks.files.progress import Progress
-from tasks.files.samples import labels_of, load_samples
+from tasks.files.samples import load_samples
 from tasks.files.workspace import Stopwatch, Workspace, load_model
 
 OFTEN = 1.0  # seconds between two lines that tell how far it is
@@ -38,7 +38,8 @@ def run(workspace: Workspace, item: str) -> float:
     unseen = Unseen(**about["unseen"])
     given = available(workspace, sets, unseen, device)
     target: methods.ForgetSet = given["forget"]()
-    if not target.classes and (lacking := unseen.without(labels_of(workspace, "forget"))):
+    one_label = forget.targets.dim() == 1
+    if one_label and not target.classes and (lacking := unseen.without(forget.targets)):
         names = ", ".join(about["classes"][label] for label in lacking)
         print(f"no unseen sample of {names}: samples are held against those of all classes")
     watch, flops = Stopwatch(), FlopCounter()
@@ -157,11 +158,14 @@ def _forget_set(workspace: Workspace, samples: Samples, unseen: Unseen) -> metho
     classes = tuple(workspace.read_request()["forget_classes"])
     if classes:
         return methods.ForgetSet(samples=samples, classes=classes, target_accuracy=0.0)
+    targets = unseen.remembered(samples.targets)
+    own = unseen.own(samples.inputs) if isinstance(samples.inputs, Tensor) else frozenset()
     return methods.ForgetSet(
-        samples=samples,
+        samples=Samples(samples.inputs, targets),
         classes=(),
-        target_margin=unseen.target(labels_of(workspace, "forget")),
+        target_margin=unseen.target(targets),
         least_fall=max(unseen.excess, 0.0),
+        own_tokens=own,
     )
 
 

@@ -18,7 +18,13 @@ from tests import oracles
 
 torch.set_num_threads(1)
 METHODS = methods.names()
-DRAWING = ["random_label", "random_label_retain", "salun", "imu_wide"]  # for every position
+DRAWING = [
+    "random_label",
+    "random_label_retain",
+    "salun",
+    "imu_words",
+    "idk_dpo",
+]  # for every position
 PERTURBING = ["amun", "boundary_shrink", "jit", "l2ul"]
 KEEPING = ["nothing", "logit_mask", "fine_tune", "l1_sparse", "scrub"]  # no rise is promised
 EXACT = 1e-12  # float64, sums of tens of terms
@@ -374,12 +380,16 @@ def test_predictions_that_are_not_the_head_s_output_are_refused(method):
         next(methods.run(method, model, Shifted(), config, seed=0, available=available))
 
 
-def test_a_method_that_trains_what_lies_before_the_head_needs_something_there():
+DEEP = ["imu_deep", "rmu"]  # train what lies before the head
+
+
+@pytest.mark.parametrize("method", DEEP)
+def test_a_method_that_trains_what_lies_before_the_head_needs_something_there(method):
     with pytest.raises(ValueError, match="no layer before it has parameters that require a grad"):
-        unlearned("persons", "imu_deep", frozen="embed")
+        unlearned("persons", method, frozen="embed")
 
 
-@pytest.mark.parametrize("method", [m for m in METHODS if m != "imu_deep"])
+@pytest.mark.parametrize("method", [m for m in METHODS if m not in DEEP])
 def test_parameters_that_require_no_gradient_stay(method):
     after, _ = unlearned("persons", method, frozen="embed")
     before = persons()[0].embed

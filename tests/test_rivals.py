@@ -1,5 +1,6 @@
 """Each method's formula, written again as a loop over samples, against what the method does."""
 
+import copy
 import math
 from collections.abc import Callable
 from itertools import pairwise
@@ -9,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from imu import discovery, methods
-from imu.methods import ForgetSet, UnlearningError, salun, woodfisher
-from imu.methods.common import labels
+from imu.datasets import Source, biographies
+from imu.methods import ForgetSet, UnlearningError, idk_dpo, refuse, salun, woodfisher
+from imu.methods.common import labels, refusals
 from imu.methods.common.adversarial import fgsm, nearest, pgd
 from imu.methods.common.descent import Sgd
-from imu.objectives import Samples
+from imu.models import gpt_small
+from imu.objectives import Samples, language, mean_cross_entropy
 from imu.objectives.classification import Classification
 from tests import oracles
 
@@ -182,6 +185,32 @@ def delete(at: State, first: State) -> Tensor:
     return mean(terms)
 
 
+def undial(strength: float):
+    def loss(at: State, first: State) -> Tensor:
+        terms = []
+        for x, y in pairs(FORGET):
+            teacher = logits(first, x).detach()
+            teacher[y] -= strength
+            terms.append(oracles.kl(teacher, logits(at, x)))
+        return mean(terms)
+
+    return loss
+
+
+def dpo(beta: float, preferred: list[int]):
+    """Direct preference of other labels to the true ones."""
+
+    def loss(at: State, first: State) -> Tensor:
+        terms = []
+        for (x, worse), better in zip(pairs(FORGET), preferred, strict=True):
+            now, then = logits(at, x), logits(first, x).detach()
+            ratios = [(probability(now, k) / probability(then, k)).log() for k in (better, worse)]
+            terms.append((1 / (1 + (-beta * (ratios[0] - ratios[1])).exp())).log())
+        return -2 / beta * mean(terms)
+
+    return loss
+
+
 ONE_LOSS = {
     "ascent": ("gradient_ascent", {}, ascent, unlikelihood),
     "unlikelihood": ("gradient_ascent", {"loss": "unlikelihood"}, unlikelihood, ascent),
@@ -203,6 +232,8 @@ ONE_LOSS = {
     ),
     "random label and retain": ("random_label_retain", {}, relabelled, towards(own_labels())),
     "DELETE": ("delete", {}, delete, ascent),
+    "UNDIAL": ("undial", {"strength": 2.0}, undial(2.0), delete),
+    "IdkDPO": ("idk_dpo", {"beta": 0.6}, dpo(0.6, own_labels()), npo(0.6)),
     "fine-tune": ("fine_tune", {}, kept, relabelled),
 }
 
@@ -243,6 +274,152 @@ def test_gradient_difference_keeps_as_many_retain_samples_as_it_forgets(ascends,
         rows = torch.randint(R, (N,), generator=draw)
         losses.append(loss(RETAIN[(rows + 1) % R if fault == "other samples" else rows]))
     assert (follows(path, *losses) <= EXACT) == (fault is None)
+
+
+@pytest.mark.parametrize("fault", [None, "weight", "direction"])
+def test_rmu_steers_features_of_the_forget_set_and_holds_those_of_as_many_others(fault):
+    """Oracle: both distances sample by sample, along the direction that the generator draws."""
+    path = states("rmu", layers=("0",), steering=2.0, weight=0.7)
+    draw = generator()
+    direction = torch.rand(6, generator=draw, dtype=torch.float64)
+    if fault == "direction":
+        direction = -direction
+    weight = 0.2 if fault == "weight" else 0.7
+
+    def states_of(at: State, x: Tensor) -> Tensor:
+        w, b = at[:2]
+        x = torch.stack([(value - TASK.mean) / TASK.std for value in x])
+        return torch.stack([(w[j] * x).sum() + b[j] for j in range(len(b))])
+
+    first = path[0]
+    length = mean([states_of(first, x).norm() for x, _ in pairs(FORGET)])
+    away = 2.0 * length * direction / direction.norm()
+
+    def loss(chosen: Samples):
+        def of(at: State) -> Tensor:
+            moved = [(states_of(at, x) - away).square().mean() for x, _ in pairs(FORGET)]
+            held = [
+                (states_of(at, x) - states_of(first, x)).square().mean() for x, _ in pairs(chosen)
+            ]
+            return mean(moved) + weight * mean(held)
+
+        return of
+
+    losses = []
+    for _ in range(2):
+        torch.randperm(N, generator=draw)  # the batch of the forget set
+        losses.append(loss(RETAIN[torch.randint(R, (N,), generator=draw)]))
+    assert (follows(path, *losses) <= EXACT) == (fault is None)
+    assert all(torch.equal(a, b) for a, b in zip(path[0][2:], path[2][2:], strict=True))
+
+
+def test_the_refusals_of_idk_dpo_follow_the_same_questions(tmp_path):
+    """Oracle: each row read back; and the loss of one text, token by token."""
+    biographies.write(tmp_path / "people", Source(people=3, seed=3))
+    data = biographies.load(tmp_path / "people")
+    network = gpt_small.Config(width=8, layers=1, heads=1, hidden=8, vocabulary=400, context=64)
+    about = language.described(data, gpt_small, network) | {"config": {"context": 64}}
+    torch.manual_seed(0)
+    model = language.built(gpt_small, network, about).double()
+    task, rows = language.objective(about), [0, 37, 70]
+    samples = language.samples(data, rows, about, torch.device("cpu"))
+    found = refusals.refused(model, task, samples, generator())
+    said = set()
+    for row, prompt in enumerate(data.prompts[rows]):
+        answer = task.tokens.decode([t for t in found.targets[row].tolist() if t >= 0])
+        assert task.tokens.decode(found.inputs[row].tolist()) == f"{prompt} {answer}"
+        assert answer in refusals.REFUSALS
+        said.add(answer)
+    assert len(said) > 1
+    forget = ForgetSet(samples=samples, classes=(), target_margin=-1e9)
+    sgd = Sgd(learning_rate=0.1, epochs=1, momentum=0.0, stop_at_target=False)
+    then = copy.deepcopy(model)
+    made = idk_dpo.Config(beta=0.6, sgd=sgd)
+    list(methods.run("idk_dpo", model, task, made, seed=SEED, available={"forget": lambda: forget}))
+
+    def ratio(of: Samples, row: int) -> Tensor:
+        given, wanted = of.inputs[row : row + 1], of.targets[row].tolist()
+        pairs = [
+            [probability(network(given)[0, t], y).log() for t, y in enumerate(wanted) if y >= 0]
+            for network in (still, then)
+        ]
+        return mean(pairs[0]) - mean(pairs[1]).detach()
+
+    still = copy.deepcopy(then)
+    terms = [0.6 * (ratio(found, row) - ratio(samples, row)) for row in range(3)]
+    (-2 / 0.6 * mean([(1 / (1 + (-term).exp())).log() for term in terms])).backward()
+    for now, before in zip(model.parameters(), still.parameters(), strict=True):
+        torch.testing.assert_close(now - before, -0.1 * before.grad, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("fault", [None, "without what is kept", "all rows"])
+def test_a_refusal_is_learned_by_rows_of_tokens_that_the_retain_set_lacks(fault):
+    """Oracle: both terms token by token, over the rows that the generator draws."""
+    torch.manual_seed(0)
+    network = gpt_small.Config(width=8, layers=1, heads=1, hidden=8, context=8)
+    model = gpt_small.build(network, 12).double()
+    of_forget, of_retain = (
+        Samples(torch.tensor(inputs), torch.tensor(targets))
+        for inputs, targets in (
+            ([[1, 9, 3], [1, 8, 3]], [[-100, -100, 5], [-100, -100, 6]]),
+            (
+                [[1, 4, 3], [1, 5, 3], [1, 6, 3]],
+                [[-100, -100, 5], [-100, -100, 6], [-100, -100, 2]],
+            ),
+        )
+    )
+
+    class Words:
+        def decode(self, row: list[int]) -> str:
+            return " ".join(map(str, row))
+
+        def encode(self, prompts, answers, *, longest):
+            rows = [[*map(int, prompt.split()), 11] for prompt in prompts]
+            wanted = [[-100] * (len(row) - 2) + [11, 2] for row in rows]
+            return torch.tensor(rows), torch.tensor(wanted)
+
+    class Task:
+        bounds, tokens = None, Words()
+        logits = staticmethod(lambda model, inputs: model(inputs))
+        losses = staticmethod(mean_cross_entropy)
+
+    forget = ForgetSet(samples=of_forget, classes=(), target_margin=-1e9)
+    available = {"forget": lambda: forget, "retain": lambda: of_retain}
+    made = refuse.Config(refusal="no", learning_rate=0.1, epochs=2, batch_size=2)
+    course = methods.run("refuse", model, Task(), made, seed=SEED, available=available)
+    path = [copy.deepcopy(model) for _ in course]
+    draw = generator()
+    refusals.refused(path[0], Task(), of_forget, draw, ("no",))
+    answers = [([1, 9, 3, 11], {2: 11, 3: 2}), ([1, 8, 3, 11], {2: 11, 3: 2})]
+
+    def slopes(at: nn.Module, rows: list[int]) -> dict[str, Tensor]:
+        terms = [
+            mean([-probability(at(torch.tensor([row]))[0, t], y).log() for t, y in said.items()])
+            for row, said in answers
+        ]
+        kept = [[of(of_retain.inputs[[k]])[0, 2] for of in (path[0], at)] for k in rows]
+        apart = mean([oracles.kl(then.detach(), now) for then, now in kept])
+        at.zero_grad()
+        (mean(terms) + (0.0 if fault == "without what is kept" else 1.0) * apart).backward()
+        found = {}
+        for name, own in (("words", [8, 9, 11]), ("head", [11])):
+            whole = getattr(at, name).weight.grad
+            found[name] = torch.zeros_like(whole)
+            chosen = [*range(12)] if fault == "all rows" else own
+            found[name][chosen] = whole[chosen]
+        return found
+
+    farness, velocity = 0.0, {"words": 0.0, "head": 0.0}
+    for then, now in pairwise(path):
+        torch.randperm(2, generator=draw)
+        own = slopes(then, torch.randint(3, (2,), generator=draw).tolist())
+        for name in own:
+            velocity[name] = 0.9 * velocity[name] + own[name]
+            moved = getattr(now, name).weight - getattr(then, name).weight
+            farness = max(farness, float((moved + 0.1 * velocity[name]).detach().abs().max()))
+    assert (farness <= EXACT) == (fault is None)
+    for (name, now), then in zip(path[2].named_parameters(), path[0].parameters(), strict=True):
+        assert torch.equal(now, then) == (name not in ("words.weight", "head.weight"))
 
 
 def test_npo_begins_as_gradient_ascent_for_every_beta_and_slows_down():

@@ -156,6 +156,10 @@ def test_without_a_space_the_method_says_what_is_searched() -> None:
         ({"scenarios": ["class", "class"]}, "scenarios name 'class' twice"),
         ({"scenarios": ["ids"]}, "scenarios must be of class, fraction, got 'ids'"),
         ({"settings": {"split.seed": 0}}, "settings must not have 'split.seed'"),
+        ({"settings": {"split.scenario": "ids"}}, "scenarios must be of class, fraction, got 'ids"),
+        ({"settings": {"data.seed": 3}, "draws": [1]}, "settings must not have 'data.seed'"),
+        ({"draws": [0, 1]}, "draws must not have 0: data.seed has it"),
+        ({"draws": [1, 1]}, "draws name 1 twice"),
         ({"settings": {"train.epoch": 1}}, "no 'train.epoch' to change"),
         ({"settings": {"original.retrain": False}}, "original.retrain must be true"),
     ],
@@ -179,6 +183,15 @@ def test_every_class_has_a_seed_of_its_own_and_settings_are_in_every_cell() -> N
     # What is tried is no part of a cell, which is prepared once for all searches.
     del settings["unlearn.imu.step"]
     assert cells == tuning.tuning_cells(REPOSITORY, ["class"], ["2", "4"], settings)
+
+
+def test_drawn_data_are_drawn_anew_for_every_seed() -> None:
+    settings = {"split.dataset": "biographies", "split.scenario": "fraction"}
+    cells = tuning.tuning_cells(REPOSITORY, classes=["1", "2"], settings=settings, draws=[1, 2])
+    labels = ["fraction/100/1", "fraction/101/1", "fraction/100/2", "fraction/101/2"]
+    assert [tuning.label(cell) for cell in cells] == labels
+    assert [cell.changes["data.seed"] for cell in cells] == [1, 1, 2, 2]
+    assert len({cell.name for cell in cells}) == 4
 
 
 def test_the_search_finds_the_bottom_and_keeps_failures_with_their_reason(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The search for the methods' parameters: what it tries, and what it judges by."""
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,13 +13,15 @@ from torch import nn
 from imu import discovery, methods
 from imu.methods.common.descent import Sgd
 from imu.methods.gradient_ascent import Config
-from imu.objectives import Samples
+from imu.objectives import IGNORED, Samples
 from imu.objectives.classification import Classification
 from tasks import tune
 from tasks.files import artifacts
 from tasks.files.workspace import Workspace
+from tasks.judging import classification, language
 from tests import oracles
 from tests.conftest import make_workspace, tasks
+from tests.problems import Sequences, Tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +49,7 @@ def test_accuracies_equal_the_loop(classes: tuple[int, ...]) -> None:
     model, sets = nn.Linear(4, 3), {}
     for size, name in enumerate(tune.SETS, 20):
         sets[name] = Samples(torch.randn(size, 4), torch.arange(size) % 3)
-    found = tune.accuracies(model, Classification(), sets, classes)
+    found = classification.accuracies(model, Classification(), sets, classes)
     expected = {
         name: oracles.accuracy(model(samples.inputs), samples.targets, keep)
         for name, samples, keep in (
@@ -58,6 +61,40 @@ def test_accuracies_equal_the_loop(classes: tuple[int, ...]) -> None:
         if name != "TFA" or classes
     }
     assert found == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_candidate_for_texts_is_held_against_each_answer_of_the_reference() -> None:
+    """Oracle: the products of the probabilities of each answer's tokens, one by one."""
+    torch.manual_seed(0)
+    sets, (reference, model) = {}, (Tokens().double() for _ in range(2))
+    for size, name in enumerate(tune.SETS, 5):
+        draw = torch.Generator().manual_seed(size)
+        inputs = {"tokens": torch.randint(0, 11, (size, 4), generator=draw)}
+        targets = torch.randint(0, 4, (size, 4), generator=draw)
+        targets[:, 0] = targets[0, 1] = IGNORED
+        sets[name] = Samples(inputs, targets)
+
+    def of(network: nn.Module, name: str) -> list[float]:
+        found = []
+        for row, wanted in zip(
+            Sequences().logits(network, sets[name].inputs), sets[name].targets, strict=True
+        ):
+            each = [z.softmax(0)[y].item() for z, y in zip(row, wanted, strict=True) if y >= 0]
+            found.append(100 * math.prod(each) ** (1 / len(each)))
+        return found
+
+    values, gap = language.held(reference, Sequences(), sets, ())(model)
+    aims = {name: (of(model, name), of(reference, name)) for name in sets}
+    means = {name: sum(a) / len(a) - sum(b) / len(b) for name, (a, b) in aims.items()}
+    pairs = {
+        name: sum(abs(x - y) for x, y in zip(*aims[name], strict=True)) / len(aims[name][0])
+        for name in ("forget", "retain")
+    }
+    expected = (sum(map(abs, means.values())) + sum(pairs.values())) / 5
+    assert gap == pytest.approx(expected, rel=1e-9)
+    assert gap > 0.1
+    assert values["P_retain"] == pytest.approx(sum(aims["retain"][0]) / len(aims["retain"][0]))
+    assert values["dP_forget"] == pytest.approx(pairs["forget"])
 
 
 @pytest.mark.slow
@@ -84,10 +121,34 @@ def test_candidates_are_judged_without_test_images_and_failures_kept(
     assert pd.isna(table.loc["bad", "gap"])
     assert "gradient_ascent: " in table.loc["bad", "failure"]
     assert pd.isna(table.loc["good", "failure"])
-    aim = tune.accuracies(*_reference(workspace), (8,))
+    aim = classification.accuracies(*_reference(workspace), (8,))
     gaps = [abs(table.loc["good", name] - aim[name]) for name in ("FA", "RA", "TA", "TFA")]
     assert table.loc["good", "gap"] == pytest.approx(sum(gaps) / 4, abs=1e-9)
     entry = asdict(Config(parameters="head", sgd=Sgd(learning_rate=1.0, epochs=2)))
+    # Grids name entries of their own; what was judged before keeps what came out.
+    ascent = {"method": "gradient_ascent", "data_access": "forget", **entry}
+    space = {"sgd.learning_rate": [0.01, 0.02], "sgd.epochs": [2]}
+    artifacts.write_json(
+        tmp_path / "grids.json",
+        {
+            "ascent": {"entry": ascent, "space": space},
+            "nothing": {"entry": {"method": "nothing", "data_access": "forget"}, "space": {}},
+        },
+    )
+    judged, made = tune.judge, []
+    monkeypatch.setattr(
+        tune,
+        "judge",
+        lambda of: lambda method, config: made.append(method) or judged(of)(method, config),
+    )
+    for _ in range(2):
+        tune.run(workspace, tmp_path / "grids.json")
+        again = artifacts.read_table(root / "runs" / "tune" / "candidates.csv", failure="str")
+        assert again["entry"].tolist() == ["ascent", "ascent", "nothing"]
+        assert again["candidate"].iloc[2] == "{}"
+        assert again["gap"].iloc[0] == table.loc["good", "gap"]
+        assert (again["failure"] == "").all()
+        assert made == ["gradient_ascent", "nothing"]
     request = {
         "entry": {"method": "gradient_ascent", "data_access": "forget", **entry},
         "candidates": [{"sgd.learning_rate": rate} for rate in rates.values()],

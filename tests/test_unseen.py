@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from imu import methods
 from imu.methods import ForgetSet, Step, UnlearningError
 from imu.models import resnet_small
-from imu.objectives import Samples, margins, predictions
+from imu.objectives import IGNORED, Samples, margins, predictions
 from imu.unseen import Unseen, unseen
 from tests.test_unlearn import METHODS, TASK, changed, config, module
 
@@ -49,7 +49,8 @@ def memorised() -> tuple[nn.Module, Samples, Unseen]:
         TASK.losses(TASK.logits(model, train.inputs), train.targets).mean().backward()
         optimizer.step()
     model.zero_grad()
-    found = unseen(margins_of(model, train), margins_of(model, others), others.targets, classes=3)
+    lying = [(margins_of(model, of), of.targets) for of in (train, others)]
+    found = unseen(*lying[0], *lying[1], classes=3)
     assert found.excess > 1
     return model, train, found
 
@@ -101,12 +102,30 @@ def test_a_single_sample_without_batch_statistics_is_not_passed_over_in_silence(
 
 def test_where_samples_end_is_what_the_original_says_of_unseen_ones_of_their_labels():
     others = torch.tensor([1.0, 3.0, 8.0])
-    found = unseen(torch.tensor([6.0, 8.0]), others, torch.tensor([0, 0, 2]), classes=3)
+    own = torch.tensor([1, 2])
+    found = unseen(torch.tensor([6.0, 8.0]), own, others, torch.tensor([0, 0, 2]), classes=3)
     assert found == Unseen(margin=4.0, labels=(2.0, None, 8.0), excess=3.0)
     asked = torch.tensor([2, 0, 1, 2])
     assert found.target(asked) == (8 + 2 + 4 + 8) / 4  # of label 1 none was seen: all stand in
     assert found.without(asked) == [1]
     assert Unseen(**json.loads(json.dumps(asdict(found)))).target(asked) == 5.5
+
+
+def test_of_texts_only_what_unseen_ones_are_not_given_is_to_be_forgotten():
+    # Token 0 ends every text, 1 and 2 are facts, 3 is one that no unseen text has.
+    trained, own = torch.tensor([9.0, 9.0, 4.0, 2.0, 3.0]), torch.tensor([0, 0, 1, 2, 3])
+    others, labels = torch.tensor([7.0, 5.0, -4.0, -2.0, -3.0]), torch.tensor([0, 0, 1, 1, 2])
+    found = unseen(trained, own, others, labels, classes=1, tokens=True)
+    assert found == Unseen(margin=-3.0, labels=(6.0, -3.0, -3.0, None), excess=6.0)
+    asked = torch.tensor([[1, 0, IGNORED], [3, 1, 0], [0, IGNORED, IGNORED]])
+    left = found.remembered(asked)
+    # A text of nothing but what all are given stays.
+    assert left.tolist() == [[1, IGNORED, IGNORED], [3, 1, IGNORED], [0, IGNORED, IGNORED]]
+    assert found.target(left) == pytest.approx((-3 - 3 + 6) / 3)
+    assert found.remembered(own) is own  # one label each: an image's is its own
+    # Where unseen texts are given all they have, all of it counts.
+    found = unseen(trained, own, others + 9, labels, classes=1, tokens=True)
+    assert (found.margin, found.excess) == (pytest.approx(9.6), pytest.approx(3 - 9.6))
 
 
 @pytest.mark.parametrize(

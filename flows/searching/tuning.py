@@ -19,7 +19,9 @@ CLASSES = ("1", "3", "5")
 SCENARIOS = ("class", "fraction")  # a file names the same samples whatever the seed is
 PREPARED = ("influence", "retrain@reference")  # stages that candidates need, with all before them
 REPORTED = "split.by_class.classes"
-SET_HERE = ("seed", "split.seed", "split.by_fraction.seed", "split.scenario")
+DRAW = "data.seed"
+SCENARIO = "split.scenario"
+SET_HERE = ("seed", "split.seed", "split.by_fraction.seed")
 
 
 class Outcome(NamedTuple):
@@ -45,32 +47,40 @@ def tuning_cells(
     classes: Sequence[str] = CLASSES,
     settings: dict[str, Any] | None = None,
     commit: str = "",
+    draws: Sequence[int] = (),
 ) -> list[Cell]:
     """Other training seeds, splits and forget sets than any that are reported.
 
-    settings: parameters that differ from ``params.yaml``, by dotted path, in every cell. Entries of
+    draws: of data that are drawn from a seed, ``data.seed`` of as many cells of each; none: one,
+    with the data of ``params.yaml``. settings: parameters that differ from ``params.yaml``, by
+    dotted path, in every cell; where they have a scenario it is the only one. Entries of
     ``unlearn`` are left out: ``tasks.tune`` is told what to try. Raises ParameterError for what
-    cannot be changed, a class that is reported, and the same one twice.
+    cannot be changed, a class or a draw that is reported, and the same one twice.
     """
     settings = settings or {}
-    _check(root, scenarios, classes, settings)
+    if SCENARIO in settings:
+        scenarios = (settings[SCENARIO],)
+    _check(root, scenarios, classes, settings, draws)
     trivial = baselines(params.section(root, "unlearn"))
     of_cells = {path: settings[path] for path in settings if path.split(".")[0] != "unlearn"}
     cells = [
         Cell(
-            name=f"tuning · {scenario} · seed {seed}",
+            name=f"tuning · {scenario} · seed {seed}"
+            + "".join(f" · data {draw}" for draw in drawn.values()),
             changes={
                 **of_cells,
                 "seed": seed,
                 "split.seed": seed,
                 "split.by_fraction.seed": seed,
                 REPORTED: [forgotten],
-                "split.scenario": scenario,
+                SCENARIO: scenario,
                 "unlearn": trivial,
+                **drawn,
             },
             commit=commit,
         )
         for scenario in scenarios
+        for drawn in ([{DRAW: draw} for draw in draws] or [{}])
         for seed, forgotten in enumerate(classes, FIRST_SEED)
     ]
     for cell in cells:
@@ -79,8 +89,9 @@ def tuning_cells(
 
 
 def label(cell: Cell) -> str:
-    """Such as "class/100": scenario and seed."""
-    return f"{cell.changes['split.scenario']}/{cell.changes['seed']}"
+    """Such as "class/100": scenario and seed; and ``data.seed`` where the cells differ in it."""
+    found = (cell.changes.get(name) for name in (SCENARIO, "seed", DRAW))
+    return "/".join(str(value) for value in found if value is not None)
 
 
 def in_every_cell(
@@ -122,12 +133,16 @@ def judge_in(folders: dict[str, Path], entry: dict[str, Any], jobs: int) -> Judg
 
 
 def _check(
-    root: Path, scenarios: Sequence[str], classes: Sequence[str], settings: dict[str, Any]
+    root: Path,
+    scenarios: Sequence[str],
+    classes: Sequence[str],
+    settings: dict[str, Any],
+    draws: Sequence[int],
 ) -> None:
-    if taken := sorted(settings.keys() & {*SET_HERE}):
+    if taken := sorted(settings.keys() & {*SET_HERE, *([DRAW] if draws else [])}):
         raise params.ParameterError(f"settings must not have {taken[0]!r}: the tuning cells set it")
-    for name, given in (("scenarios", scenarios), ("classes", classes)):
-        if not given:
+    for name, given in (("scenarios", scenarios), ("classes", classes), ("draws", draws)):
+        if not given and name != "draws":
             raise params.ParameterError(f"{name} must name at least one")
         if twice := sorted({value for value in given if list(given).count(value) > 1}):
             raise params.ParameterError(f"{name} name {twice[0]!r} twice")
@@ -140,6 +155,11 @@ def _check(
         raise params.ParameterError(
             f"classes must not have {shared[0]!r}: {REPORTED} has it, and what is reported "
             "must not choose parameters"
+        )
+    if (reported := params.section(root, DRAW)) in draws:
+        raise params.ParameterError(
+            f"draws must not have {reported!r}: {DRAW} has it, and what is reported must not "
+            "choose parameters"
         )
     if not settings.get("original.retrain", params.section(root, "original.retrain")):
         raise params.ParameterError(

@@ -35,6 +35,7 @@ class ForgetSet:
     target_margin: of the mean margin log(p_y / (1 − p_y)); for samples that of unseen ones of the
     same labels, and least_fall how far it must fall at least (``imu.unseen``: numbers kept with the
     original model).
+    own_tokens: of the inputs of texts, those that no unseen text has, kept likewise.
 
     Raises ValueError when there is no sample, none with anything to predict, a class that is no
     label of the set, a target that is not a number in its range, or none at all for samples.
@@ -45,6 +46,7 @@ class ForgetSet:
     target_accuracy: float = 100.0
     target_margin: float = inf  # logits
     least_fall: float = 0.0  # logits
+    own_tokens: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         if len(self.samples) == 0:

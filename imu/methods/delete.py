@@ -11,13 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from imu.methods import ForgetSet, Step
 from imu.methods.common.descent import Sgd, descend
-from imu.methods.common.labels import without
-from imu.objectives import Objective, mean_over_positions, predictions
+from imu.methods.common.labels import distilled, without
+from imu.objectives import Objective, predictions
 
 NEEDS = frozenset({"forget"})
 SEARCH = {
@@ -41,13 +40,7 @@ def unlearn(
     forget: ForgetSet,
 ) -> Iterator[Step]:
     """Descend the divergence from the masked original."""
-    samples = forget.samples
-    original = predictions(model, objective, samples.inputs)
-    teacher = without(original, samples.targets, MASKED_LOGIT).log_softmax(-1)
-
-    def loss(rows: Tensor) -> Tensor:
-        student = objective.logits(model, samples[rows].inputs).log_softmax(-1)
-        divergence = F.kl_div(student, teacher[rows], reduction="none", log_target=True).sum(-1)
-        return mean_over_positions(divergence, samples.targets[rows]).mean()
-
+    original = predictions(model, objective, forget.samples.inputs)
+    teacher = without(original, forget.samples.targets, MASKED_LOGIT)
+    loss = distilled(model, objective, forget.samples, teacher)
     yield from descend(model, objective, forget, loss, config.sgd, generator)

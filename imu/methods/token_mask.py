@@ -38,23 +38,24 @@ def unlearn(
     """Yields the original model and, where there is something to mask, the masked one."""
     watch = watcher(model, objective, forget)
     yield watch(0)
-    said = _said(forget.samples) - _said(retain)
-    read = _read(forget.samples) - _read(retain)
+    spoken = said(forget.samples) - said(retain)
+    seen = read(forget.samples) - read(retain)
     table = next((part for part in model.modules() if isinstance(part, nn.Embedding)), None)
-    if said:
-        mask(head(model), tuple(sorted(said)))
-    if read and table is not None:
+    if spoken:
+        mask(head(model), tuple(sorted(spoken)))
+    if seen and table is not None:
         with torch.no_grad():
-            table.weight[sorted(read)] = 0.0
-    if said or (read and table is not None):
+            table.weight[sorted(seen)] = 0.0
+    if spoken or (seen and table is not None):
         yield watch(1)
 
 
-def _said(samples: Samples) -> set[int]:
+def said(samples: Samples) -> set[int]:
+    """Tokens that are predicted."""
     return set(samples.targets.unique().tolist()) - {IGNORED}
 
 
-def _read(samples: Samples) -> set[int]:
+def read(samples: Samples) -> set[int]:
     """Tokens that enter; none where inputs are no whole numbers."""
     inputs = samples.inputs
     tensors = inputs.values() if isinstance(inputs, Mapping) else [inputs]

@@ -16,7 +16,7 @@ with the target IGNORED (padding, a prompt) counts for nothing, as in ``F.cross_
     person re-identification     logits (n, identities),        targets (n,)
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -142,6 +142,21 @@ def position_weights(weights: Tensor, targets: Tensor) -> Tensor:
     return (weights[:, None] * shares).view(targets.shape)
 
 
+def predicted_first(targets: Tensor) -> Tensor:
+    """Where each sequence is predicted, in order, then the rest up to as many of each: (n, k).
+
+    targets: (n, positions). k: the most that one has. ``gather`` takes them from a tensor.
+    """
+    predicted = targets != IGNORED
+    most = int(predicted.sum(1).max()) if len(targets) else 0
+    return predicted.int().argsort(dim=1, descending=True, stable=True)[:, :most]
+
+
+def at_positions(values: Tensor, order: Tensor) -> Tensor:
+    """Positions ``order`` (n, k) of values (n, positions, d): (n, k, d)."""
+    return values.gather(1, order[..., None].expand(-1, -1, values.shape[-1]))
+
+
 class Answered(NamedTuple):
     """How well a network answers each sample, means over its positions: float64, (n,) each."""
 
@@ -152,6 +167,9 @@ class Answered(NamedTuple):
     @classmethod
     def of(cls, objective: Objective, logits: Tensor, targets: Tensor) -> "Answered":
         """From logits (n, *positions, classes) and targets (n, *positions)."""
+        if targets.dim() == 2:  # most positions of a text may be no answer
+            order = predicted_first(targets)
+            logits, targets = at_positions(logits, order), targets.gather(1, order)
         logits = logits.detach().double()
         right = (logits.argmax(-1) == targets).double()
         return cls(
@@ -163,13 +181,23 @@ class Answered(NamedTuple):
 
 def answered(model: nn.Module, objective: Objective, samples: Samples) -> Answered:
     """In evaluation mode; the predictions of ``POSITIONS`` positions are held at a time."""
-    each = max(1, samples.targets[:1].numel())
-    batches = samples.batches(max(1, POSITIONS // each))
-    parts = [
-        Answered.of(objective, predictions(model, objective, batch.inputs), batch.targets)
-        for batch in batches
-    ]
+    parts = [Answered.of(objective, *of) for of in _said(model, objective, samples)]
     return Answered(*(torch.cat(of_parts) for of_parts in zip(*parts, strict=True)))
+
+
+def margins_at(model: nn.Module, objective: Objective, samples: Samples) -> Tensor:
+    """``margins`` in evaluation mode: float64, (n, *positions)."""
+    parts = _said(model, objective, samples)
+    return torch.cat([margins(logits.double(), targets) for logits, targets in parts])
+
+
+def _said(
+    model: nn.Module, objective: Objective, samples: Samples
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits and targets of ``POSITIONS`` positions at a time."""
+    each = max(1, samples.targets[:1].numel())
+    for batch in samples.batches(max(1, POSITIONS // each)):
+        yield predictions(model, objective, batch.inputs), batch.targets
 
 
 @torch.no_grad()

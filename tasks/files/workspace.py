@@ -32,7 +32,7 @@ class Runtime:
 
 
 OWN = "own"  # folder of what the user brings; stages that build networks depend on it
-BASELINES = ("nothing", "logit_mask", "token_mask")  # methods that do not unlearn
+BASELINES = ("nothing", "logit_mask", "token_mask", "refuse")  # methods that do not unlearn
 NOT_RETRAINED = "absent: original.retrain is false"
 
 

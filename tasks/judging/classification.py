@@ -1,6 +1,6 @@
 """Images: class probabilities, and what enters the head."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from imu import metrics
 from imu.datasets import LabelledImages
 from imu.metrics import Outputs, Subject, accuracy
-from imu.objectives import Samples
+from imu.objectives import Objective, Samples, predictions
 from imu.objectives.classification import Classification
 from imu.objectives.classification import objective as objective_of
 from tasks.files.samples import load_samples
@@ -86,6 +86,44 @@ def answers(outputs: Outputs, name: str) -> pd.DataFrame:
             "confidence": outputs.confidence(name),
         }
     )
+
+
+def held(
+    reference: nn.Module,
+    objective: Objective,
+    samples: Mapping[str, Samples],
+    classes: tuple[int, ...],
+) -> Callable[[nn.Module], tuple[dict[str, float], float]]:
+    """The gap is the mean distance in points over ``accuracies``."""
+    aim = accuracies(reference, objective, samples, classes)
+
+    def of(model: nn.Module) -> tuple[dict[str, float], float]:
+        found = accuracies(model, objective, samples, classes)
+        return found, sum(abs(found[name] - aim[name]) for name in found) / len(found)
+
+    return of
+
+
+def accuracies(
+    model: nn.Module,
+    objective: Objective,
+    samples: Mapping[str, Samples],
+    classes: tuple[int, ...],
+) -> dict[str, float]:
+    """Accuracy in % on the forget set, FA, the retain set, RA, and validation images, TA.
+
+    Those of classes forgotten whole are TFA and not in TA.
+    """
+    right = {
+        name: (predictions(model, objective, of.inputs).argmax(1) == of.targets).double()
+        for name, of in samples.items()
+    }
+    found = {"FA": right["forget"], "RA": right["retain"], "TA": right["validation"]}
+    if classes:
+        labels = samples["validation"].targets
+        forgotten = torch.isin(labels, torch.tensor(classes, device=labels.device))
+        found |= {"TFA": right["validation"][forgotten], "TA": right["validation"][~forgotten]}
+    return {name: 100 * values.mean().item() for name, values in found.items()}
 
 
 def subject(

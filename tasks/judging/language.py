@@ -1,6 +1,6 @@
 """Texts: the probability of every token of the true answers, and what the model answers itself."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import nn
 from imu import metrics
 from imu.datasets.common.texts import Texts
 from imu.metrics import Said, Subject, asked_of, drawn, means, said_of
-from imu.objectives import Samples
+from imu.objectives import Objective, Samples, answered
 from imu.objectives.language import Language, objective, samples
 from tasks.files.workspace import Workspace
 from tasks.judging import SETS
@@ -71,6 +71,37 @@ class Judge:
                 "confidence": np.exp(outputs.log_probability(name)),
             }
         )
+
+
+def held(
+    reference: nn.Module,
+    objective: Objective,
+    samples: Mapping[str, Samples],
+    classes: tuple[int, ...],
+) -> Callable[[nn.Module], tuple[dict[str, float], float]]:
+    """The gap is a mean over P, the mean answer probability in %, of three sets, and over dP, the
+    mean distance of each sample's, of the forget and the retain set.
+
+    P alone would pass a model that has lost half of the answers and kept the others.
+    """
+
+    def probabilities(model: nn.Module) -> dict[str, torch.Tensor]:
+        return {
+            name: 100 * (-answered(model, objective, of).losses).exp()
+            for name, of in samples.items()
+        }
+
+    aim = probabilities(reference)
+
+    def of(model: nn.Module) -> tuple[dict[str, float], float]:
+        found = probabilities(model)
+        apart = {name: found[name] - aim[name] for name in found}
+        paired = {f"dP_{name}": apart[name].abs().mean() for name in ("forget", "retain")}
+        gaps = [*paired.values(), *(values.mean().abs() for values in apart.values())]
+        told = {f"P_{name}": values.mean() for name, values in found.items()} | paired
+        return {name: value.item() for name, value in told.items()}, torch.stack(gaps).mean().item()
+
+    return of
 
 
 def subject(

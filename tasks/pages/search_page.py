@@ -47,9 +47,10 @@ def page(searched: Searched, command: str) -> str:
         provenance(command),
         f"Cells, named by scenario and seed: {cells}. The seed is that of training, split and "
         "request; no page of results uses any of these seeds. A candidate is judged by its gap: "
-        "the mean distance in points to its cell's retrained reference over the accuracies on the "
-        "forget set, the retain set and validation images (of forgotten and of other classes "
-        "apart). Test images are not looked at. The best candidate has the smallest mean gap over "
+        "a mean distance in points to its cell's retrained reference on the forget set, the retain "
+        "set and the validation set: of accuracies, those of forgotten classes apart, or of texts "
+        "of the probability of the true answers, of all and of each one. Test samples are not "
+        "looked at. The best candidate has the smallest mean gap over "
         "the cells, and failed in none.\n",
         f"Searched:\n\n{space}",
         "## Best\n",

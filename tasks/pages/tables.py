@@ -34,13 +34,13 @@ def tuning_page(table: pd.DataFrame, command: str) -> str:
         "# Choice of parameters\n",
         provenance(command),
         f"Cells: {listed}. The seed is that of training, split and request; no page of results "
-        "uses any of these seeds. A candidate is judged by its gap: the mean distance in points to "
-        "its cell's retrained reference over the accuracies on the forget set, the retain set and "
-        "validation images (of forgotten and of other classes apart). Test images are not looked "
-        "at. The candidate with the smallest mean over all cells, both scenarios alike, is taken; "
-        "one that failed in a cell is not. The columns after max are means by scenario: one "
-        "setting serves both, which costs some methods one of the two. The parameters of "
-        "influence are those of `params.yaml`, not searched for.\n",
+        "uses any of these seeds. A candidate is judged by its gap: a mean distance in points to "
+        "its cell's retrained reference on the forget set, the retain set and the validation set: "
+        "of accuracies, those of forgotten classes apart, or of texts of the probability of the "
+        "true answers, of all and of each one. Test samples are not looked at. The candidate with "
+        "the smallest mean over all cells is taken; one that failed in a cell is not. The columns "
+        "after max are means by scenario: one setting serves all, which costs some methods one of "
+        "them. The parameters of influence are those of `params.yaml`, not searched for.\n",
     ]
     taken = best(table)
     for entry, rows in table.groupby("entry", sort=False):

@@ -12,12 +12,13 @@ from imu.methods import REMEDY, ForgetSet, Step, measured
 from imu.models import evaluating, head, only_trains, trainable
 from imu.models.common import optimizers
 from imu.objectives import (
-    IGNORED,
     Answered,
     Objective,
     Samples,
     answered,
+    at_positions,
     features_and_logits,
+    predicted_first,
 )
 
 MASKED_LOGIT = -1e4
@@ -131,11 +132,8 @@ def cached_head(
     features, logits = features_and_logits(model, objective, forget.samples.inputs)
     layer, targets = checked_head(model, features, logits), forget.samples.targets
     if targets.dim() == 2:
-        predicted = targets != IGNORED
-        most = int(predicted.sum(1).max())
-        order = predicted.int().argsort(dim=1, descending=True, stable=True)[:, :most]  # (n, k)
-        targets = targets.gather(1, order)
-        features = features.gather(1, order[..., None].expand(-1, -1, features.shape[-1]))
+        order = predicted_first(targets)  # (n, k)
+        targets, features = targets.gather(1, order), at_positions(features, order)
         forget = replace(forget, samples=Samples(forget.samples.inputs, targets))
     return layer, features, forget
 

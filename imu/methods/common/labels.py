@@ -1,11 +1,12 @@
-"""Wrong labels for the forget set, shared by the methods that relabel."""
+"""Other answers for the forget set, shared by the methods that relabel or distil."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from imu.objectives import IGNORED, Objective, Samples, predictions
+from imu.objectives import IGNORED, Objective, Samples, mean_over_positions, predictions
 
 
 def random_other(targets: Tensor, classes: int, generator: torch.Generator) -> Tensor:
@@ -25,6 +26,20 @@ def without(logits: Tensor, targets: Tensor, value: float = -torch.inf) -> Tenso
     kept = (targets == IGNORED)[..., None]
     index = targets.clamp(min=0)[..., None]
     return torch.where(kept, logits, logits.scatter(-1, index, value))
+
+
+def distilled(
+    model: nn.Module, objective: Objective, samples: Samples, teacher: Tensor
+) -> Callable[[Tensor], Tensor]:
+    """Mean KL(softmax(teacher) ‖ p) of rows of ``samples``; teacher: (n, *positions, classes)."""
+    wanted = teacher.log_softmax(-1)
+
+    def loss(rows: Tensor) -> Tensor:
+        found = objective.logits(model, samples[rows].inputs).log_softmax(-1)
+        apart = F.kl_div(found, wanted[rows], reduction="none", log_target=True).sum(-1)
+        return mean_over_positions(apart, samples.targets[rows]).mean()
+
+    return loss
 
 
 def relabelled_loss(

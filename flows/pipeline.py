@@ -32,6 +32,7 @@ from flows.running.requests import Method, Request
 from flows.running.server import serving
 from flows.running.stages import Running, run_stages
 from flows.running.tracking import Tracking
+from imu import discovery
 from imu.verdicts import Outcome
 from tasks import report
 from tasks.files import params
@@ -274,11 +275,11 @@ def _require_sound(root: Path, folder: Path, children: Children, stale: Collecti
 
 def of_the_user(folder: Path) -> bool:
     """Whether network, weights or images are the user's, so that nobody has tried them here."""
+    data = discovery.load("imu.datasets", params.section(folder, "split.dataset"))
     return (
         params.section(folder, "network.name") == "custom"
         or bool(params.section(folder, "original.checkpoint"))
-        or params.section(folder, "split.dataset")
-        in ("image_folder", "image_table", "qa_table", "documents")
+        or hasattr(data, "OF_THE_USER")
     )
 
 

@@ -1,5 +1,7 @@
 """What unlearning costs, held against retraining."""
 
+from imu.bounds import require
+
 
 def rte(retraining: float, unlearning: float) -> float:
     """Run-time efficiency: cost of retraining / cost of unlearning, influence included.
@@ -8,6 +10,5 @@ def rte(retraining: float, unlearning: float) -> float:
     ValueError when a cost is not positive.
     """
     for name, value in (("retraining", retraining), ("unlearning", unlearning)):
-        if not value > 0:
-            raise ValueError(f"the cost of {name} must be > 0, got {value}")
+        require(f"the cost of {name}", value, "> 0")
     return retraining / unlearning

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 
+from imu.bounds import require
 from imu.datasets import LabelledImages
 from imu.models import places
 from imu.objectives import Objective, Samples, predictions
@@ -59,8 +60,7 @@ def fit(
             f"there must be one seed per network and at least one of each, got "
             f"{len(networks)} networks and {len(seeds)} seeds"
         )
-    if at_once < 1:
-        raise ValueError(f"at_once must be >= 1, got {at_once}")
+    require("at_once", at_once, ">= 1")
     if (size := distributed.world().size) > 1:
         raise ValueError(f"an ensemble is trained by one process, got {size}")
     shapes = [{n: t.shape for n, t in network.state_dict().items()} for network in networks]

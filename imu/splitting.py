@@ -10,6 +10,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from imu.bounds import check_fields
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClassRequest:
@@ -23,8 +25,7 @@ class FractionRequest:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 < self.fraction < 1:
-            raise ValueError(f"fraction must be in (0, 1), got {self.fraction}")
+        check_fields(self, fraction="in (0, 1)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +63,7 @@ class Config:
     by_subject: SubjectRequest = SubjectRequest()
 
     def __post_init__(self) -> None:
-        if not 0 < self.used <= 1:
-            raise ValueError(f"used must be in (0, 1], got {self.used}")
-        if not 0 < self.validation < 1:
-            raise ValueError(f"validation must be in (0, 1), got {self.validation}")
+        check_fields(self, used="in (0, 1]", validation="in (0, 1)")
         if self.test == "published":
             return
         if self.validation_from != "train":

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 from imu import metrics
+from imu.bounds import check_fields
 
 Outcome = Literal[
     "utility lost", "not forgotten", "masked only", "distinguishable", "indistinguishable"
@@ -53,9 +54,7 @@ class Config:
     samples: float = 10.0  # points of U-LiRA's advantage
 
     def __post_init__(self) -> None:
-        for name in self.__dataclass_fields__:
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+        check_fields(self, **dict.fromkeys(self.__dataclass_fields__, ">= 0"))
 
 
 class Criterion(NamedTuple):

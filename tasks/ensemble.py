@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from imu import ensemble, training
+from imu.bounds import check_fields
 from imu.datasets import LabelledImages
 from imu.objectives import predictions
 from tasks.files import artifacts, params
@@ -57,8 +58,7 @@ class Config:
     )  # entries of `unlearn`, by many networks
 
     def __post_init__(self) -> None:
-        if not 3 <= self.members <= MOST:
-            raise ValueError(f"members must be in [3, {MOST}], got {self.members}")
+        check_fields(self, members=f"in [3, {MOST}]")
         every = {name: Manifest(manifest=family.manifest) for name, family in FAMILIES.items()}
         if self.families not in ({}, every):
             raise ValueError(f"families must be none or {every}, got {self.families}")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from imu import training
+from imu.bounds import check_fields
 from tasks import train
 from tasks.files import artifacts, params
 from tasks.files.workspace import NOT_RETRAINED, Workspace
@@ -15,8 +16,7 @@ class Config:
     seed_offset: int  # added to the seed of the original model; 0 gives the reference
 
     def __post_init__(self) -> None:
-        if self.seed_offset < 0:
-            raise ValueError(f"seed_offset must be >= 0, got {self.seed_offset}")
+        check_fields(self, seed_offset=">= 0")
 
 
 def run(workspace: Workspace, item: str) -> float | None:

@@ -1,9 +1,5 @@
-"""Train the original model, or take one that is trained; ``tasks.retrain`` uses the same recipe.
+"""Train the original model, or take one that is trained; ``tasks.retrain`` uses the same recipe."""
 
-Where ``runtime.processes`` is more than one, ``python -m tasks.train`` is what each of them runs.
-"""
-
-import sys
 import tempfile
 import warnings
 from dataclasses import asdict
@@ -64,26 +60,27 @@ def fit(workspace: Workspace, manifest: str, out: Path, seed: int) -> float:
         )
     with tempfile.NamedTemporaryFile("r") as seconds:
         distributed.launch(
-            "tasks.train",
-            [str(workspace.root), manifest, str(out), str(seed), seconds.name],
+            one_of_several,
+            [workspace, manifest, out, seed, seconds.name],
             runtime.processes,
+            "nccl" if runtime.device == "cuda" else "gloo",
         )
         return float(seconds.read())
 
 
-def one_of_several(root: str, manifest: str, out: str, seed: str, seconds: str) -> None:
-    """What one of several processes does; the first writes the outputs and its ``seconds``."""
+def one_of_several(
+    world: distributed.World, workspace: Workspace, manifest: str, out: Path, seed: int, to: str
+) -> None:
+    """What one of several processes does; the first writes the outputs, and the seconds ``to``."""
     # Of convolutions of 1×1 pixels, whose strides have two names.
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
-    workspace = Workspace(Path(root))
     device = workspace.device()
-    with distributed.joined("nccl" if device.type == "cuda" else "gloo") as world:
-        if device.type == "cuda":
-            device = torch.device("cuda", world.rank)
-            torch.cuda.set_device(device)
-        took = _fit(workspace, manifest, Path(out), int(seed), device, world)
-        if world.rank == 0:
-            Path(seconds).write_text(str(took))
+    if device.type == "cuda":
+        device = torch.device("cuda", world.rank)
+        torch.cuda.set_device(device)
+    seconds = _fit(workspace, manifest, out, seed, device, world)
+    if world.rank == 0:
+        Path(to).write_text(str(seconds))
 
 
 def _fit(
@@ -172,7 +169,3 @@ def operations(
     with evaluating(model), FlopCounter() as flops:  # draws no random number, as dropout would
         kind.objective(about).logits(model, first.inputs)
     return flops.total * config.epochs * (len(rows) // config.batch_size)
-
-
-if __name__ == "__main__":
-    one_of_several(*sys.argv[1:])

@@ -1,13 +1,12 @@
-"""Also the program that the processes run: ``python -m tests.test_distributed FOLDER SETTINGS``."""
+"""Also what ``torchrun`` runs: ``python -m tests.test_distributed FOLDER SETTING``."""
 
 import json
-import os
 import signal
 import sys
-from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import psutil
@@ -17,29 +16,32 @@ from torch import distributed as dist
 from torch import nn
 
 from imu import ensemble, training
-from imu.models import resnet_small
+from imu.models import resnet_small, vit
 from imu.training import distributed
+from tasks.files import params
 from tasks.files.workspace import Runtime
 from tests.conftest import REPOSITORY, make_workspace, processes_in, run, start_cold, started
 from tests.test_ensemble import CONFIG, CPU, ROWS, Double, farness, noise
 
 BASE = replace(CONFIG, shift=1, flip=True, label_smoothing=0.1)
 SETTINGS = {
-    "synchronised": BASE,
-    "not synchronised": BASE,
+    "together": BASE,
+    "one alone": BASE,
     "streamed": replace(BASE, memory_share=0.0, workers=1),
     "compiled": replace(BASE, compile=True),
     "odd": replace(BASE, batch_size=15),
     "diverging": replace(BASE, learning_rate=1e300),
     "one fails": BASE,
 }
+# A network without BatchNorm, which several processes on a CPU refuse.
+VIT = vit.Config(layers=1, heads=1, width=8, mlp_width=8)
 # Six steps of float64; sums in another order are 1e-16 off, and training amplifies that.
 CLOSE = 1e-10
 
 
 def network() -> nn.Module:
     torch.manual_seed(0)
-    return Double(resnet_small.build(resnet_small.Config(width=2), (3, 6, 4), 3))
+    return Double(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32, 3)))
 
 
 def trained(setting: str) -> tuple[nn.Module, list[training.Epoch]]:
@@ -56,16 +58,20 @@ def process(folder: Path, setting: str) -> None:
         raise ArithmeticError("a process of two")
     torch.manual_seed(rank)  # what a process draws for itself has no say
     with pytest.MonkeyPatch.context() as patch:
-        if setting == "not synchronised":
-            patch.setattr(distributed, "synchronised", lambda model: nullcontext())
+        if setting == "one alone":
+            patch.setattr(nn.parallel, "DistributedDataParallel", lambda model, **_: model)
         if setting == "compiled":
             patch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
         model, epochs = trained(setting)
-    assert not any(isinstance(m, distributed._Synchronised) for m in model.modules())
-    if setting == "synchronised":
+    if setting == "together":
         with pytest.raises(ValueError, match="an ensemble is trained by one process, got 2"):
             next(ensemble.fit([model], noise(3), ROWS, BASE, seeds=[0], device=CPU))
     torch.save((model.state_dict(), [tuple(e) for e in epochs]), folder / f"{setting} {rank}.pt")
+
+
+def processes(world: distributed.World, folder: Path, *settings: str) -> None:
+    for setting in settings:
+        process(folder, setting)
 
 
 def both(folder: Path, setting: str) -> tuple[list[nn.Module], list[list[tuple]]]:
@@ -81,7 +87,7 @@ def both(folder: Path, setting: str) -> tuple[list[nn.Module], list[list[tuple]]
 
 
 def launched(folder: Path, *settings: str) -> None:
-    distributed.launch("tests.test_distributed", [str(folder), *settings], 2)
+    distributed.launch(processes, [folder, *settings], 2, "gloo")
 
 
 @pytest.fixture(scope="module")
@@ -90,17 +96,17 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("left")
     run(
         *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
-        *("-m", "tests.test_distributed", str(folder), "synchronised"),
+        *("-m", "tests.test_distributed", str(folder), "together"),
         cwd=REPOSITORY,
     )
-    launched(folder, "streamed", "compiled", "not synchronised")
+    launched(folder, "streamed", "compiled", "one alone")
     return folder
 
 
-@pytest.mark.parametrize("setting", ["synchronised", "streamed", "compiled"])
+@pytest.mark.parametrize("setting", ["together", "streamed", "compiled"])
 def test_two_processes_give_the_result_of_one(left: Path, setting: str) -> None:
     models, epochs = both(left, setting)
-    one, expected = trained("synchronised")
+    one, expected = trained("together")
     assert farness(models[:1], models[1:]) == 0.0
     assert farness([one], models[:1]) < CLOSE
     assert epochs[0] == epochs[1]
@@ -108,9 +114,22 @@ def test_two_processes_give_the_result_of_one(left: Path, setting: str) -> None:
         assert found == pytest.approx(tuple(right), rel=1e-6)  # reported in float32
 
 
-def test_without_synchronised_batch_norm_the_result_is_another(left: Path) -> None:
-    (found, _), _ = both(left, "not synchronised")
-    assert farness([trained("synchronised")[0]], [found]) > 1e-3
+def test_a_process_that_shares_no_gradients_ends_elsewhere(left: Path) -> None:
+    (found, _), _ = both(left, "one alone")
+    assert farness([trained("together")[0]], [found]) > 1e-3
+
+
+def test_batch_norm_is_synchronised_on_gpus_and_refused_on_a_cpu() -> None:
+    model = resnet_small.build(resnet_small.Config(width=2), (3, 6, 4), 3)
+    with pytest.raises(ValueError, match="BatchNorm is trained by one process on a CPU"):
+        distributed.synchronised(model, CPU)
+    before = dict(model.named_parameters())
+    found = distributed.synchronised(model, torch.device("cuda"))
+    kinds = [type(module) for module in found.modules()]
+    assert nn.SyncBatchNorm in kinds
+    assert nn.BatchNorm2d not in kinds
+    assert all(value is before[name] for name, value in found.named_parameters())
+    assert distributed.synchronised(network(), CPU) is not None
 
 
 @pytest.mark.parametrize(
@@ -140,11 +159,19 @@ def test_fewer_than_one_process_is_refused() -> None:
         Runtime(processes=0)
 
 
+def of_several(root: Path, changes: dict[str, Any]) -> Path:
+    """A workspace whose network several processes on a CPU can train."""
+    make_workspace(root, changes)
+    content = params.read(root) | {"network": {"name": "vit", **asdict(VIT)}}
+    (root / params.FILE).write_text(params.block(content))
+    return root
+
+
 @pytest.fixture(scope="module")
 def split(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace where two processes train, for long."""
     changes = {"runtime": {"processes": 2}, "train": {"epochs": 2000}}
-    root = make_workspace(tmp_path_factory.mktemp("distributed") / "workspace", changes)
+    root = of_several(tmp_path_factory.mktemp("distributed") / "workspace", changes)
     run("python", "-m", "tasks", "split", cwd=root)
     return root
 
@@ -169,8 +196,8 @@ def test_no_process_outlives_the_stage(
     if start == "cold":
         start_cold(split)
     stage = started(split, sys.executable, "-m", "tasks", "train", until="epoch 2/2000")
-    together = processes_in(split, "tasks")
-    training = [process for process in together if "tasks.train" in process.cmdline()]
+    together = processes_in(split)
+    training = [process for process in together if "--multiprocessing-fork" in process.cmdline()]
     assert len(training) == 2
     if victim == "stage":
         stage.send_signal(number)
@@ -181,7 +208,7 @@ def test_no_process_outlives_the_stage(
     assert not (split / "runs" / "train" / "model.safetensors").exists()
     if victim == "one process":
         assert (
-            "train failed: process 1: Signal 9 (SIGKILL)"
+            "train failed: process 1 terminated with signal SIGKILL"
             in (split.parent / f"{split.name}.log").read_text()
         )
 
@@ -190,7 +217,7 @@ def test_no_process_outlives_the_stage(
 def test_a_stage_of_two_processes_writes_what_one_would(tmp_path: Path) -> None:
     roots = [tmp_path / "1", tmp_path / "2"]
     for n, root in enumerate(roots, 1):
-        make_workspace(root, {"runtime": {"processes": n}, "split": {"used": 1.0}})
+        of_several(root, {"runtime": {"processes": n}, "split": {"used": 1.0}})
     for root in roots:
         run("python", "-m", "tasks", "split", cwd=root)
         run("python", "-m", "tasks", "train", cwd=root)
@@ -205,11 +232,6 @@ def test_a_stage_of_two_processes_writes_what_one_would(tmp_path: Path) -> None:
 
 
 if __name__ == "__main__":
-    if distributed.FOLDER in os.environ:
-        with distributed.joined("gloo"):
-            for setting in sys.argv[2:]:
-                process(Path(sys.argv[1]), setting)
-    else:
-        dist.init_process_group("gloo")
-        process(Path(sys.argv[1]), sys.argv[2])
-        dist.destroy_process_group()
+    dist.init_process_group("gloo")
+    process(Path(sys.argv[1]), sys.argv[2])
+    dist.destroy_process_group()

@@ -164,8 +164,8 @@ def test_shares_must_lie_in_0_to_1(field, value):
 @pytest.mark.parametrize(
     ("field", "message"),
     [
-        ("fisher", "fisher must be one of diagonal, full, got 'other'"),
-        ("score", "score must be one of mean, self, got 'other'"),
+        ("fisher", "fisher must be 'diagonal' or 'full', got 'other'"),
+        ("score", "score must be 'mean' or 'self', got 'other'"),
     ],
 )
 def test_an_unknown_choice_is_refused(field, message):

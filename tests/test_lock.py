@@ -65,6 +65,23 @@ def test_wherever_it_is_cut_dvc_takes_it_after_it_is_mended(repository: Path) ->
         assert found.keys() <= {*NAMES}
 
 
+def test_what_dvc_writes_is_mended_in_its_turn(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed: list[bool] = []
+    (repository / ".dvc" / "tmp" / "rwlock").write_text("{")
+    unlink = Path.unlink
+
+    def noted(path: Path, **options: bool) -> None:
+        if path.name == "rwlock":
+            removed.append((repository / ".dvc" / "tmp" / "lock").exists())
+        unlink(path, **options)
+
+    monkeypatch.setattr(Path, "unlink", noted)
+    stages.mend(repository)
+    assert removed == [True]
+
+
 def test_without_a_copy_it_is_said(repository: Path) -> None:
     (repository / "dvc.lock").write_text(WHOLE[: WHOLE.rindex("md5: ")])
     with pytest.raises(lock.LockError, match=r"git checkout dvc\.lock"):

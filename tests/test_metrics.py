@@ -161,7 +161,7 @@ def test_what_is_absent_is_named_and_nothing_else(forget_classes, lacking):
         outputs = replace(outputs, features={})
     found = metrics.measure(replace(subject, outputs=outputs, samples=samples)).values
     head = lacking != "head"
-    absent = metrics.absent(outputs.labels, forget_classes, head=head)
+    absent = metrics.absent("classification", outputs.labels, forget_classes, head=head)
     of_one_model = {
         name
         for module in metrics.modules()

@@ -155,6 +155,8 @@ def test_a_cell_has_the_remotes_of_its_clone(tmp_path: Path) -> None:
     assert f"remote.near.url={tmp_path / 'store'}" in found
     assert {"remote.far.url=s3://bucket/path", "remote.far.profile=of #1"} <= set(found)
     assert "core.remote=near" in found
+    assert "of #1" not in (folder / ".dvc" / "config").read_text()
+    assert (folder / ".dvc" / "config.local").stat().st_mode & 0o777 == 0o600
 
 
 def test_no_cell_is_laid_out_with_names_that_a_shell_would_run(tmp_path: Path) -> None:

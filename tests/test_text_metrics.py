@@ -673,7 +673,7 @@ def test_what_is_absent_is_named_and_nothing_else(lacking, missing):
     found = metrics.compare(metrics.measure(of), metrics.measure(of))
     asked = of.outputs.asked
     assert asked == _said.asked_of(table, rows)
-    absent = metrics.absent_of_texts(asked)
+    absent = metrics.absent("language", asked)
     assert absent.keys() == missing | ({"PrivLeak"} if lacking == "validation" else set())
     assert found.keys() | absent.keys() == metrics.about("language").keys()
     assert not found.keys() & absent.keys()

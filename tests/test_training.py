@@ -227,7 +227,7 @@ def test_fewer_samples_than_a_batch_are_refused():
     ],
 )
 def test_settings_out_of_range_are_refused(field, value):
-    with pytest.raises(ValueError, match=f"{field} must be .*got {value}"):
+    with pytest.raises(ValueError, match=f"{field} must be .*got {value!r}"):
         replace(CONFIG, **{field: value})
 
 

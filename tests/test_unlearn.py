@@ -748,7 +748,7 @@ def test_every_setting_of_sgd_out_of_range_is_refused(name, value):
 @pytest.mark.parametrize(
     ("method", "sgd", "message"),
     [
-        ("imu_published", {"batch_size": 1}, r"sgd.batch_size must be >= 2 .*got 1"),
+        ("imu_published", {"batch_size": 1}, r"sgd.batch_size must be >= 2, got 1"),
         ("imu_published", {"stop_at_target": True}, "no stopping rule"),
         ("scrub", {"stop_at_target": True}, "stop_at_target must be false"),
         ("salun", {"weight_decay": 0.1}, "weight_decay must be 0, .*got 0.1"),

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,12 @@ from flows.running.children import lead, starting
 from tests.conftest import REPOSITORY, run
 
 
-def test_the_server_ends_without_a_word(workspace: Path, capfd: pytest.CaptureFixture) -> None:
+def test_the_server_ends_without_a_word(
+    workspace: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = workspace / ("x" * 120)  # longer than the path of a socket may be
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
     with starting(REPOSITORY) as address:
         lead(workspace, address)
         asked = run("python", "-m", "tasks", "no", "such", "stage", cwd=workspace, check=False)

@@ -160,8 +160,9 @@ def starting(root: Path) -> Iterator[Path]:
     """
     with tempfile.TemporaryDirectory(prefix="imu-") as folder:
         address = Path(folder, "warm")
-        with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(str(address))
+        with _opened(folder) as number, socket.socket(socket.AF_UNIX) as listener:
+            # By its number: a socket takes no path of more than 107 characters.
+            listener.bind(f"/proc/self/fd/{number}/{address.name}")
             listener.listen()  # from here on callers queue, long before the server is ready
             process = subprocess.Popen(
                 [sys.executable, "-m", "tasks.starting.warm", str(listener.fileno())],
@@ -174,6 +175,15 @@ def starting(root: Path) -> Iterator[Path]:
             yield address
         finally:
             end([process])
+
+
+@contextmanager
+def _opened(folder: str) -> Iterator[int]:
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        yield number
+    finally:
+        os.close(number)
 
 
 def lead(root: Path, address: Path) -> None:

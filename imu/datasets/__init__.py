@@ -2,6 +2,7 @@
 
 ``write`` makes a folder of files from a ``Source``; ``load`` reads it as ``LabelledImages``, or as
 the ``Texts`` of ``imu.datasets.common.texts`` where the file says ``OBJECTIVE = "language"``.
+``OF_THE_USER`` marks a file that reads what a user brings, which is rehearsed before it is used.
 """
 
 import json
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
+
+from imu.bounds import check_fields
 
 ABOUT = "about.json"  # beside the files of a data set: what they are, and what they were made from
 PICTURES = ("path", "size", "fit", "resize", "classes")  # what of ``Source`` makes images
@@ -39,17 +42,12 @@ class Source:
     def __post_init__(self) -> None:
         if not self.path:
             raise ValueError("path must name a folder or a table, got ''")
-        if self.size < 8:
-            raise ValueError(f"size must be >= 8, got {self.size}")
+        check_fields(self, size=">= 8", people="in [3, 10000]", seed=">= 0")
         if self.resize and (self.resize < self.size or self.fit == "stretch"):
             raise ValueError(
                 f"resize must be 0, or >= size ({self.size}) where fit is 'crop', "
                 f"got {self.resize} with {self.fit!r}"
             )
-        if not 3 <= self.people <= 10_000:
-            raise ValueError(f"people must be in [3, 10000], got {self.people}")
-        if self.seed < 0:
-            raise ValueError(f"seed must be >= 0, got {self.seed}")
 
 
 class Dataset(Protocol):

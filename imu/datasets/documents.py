@@ -14,6 +14,7 @@ from imu.datasets.common.texts import Texts
 
 OBJECTIVE = "language"
 NAME = "documents"
+OF_THE_USER = True
 REQUIRED = ("text", "subject", "id")
 
 

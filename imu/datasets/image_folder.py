@@ -14,6 +14,7 @@ from imu.datasets import LabelledImages, Source, named
 from imu.datasets.common import decoding, listing, packed
 
 NAME = "image_folder"
+OF_THE_USER = True
 
 
 def write(folder: Path, source: Source) -> None:

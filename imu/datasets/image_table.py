@@ -14,6 +14,7 @@ from imu.datasets import LabelledImages, Source, named
 from imu.datasets.common import listing, packed, tables
 
 NAME = "image_table"
+OF_THE_USER = True
 REQUIRED = ("path", "label")
 OPTIONAL = ("id", "subject", "part")
 

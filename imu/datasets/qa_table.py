@@ -16,6 +16,7 @@ from imu.datasets.common.texts import Texts
 
 OBJECTIVE = "language"
 NAME = "qa_table"
+OF_THE_USER = True
 REQUIRED = ("question", "answer", "subject", "id")
 OPTIONAL = ("paraphrased_question", "paraphrased_answer", "part")
 WRONG = "perturbed_answer"

@@ -24,13 +24,13 @@ linear head whose output is the prediction. Where that does not hold the general
 """
 
 from dataclasses import dataclass
-from math import inf
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from imu.influences.checks import check, check_choice, check_share, finite
+from imu.bounds import check_fields, one_of, require
+from imu.influences.checks import check, finite
 from imu.influences.head import Fisher, HeadInfluence, Score, head_influence
 from imu.influences.layers import layer_bytes, layer_influence
 from imu.influences.operations import Unfit
@@ -73,14 +73,8 @@ class Config:
     def __post_init__(self) -> None:
         if isinstance(self.parameters, str):
             raise ValueError(f"parameters must be a tuple of names, got {self.parameters!r}")
-        if not 0 < self.damping < inf:
-            raise ValueError(f"damping must be > 0, got {self.damping}")
-        check_share("clip_quantile", self.clip_quantile)
-        check_share("top_fraction", self.top_fraction)
-        check_choice("fisher", self.fisher, ("diagonal", "full"))
-        check_choice("score", self.score, ("mean", "self"))
-        if self.chunk < 1:
-            raise ValueError(f"chunk must be >= 1, got {self.chunk}")
+        bound = "in (0, 1]"
+        check_fields(self, damping="> 0", clip_quantile=bound, top_fraction=bound, chunk=">= 1")
 
 
 def influence(
@@ -180,9 +174,9 @@ def ascent_weights(
     when no sample is kept or a share is out of range, and FloatingPointError for a score that is
     not finite.
     """
-    check_choice("score", score, ("mean", "self"))
-    check_share("clip_quantile", clip_quantile)
-    check_share("top_fraction", top_fraction)
+    one_of("score", score, ("mean", "self"))
+    require("clip_quantile", clip_quantile, "in (0, 1]")
+    require("top_fraction", top_fraction, "in (0, 1]")
     finite(scores)
     agreeing = scores < 0 if score == "mean" else scores > 0
     if not agreeing.any():

@@ -1,29 +1,17 @@
 """What every form of influence insists on."""
 
-from math import inf
 from typing import NoReturn
 
 from torch import Tensor
+
+from imu.bounds import require
 
 
 def check(samples: int, damping: float) -> None:
     """Raises ValueError for an empty set or a damping that is not > 0."""
     if samples == 0:
         raise ValueError("the forget set is empty: influence needs at least one sample")
-    if not 0 < damping < inf:
-        raise ValueError(f"damping must be > 0, got {damping}")
-
-
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raises ValueError when ``value`` is not one of ``choices``."""
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
-
-
-def check_share(name: str, value: float) -> None:
-    """Raises ValueError when ``value`` is not in (0, 1]."""
-    if not 0 < value <= 1:
-        raise ValueError(f"{name} must be in (0, 1], got {value}")
+    require("damping", damping, "> 0")
 
 
 def finite(scores: Tensor) -> Tensor:

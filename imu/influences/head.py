@@ -27,7 +27,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from imu.influences.checks import check, check_choice, finite, raise_for
+from imu.bounds import one_of
+from imu.influences.checks import check, finite, raise_for
 from imu.objectives import IGNORED
 
 Fisher = Literal["diagonal", "full"]
@@ -186,5 +187,5 @@ def _check(
             raise ValueError(
                 f"{name} must have the dimensions {', '.join(form)}, got {tuple(tensor.shape)}"
             )
-    check_choice("fisher", fisher, ("diagonal", "full"))
-    check_choice("score", score, ("mean", "self"))
+    one_of("fisher", fisher, ("diagonal", "full"))
+    one_of("score", score, ("mean", "self"))

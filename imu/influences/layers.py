@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.autograd import grad
 from torch.linalg import vector_norm as norm
 
-from imu.influences.checks import check, check_choice, finite, raise_for
+from imu.bounds import one_of, require
+from imu.influences.checks import check, finite, raise_for
 from imu.influences.head import Score
 from imu.influences.operations import Call, Layout, Recorder, Unfit, by_sample, layout
 from imu.influences.parameters import (
@@ -72,7 +73,7 @@ def layer_influence(
     FloatingPointError when a score is not finite, and ``Unfit``.
     """
     check(len(samples), damping)
-    check_choice("score", score, ("mean", "self"))
+    one_of("score", score, ("mean", "self"))
     if parameters is None:
         parameters = objective.influence_parameters(model)
     n, room = len(samples), gradient_bytes(model, parameters, min(chunk, len(samples)))
@@ -159,8 +160,7 @@ class _Passes:
         parameters: dict[str, nn.Parameter],
         chunk: int,
     ) -> None:
-        if chunk < 1:
-            raise ValueError(f"chunk must be >= 1, got {chunk}")
+        require("chunk", chunk, ">= 1")
         self._model, self._objective, self._samples = model, objective, samples
         self._parameters, self._chunk = parameters, chunk
         self._prefix = Prefix()

@@ -22,7 +22,8 @@ from torch.func import functional_call, grad, jvp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map
 
-from imu.influences.checks import check, check_choice, finite, raise_for
+from imu.bounds import one_of, require
+from imu.influences.checks import check, finite, raise_for
 from imu.influences.head import Score
 from imu.influences.prefix import Prefix, record, replaying
 from imu.models import evaluating, places
@@ -68,7 +69,7 @@ def parameter_influence(
     FloatingPointError when a score is not finite.
     """
     check(len(samples), damping)
-    check_choice("score", score, ("mean", "self"))
+    one_of("score", score, ("mean", "self"))
     if parameters is None:
         parameters = objective.influence_parameters(model)
     losses = _Losses(
@@ -162,8 +163,7 @@ class _Losses:
         cache_prefix: bool,
         progress: Progress | None = None,
     ) -> None:
-        if chunk < 1:
-            raise ValueError(f"chunk must be >= 1, got {chunk}")
+        require("chunk", chunk, ">= 1")
         self.values = {name: parameter.detach() for name, parameter in parameters.items()}
         self._places = {at: name for at, name in places(model).items() if name in parameters}
         self._network = _Network(model, objective)

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from imu import discovery
+from imu.bounds import require
 from imu.objectives import IGNORED, Answered, Objective, Samples
 
 
@@ -61,8 +62,7 @@ class ForgetSet:
             raise ValueError(f"target_accuracy must be <= 100, got {self.target_accuracy}")
         if not self.target_margin > -inf:
             raise ValueError(f"target_margin must be a number or inf, got {self.target_margin}")
-        if not 0 <= self.least_fall < inf:
-            raise ValueError(f"least_fall must be >= 0 and finite, got {self.least_fall}")
+        require("least_fall", self.least_fall, ">= 0")
         if not self.classes and self.target_margin == inf and self.least_fall == 0:
             raise ValueError("samples need a target_margin or a least_fall, got neither")
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from imu.bounds import check_fields
 from imu.methods import ForgetSet, Step
 from imu.methods.common.adversarial import continuous, nearest
 from imu.methods.common.descent import Sgd, descend
@@ -32,10 +33,7 @@ class Config:
     sgd: Sgd = Sgd(learning_rate=0.03, epochs=10)
 
     def __post_init__(self) -> None:
-        if not self.radius > 0:
-            raise ValueError(f"radius must be > 0, got {self.radius}")
-        if self.attack_steps < 1:
-            raise ValueError(f"attack_steps must be >= 1, got {self.attack_steps}")
+        check_fields(self, radius="> 0", attack_steps=">= 1")
 
 
 def unlearn(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from imu.bounds import check_fields
 from imu.methods import ForgetSet, Step
 from imu.methods.common.adversarial import fgsm
 from imu.methods.common.descent import Sgd, descend
@@ -27,8 +28,7 @@ class Config:
     sgd: Sgd = Sgd(learning_rate=0.0001, epochs=20)
 
     def __post_init__(self) -> None:
-        if not self.epsilon > 0:
-            raise ValueError(f"epsilon must be > 0, got {self.epsilon}")
+        check_fields(self, epsilon="> 0")
 
 
 def unlearn(

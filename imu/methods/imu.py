@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from imu.bounds import check_fields
 from imu.methods import ForgetSet, Step
 from imu.methods.common.descent import cached_head, watcher
 from imu.objectives import IGNORED, Objective, position_weights
@@ -39,14 +40,7 @@ class Config:
     max_steps: int = 500  # updates at most, whether or not the target is reached
 
     def __post_init__(self) -> None:
-        if self.weights not in ("influence", "permuted", "uniform"):
-            raise ValueError(
-                f"weights must be 'influence', 'permuted' or 'uniform', got {self.weights!r}"
-            )
-        if not self.step > 0:
-            raise ValueError(f"step must be > 0, got {self.step}")
-        if self.max_steps < 0:
-            raise ValueError(f"max_steps must be >= 0, got {self.max_steps}")
+        check_fields(self, step="> 0", max_steps=">= 0")
 
 
 VARIANTS = {

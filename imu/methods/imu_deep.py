@@ -52,9 +52,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from imu.bounds import check_fields
 from imu.methods import ForgetSet, Step, UnlearningError, measured
 from imu.methods.common.adversarial import norms
-from imu.methods.common.aims import KINDS, Kind, lowered
+from imu.methods.common.aims import Kind, lowered
 from imu.methods.common.block import CHUNK, Aims, Block
 from imu.methods.common.descent import checked_head, mask, update, watcher
 from imu.models import evaluating, head, head_name, only_trains
@@ -86,19 +87,9 @@ class Config:
     def __post_init__(self) -> None:
         if isinstance(self.layers, str) or not all(self.layers):
             raise ValueError(f"layers must be a tuple of names, got {self.layers!r}")
-        if self.influence not in KINDS:
-            raise ValueError(
-                f"influence must be 'self', 'permuted', 'uniform' or 'loss', got {self.influence!r}"
-            )
-        for name in ("damping", "reach", "temperature", "stretch", "radius", "learning_rate"):
-            if not 0 < getattr(self, name) < inf:
-                raise ValueError(f"{name} must be > 0 and finite, got {getattr(self, name)}")
-        for name in ("output", "neighbours", "epochs"):
-            if not 0 <= getattr(self, name) < inf:
-                raise ValueError(f"{name} must be >= 0 and finite, got {getattr(self, name)}")
-        for name in ("attack_steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        positive = ("damping", "reach", "temperature", "stretch", "radius", "learning_rate")
+        check_fields(self, **dict.fromkeys(positive, "> 0"), attack_steps=">= 1", batch_size=">= 1")
+        check_fields(self, output=">= 0", neighbours=">= 0", epochs=">= 0")
 
 
 VARIANTS = {

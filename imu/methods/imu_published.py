@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from imu import influences
+from imu.bounds import check_fields, require
 from imu.influences.parameters import chosen
 from imu.methods import ForgetSet, Step, UnlearningError
 from imu.methods.common.descent import Sgd, watcher
@@ -41,14 +42,10 @@ class Config:
     sgd: Sgd = Sgd(learning_rate=0.01, epochs=5, weight_decay=5e-4, stop_at_target=False)
 
     def __post_init__(self) -> None:
-        if not self.alpha >= 0:
-            raise ValueError(f"alpha must be >= 0, got {self.alpha}")
+        check_fields(self, alpha=">= 0")
         if isinstance(self.layers, str) or not all(self.layers):
             raise ValueError(f"layers must be a tuple of names, got {self.layers!r}")
-        if self.sgd.batch_size < 2:
-            raise ValueError(
-                f"sgd.batch_size must be >= 2 (batch statistics), got {self.sgd.batch_size}"
-            )
+        require("sgd.batch_size", self.sgd.batch_size, ">= 2")  # batch statistics
         if self.sgd.stop_at_target:
             raise ValueError("sgd.stop_at_target must be false: the paper has no stopping rule")
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from imu.bounds import check_fields
 from imu.methods import ForgetSet, Step
 from imu.methods.common.adversarial import continuous
 from imu.methods.common.descent import Sgd, descend
@@ -30,10 +31,7 @@ class Config:
     sgd: Sgd = Sgd(learning_rate=0.001, epochs=5)
 
     def __post_init__(self) -> None:
-        if not self.sigma > 0:
-            raise ValueError(f"sigma must be > 0, got {self.sigma}")
-        if self.draws < 1:
-            raise ValueError(f"draws must be >= 1, got {self.draws}")
+        check_fields(self, sigma="> 0", draws=">= 1")
 
 
 def unlearn(

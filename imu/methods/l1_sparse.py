@@ -12,6 +12,7 @@ from math import ceil
 import torch
 from torch import Tensor, nn
 
+from imu.bounds import check_fields
 from imu.methods import ForgetSet, Step
 from imu.methods.common.descent import Sgd, descend
 from imu.models import trainable
@@ -30,8 +31,7 @@ class Config:
     sgd: Sgd = Sgd(learning_rate=0.01, epochs=5, stop_at_target=False)
 
     def __post_init__(self) -> None:
-        if not self.gamma >= 0:
-            raise ValueError(f"gamma must be >= 0, got {self.gamma}")
+        check_fields(self, gamma=">= 0")
 
 
 def unlearn(

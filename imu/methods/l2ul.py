@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from imu.bounds import check_fields
 from imu.methods import ForgetSet, Step
 from imu.methods.common.adversarial import continuous, pgd
 from imu.methods.common.descent import Sgd, descend
@@ -35,13 +36,7 @@ class Config:
     sgd: Sgd = Sgd(learning_rate=0.0001, epochs=50)
 
     def __post_init__(self) -> None:
-        for name in ("adversarial", "importance"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
-        if not self.radius > 0:
-            raise ValueError(f"radius must be > 0, got {self.radius}")
-        if self.attack_steps < 1:
-            raise ValueError(f"attack_steps must be >= 1, got {self.attack_steps}")
+        check_fields(self, adversarial=">= 0", importance=">= 0", radius="> 0", attack_steps=">= 1")
 
 
 def unlearn(

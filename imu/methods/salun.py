@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from imu.bounds import check_fields
 from imu.methods import ForgetSet, Step
 from imu.methods.common.descent import Sgd, descend
 from imu.methods.common.labels import relabelled_loss
@@ -30,8 +31,7 @@ class Config:
     sgd: Sgd = Sgd(learning_rate=0.003, epochs=5, stop_at_target=False)
 
     def __post_init__(self) -> None:
-        if not 0 < self.share <= 1:
-            raise ValueError(f"share must be in (0, 1], got {self.share}")
+        check_fields(self, share="in (0, 1]")
         if self.sgd.weight_decay:
             raise ValueError(
                 "sgd.weight_decay must be 0, for it would move weights outside the mask, "

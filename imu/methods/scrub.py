@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from imu.bounds import check_fields
 from imu.methods import ForgetSet, Step
 from imu.methods.common.descent import Sgd, update, watcher
 from imu.models import trainable
@@ -36,11 +37,7 @@ class Config:
     sgd: Sgd = Sgd(learning_rate=0.003, epochs=5, stop_at_target=False)
 
     def __post_init__(self) -> None:
-        for name in ("alpha", "gamma", "max_epochs"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be > 0, got {self.temperature}")
+        check_fields(self, alpha=">= 0", gamma=">= 0", max_epochs=">= 0", temperature="> 0")
         if self.sgd.stop_at_target:
             raise ValueError(
                 "sgd.stop_at_target must be false: the retain half repairs what comes before it"

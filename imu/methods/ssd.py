@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from imu.bounds import check_fields
 from imu.influences.parameters import per_sample_gradients
 from imu.methods import ForgetSet, Step
 from imu.methods.common.descent import watcher
@@ -36,11 +37,7 @@ class Config:
     chunk: int = 64  # samples whose gradients are held at once
 
     def __post_init__(self) -> None:
-        for name in ("selection", "dampening"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
-        if self.chunk < 1:
-            raise ValueError(f"chunk must be >= 1, got {self.chunk}")
+        check_fields(self, selection="> 0", dampening="> 0", chunk=">= 1")
 
 
 def unlearn(

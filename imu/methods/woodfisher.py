@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from imu.bounds import check_fields
 from imu.influences.parameters import per_sample_gradients
 from imu.methods import ForgetSet, Step
 from imu.methods.common.descent import watcher
@@ -39,12 +40,7 @@ class Config:
     chunk: int = 64  # samples whose gradients are computed at once
 
     def __post_init__(self) -> None:
-        for name in ("scale", "damping"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
-        for name in ("fisher_samples", "chunk"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        check_fields(self, scale="> 0", damping="> 0", fisher_samples=">= 1", chunk=">= 1")
 
 
 def unlearn(

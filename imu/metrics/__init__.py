@@ -30,6 +30,7 @@ from imu.metrics._said import Asked as Asked
 from imu.metrics._said import Said as Said
 from imu.metrics._said import asked_of as asked_of
 from imu.metrics._said import drawn as drawn
+from imu.metrics._said import means as means
 from imu.metrics._said import said_of as said_of
 
 if TYPE_CHECKING:
@@ -183,30 +184,20 @@ def about(objective: str | None = None) -> dict[str, About]:
     }
 
 
-def absent(
-    labels: Mapping[str, np.ndarray], forget_classes: tuple[int, ...], *, head: bool
-) -> dict[str, str]:
-    """Name -> why it cannot be measured of one model on samples of these labels.
+def absent(objective: str, *given: Any, head: bool = True) -> dict[str, str]:
+    """Name -> why it cannot be measured of one model on these samples.
 
-    labels: set name -> int array (n,), the sets as in ``Outputs``. head: whether the network has a
-    linear head.
+    given: as ``unmet`` takes it; of images labels (set name -> int array (n,), the sets as in
+    ``Outputs``) and classes that are forgotten whole, of texts what ``Said.asked`` counts.
+    head: whether the network has a linear head.
     """
     found: dict[str, str] = {}
-    for module in modules():
+    for module in modules(objective):
         if hasattr(module, "NEEDS_HEAD") and not head:
             found |= dict.fromkeys(module.ABOUT, "needs a network with a linear head")
         elif hasattr(module, "unmet"):
-            found |= module.unmet(labels, forget_classes)
-    return {name: found[name] for name in about("classification") if name in found}
-
-
-def absent_of_texts(asked: Mapping[str, Asked]) -> dict[str, str]:
-    """Name -> why it cannot be measured of a language model on texts of which so many are asked."""
-    found: dict[str, str] = {}
-    for module in modules("language"):
-        if hasattr(module, "unmet"):
-            found |= module.unmet(asked)
-    return {name: found[name] for name in about("language") if name in found}
+            found |= module.unmet(*given)
+    return {name: found[name] for name in about(objective) if name in found}
 
 
 def by_reason(absent: Mapping[str, str]) -> list[str]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from imu.bounds import check_fields
 from imu.models.common.tokens import Tokens
 
 OBJECTIVE = "language"
@@ -31,11 +32,8 @@ class Config:
     context: int = 64  # tokens of the longest row
 
     def __post_init__(self) -> None:
-        for name in ("width", "layers", "heads", "hidden", "vocabulary"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
-        if self.context < 2:
-            raise ValueError(f"context must be >= 2, got {self.context}")
+        at_least_one = ("width", "layers", "heads", "hidden", "vocabulary")
+        check_fields(self, **dict.fromkeys(at_least_one, ">= 1"), context=">= 2")
         if self.width % self.heads:
             raise ValueError(f"width must be a multiple of heads ({self.heads}), got {self.width}")
 

@@ -5,10 +5,12 @@ resolution. "small" is the usual one for CIFAR: 3×3, stride 1, no pooling.
 """
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
+
+from imu.bounds import check_fields
 
 Stem = Literal["small", "imagenet"]
 
@@ -18,8 +20,7 @@ class Config:
     stem: Stem = "small"
 
     def __post_init__(self) -> None:
-        if self.stem not in get_args(Stem):
-            raise ValueError(f"stem must be one of {get_args(Stem)}, got {self.stem!r}")
+        check_fields(self)
 
 
 def build(config: Config, image: tuple[int, int, int], classes: int) -> nn.Module:

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from imu.bounds import check_fields
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
     width: int = 32  # channels of the first stage
 
     def __post_init__(self) -> None:
-        if self.width < 1:
-            raise ValueError(f"width must be >= 1, got {self.width}")
+        check_fields(self, width=">= 1")
 
 
 def build(config: Config, image: tuple[int, int, int], classes: int) -> nn.Module:

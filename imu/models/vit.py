@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from torch import nn
 from torchvision.models import VisionTransformer
 
+from imu.bounds import check_fields
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -20,13 +22,10 @@ class Config:
     dropout: float = 0.0  # share; above 0 such networks cannot be trained in a stack
 
     def __post_init__(self) -> None:
-        for name in ("patch_size", "layers", "heads", "width", "mlp_width"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        at_least_one = ("patch_size", "layers", "heads", "width", "mlp_width")
+        check_fields(self, **dict.fromkeys(at_least_one, ">= 1"), dropout="in [0, 1)")
         if self.width % self.heads:
             raise ValueError(f"width must be a multiple of heads ({self.heads}), got {self.width}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
 
 
 def build(config: Config, image: tuple[int, int, int], classes: int) -> nn.Module:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from imu import discovery
+from imu.bounds import check_fields
 from imu.datasets import Dataset
 from imu.models.common import optimizers
 from imu.objectives import IGNORED
@@ -47,23 +48,10 @@ class Config:
     workers: int = 2  # processes that read images where they stream
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate must be > 0, got {self.learning_rate}")
-        for name in ("momentum", "warmup", "label_smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        if not 0 <= self.memory_share <= 1:
-            raise ValueError(f"memory_share must be in [0, 1], got {self.memory_share}")
-        if self.optimizer not in ("sgd", "adamw"):
-            raise ValueError(f"optimizer must be sgd or adamw, got {self.optimizer!r}")
-        for name in ("weight_decay", "clip", "shift", "workers"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
-        if self.precision not in ("float32", "bfloat16"):
-            raise ValueError(f"precision must be float32 or bfloat16, got {self.precision}")
+        check_fields(self, epochs=">= 1", batch_size=">= 1", learning_rate="> 0")
+        check_fields(self, momentum="in [0, 1)", warmup="in [0, 1)", label_smoothing="in [0, 1)")
+        check_fields(self, weight_decay=">= 0", clip=">= 0", shift=">= 0", workers=">= 0")
+        check_fields(self, memory_share="in [0, 1]")
 
 
 class Epoch(NamedTuple):
@@ -90,8 +78,8 @@ def fit(
     The order of the samples and the moves of images follow ``seed``. Where
     ``torch.distributed`` is initialised every process calls this with the same arguments but its
     own device, and all end with the same weights. Raises ValueError when there are fewer samples
-    than a batch or a batch cannot be shared equally, and FloatingPointError, naming epoch and
-    step, when the loss is not finite.
+    than a batch, a batch cannot be shared equally, or several processes of CPUs are to train
+    BatchNorm, and FloatingPointError, naming epoch and step, when the loss is not finite.
     """
     world = distributed.world()
     if config.batch_size % world.size:
@@ -181,13 +169,16 @@ def one_cycle(peak: float, warmup: float, steps: int) -> optimizers.Rate:
 def prepared(
     model: nn.Module, config: Config, device: torch.device, world: World
 ) -> Iterator[nn.Module]:
-    """The forward pass as ``config`` wants it; after the block ``model`` is as it was."""
+    """The forward pass as ``config`` wants it; after the block ``model`` is as it was.
+
+    But for BatchNorm of several processes, which stays synchronised where training goes on.
+    """
     with ExitStack() as undo:
         if config.channels_last:
             model.to(memory_format=torch.channels_last)
             undo.callback(model.to, memory_format=torch.contiguous_format)
         if world.size > 1:
-            undo.enter_context(distributed.synchronised(model))
+            model = distributed.synchronised(model, device)
         forward: nn.Module = torch.compile(model) if config.compile else model  # type: ignore[assignment]
         if world.size > 1:
             forward = nn.parallel.DistributedDataParallel(

@@ -10,6 +10,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
 from imu import discovery
+from imu.bounds import check_fields
 from tasks.files import artifacts, params
 
 if TYPE_CHECKING:
@@ -27,9 +28,7 @@ class Runtime:
     processes: int = 1  # that share each batch where one network is trained; one GPU for each
 
     def __post_init__(self) -> None:
-        for name in ("threads", "processes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        check_fields(self, threads=">= 1", processes=">= 1")
 
 
 OWN = "own"  # folder of what the user brings; stages that build networks depend on it

@@ -116,9 +116,15 @@ def changed_stages(root: Path) -> set[str]:
 def mend(root: Path) -> list[str]:
     """Put right what DVC writes in place, where a kill or a full disk left a part of it.
 
-    For when nothing runs in ``root``. Returns what was done. A torn ``dvc.lock`` comes back from
-    the copy that the last run kept (``tasks.graph.lock``); raises LockError where there is none.
+    For when no stage runs in ``root``; what DVC writes just now is waited for. Returns what was
+    done. A torn ``dvc.lock`` comes back from the copy that the last run kept
+    (``tasks.graph.lock``); raises LockError where there is none.
     """
+    with opened(root):
+        return _mended(root)
+
+
+def _mended(root: Path) -> list[str]:
     from dvc.exceptions import DvcException
     from dvc.schema import COMPILED_LOCKFILE_SCHEMA
     from dvc.utils.serialize import parse_yaml

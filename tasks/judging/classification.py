@@ -69,8 +69,8 @@ class Judge:
         )
 
     def absent(self, outputs: Outputs) -> dict[str, str]:
-        head = bool(outputs.features)
-        return metrics.absent(outputs.labels, outputs.forget_classes, head=head)
+        given = (outputs.labels, outputs.forget_classes)
+        return metrics.absent(outputs.objective, *given, head=bool(outputs.features))
 
     def answers(self, outputs: Outputs, name: str) -> pd.DataFrame:
         return answers(outputs, name)
@@ -154,6 +154,6 @@ def shown(data: LabelledImages, rows: list[int]) -> dict[str, list[Any]]:
 def unmeasured(workspace: Workspace, results: pd.DataFrame) -> dict[str, str]:
     labels = {name: workspace.read_manifest(name)["label"].to_numpy() for name in SETS}
     classes = tuple(workspace.read_request()["forget_classes"])
-    reasons = metrics.absent(labels, classes, head=True)
-    headless = metrics.absent(labels, classes, head=False)
+    reasons = metrics.absent("classification", labels, classes)
+    headless = metrics.absent("classification", labels, classes, head=False)
     return headless | reasons if results[[*headless]].isna().all(axis=None) else reasons

@@ -10,8 +10,7 @@ from torch import nn
 
 from imu import metrics
 from imu.datasets.common.texts import Texts
-from imu.metrics import Said, Subject, asked_of, drawn, said_of
-from imu.metrics._said import means
+from imu.metrics import Said, Subject, asked_of, drawn, means, said_of
 from imu.objectives import Objective, Samples, answered
 from imu.objectives.language import Language, objective, samples
 from tasks.files.workspace import Workspace
@@ -59,7 +58,7 @@ class Judge:
         )
 
     def absent(self, outputs: Said) -> dict[str, str]:
-        return metrics.absent_of_texts(outputs.asked)
+        return metrics.absent(outputs.objective, outputs.asked)
 
     def answers(self, outputs: Said, name: str) -> pd.DataFrame:
         asked = len(outputs.answers[name])
@@ -137,4 +136,5 @@ def unmeasured(workspace: Workspace, results: pd.DataFrame) -> dict[str, str]:
     data = workspace.dataset()
     assert isinstance(data, Texts)
     rows = {name: workspace.read_manifest(name)["index"].tolist() for name in SETS}
-    return metrics.absent_of_texts(asked_of(data, drawn(rows, seed=workspace.seed)))
+    asked = asked_of(data, drawn(rows, seed=workspace.seed))
+    return metrics.absent(data.objective, asked)

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from math import inf
 
 import torch
 from torch import Tensor, nn
 
+from imu.bounds import check_fields
 from imu.methods import REMEDY, ForgetSet, Step, measured
 from imu.models import evaluating, head, only_trains, trainable
 from imu.models.common import optimizers
@@ -35,16 +35,8 @@ class Sgd:
     stop_at_target: bool = True  # end as soon as the forget set is at its target
 
     def __post_init__(self) -> None:
-        if not 0 < self.learning_rate < inf:
-            raise ValueError(f"learning_rate must be > 0 and finite, got {self.learning_rate}")
-        if self.epochs < 0:
-            raise ValueError(f"epochs must be >= 0, got {self.epochs}")
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be >= 1, got {self.batch_size}")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum must be in [0, 1), got {self.momentum}")
-        if not 0 <= self.weight_decay < inf:
-            raise ValueError(f"weight_decay must be >= 0 and finite, got {self.weight_decay}")
+        check_fields(self, learning_rate="> 0", epochs=">= 0", batch_size=">= 1")
+        check_fields(self, momentum="in [0, 1)", weight_decay=">= 0")
 
     def optimizer(self, parameters: Iterable[nn.Parameter]) -> optimizers.Optimizer:
         return optimizers.sgd(

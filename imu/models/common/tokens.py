@@ -12,10 +12,13 @@ filling nor a mask changes what it says.
 
 import json
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
+
+from imu.bounds import require
 
 IGNORED = -100  # a target that no loss counts, as in torch
 ALPHABET = 256  # bytes
@@ -48,8 +51,7 @@ class Tokens:
 
         Raises ValueError where size leaves no room for single bytes.
         """
-        if size < ALPHABET + len(SPECIAL):
-            raise ValueError(f"size must be >= {ALPHABET + len(SPECIAL)}, got {size}")
+        require("size", size, f">= {ALPHABET + len(SPECIAL)}")
         tokenizer = Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
@@ -64,6 +66,7 @@ class Tokens:
         return cls(tokenizer, start=start, end=end, pad=pad)
 
     @classmethod
+    @lru_cache(maxsize=4)  # a description is asked for its tokens set by set
     def from_json(cls, text: str) -> "Tokens":
         """What ``to_json`` gave. Raises ValueError where it is something else."""
         try:

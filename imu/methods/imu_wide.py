@@ -26,8 +26,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from imu.bounds import check_fields
 from imu.methods import ForgetSet, Step
-from imu.methods.common.aims import KINDS, Kind, lowered
+from imu.methods.common.aims import Kind, lowered
 from imu.methods.common.descent import Sgd, descend
 from imu.objectives import (
     IGNORED,
@@ -52,19 +53,8 @@ class Config:
     sgd: Sgd = Sgd(learning_rate=0.03, epochs=6, batch_size=16)
 
     def __post_init__(self) -> None:
-        if self.influence not in KINDS:
-            raise ValueError(
-                f"influence must be 'self', 'permuted', 'uniform' or 'loss', got {self.influence!r}"
-            )
-        for name in ("damping", "reach"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
-        if not 0 < self.rate <= 1:
-            raise ValueError(f"rate must be in (0, 1], got {self.rate}")
-        if self.copies < 1:
-            raise ValueError(f"copies must be >= 1, got {self.copies}")
-        if not self.keeping >= 0:
-            raise ValueError(f"keeping must be >= 0, got {self.keeping}")
+        check_fields(self, damping="> 0", reach="> 0", rate="in (0, 1]")
+        check_fields(self, copies=">= 1", keeping=">= 0")
 
 
 VARIANTS = {

@@ -30,7 +30,6 @@ from flows.running.holding import only_run
 from flows.running.server import serving
 from flows.search import Asked, identity
 from flows.searching import space as spaces
-from flows.searching.space import Space
 from flows.searching.study import Study
 from flows.searching.tuning import PREPARED, judge_in, label, tuning_cells
 from flows.sweep import swept
@@ -41,7 +40,8 @@ from tasks.pages import results, results_page, tables
 REPORTED = (0, 1, 2)
 MEMBERS = 8  # networks per family and cell; the seeds make them three families
 SCENARIOS = ("class", "fraction", "ids")
-EVERY = 10_000  # more candidates than an entry has, which are asked for together
+EVERY = 10_000  # more candidates than an entry has
+AT_ONCE = 4  # candidates that a stop may cost
 GRIDS = "grids"  # folder of what is searched under settings: entry -> parameter -> values
 
 
@@ -94,7 +94,7 @@ def table(
     target = root / "docs" / f"results-{name}.md"
     artifacts.write_text(target, page)
     artifacts.write_table(target.with_suffix(".csv"), found)
-    picture = results_page.picture(found, params.section(root, "unlearn"))
+    picture = results_page.picture(found, changes.get("unlearn", params.section(root, "unlearn")))
     artifacts.write_bytes(target.with_suffix(".png"), picture)
     print(f"{page}\nwritten to {target}")
 
@@ -119,7 +119,7 @@ def tune(root: Path, jobs: int, *, settings: Path | None, draws: Sequence[int]) 
     for one in asked:
         key = identity(root, one.name, one, cells, 0)
         study = Study(root / FOLDER / "tune-results" / "study.db", key, one.distributions, 0)
-        study.run(judge_in(folders, one.entry, jobs), EVERY, EVERY, lambda: None)
+        study.run(judge_in(folders, one.entry, jobs), EVERY, AT_ONCE, lambda: None)
         told[one.name] = [(trial.candidate, trial.outcome.found) for trial in study.told()]
     tried = tables.candidates(folders, told)
     name = settings.stem if settings else str(params.section(root, "split.dataset"))
@@ -148,8 +148,11 @@ def grids(root: Path, settings: Path, changes: dict[str, Any]) -> list[Asked]:
     for name, space in params.read_file(file, str(file), "entries of unlearn").items():
         if name not in entries:
             raise params.ParameterError(f"{file}: {settings} has no entry unlearn.{name}")
-        given: Space = {path: [*values] for path, values in (space or {}).items()}
-        found.append(Asked.of(name, entries[name], given))
+        if not isinstance(space, dict) or not all(isinstance(v, list) for v in space.values()):
+            raise params.ParameterError(
+                f"{file}: {name} must be a mapping of parameters to lists of values, got {space!r}"
+            )
+        found.append(Asked.of(name, entries[name], space))
     return found
 
 

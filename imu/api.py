@@ -214,8 +214,7 @@ def _target(
 
     trained = lying(*(of for of in (forget, retain) if of is not None))
     tokens = forget.targets.dim() > 1
-    whole = isinstance(forget.inputs, Tensor) and forget.inputs.dtype == torch.int64
-    read = heldout.inputs if tokens and whole else None
+    read = heldout.inputs if tokens and isinstance(heldout.inputs, Tensor) else None
     kept = unseen(*trained, *lying(heldout), classes=1, tokens=tokens, read=read)
     targets = kept.remembered(forget.targets)
     return methods.ForgetSet(
@@ -223,7 +222,7 @@ def _target(
         classes=(),
         target_margin=kept.target(targets),
         least_fall=max(kept.excess, 0.0),
-        own_tokens=kept.own(forget.inputs) if whole else frozenset(),
+        own_tokens=kept.own(forget.inputs) if isinstance(forget.inputs, Tensor) else frozenset(),
     )
 
 

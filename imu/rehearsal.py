@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields, is_dataclass, replace
 from functools import partial
+from math import inf
 from time import perf_counter
 from typing import Any, NamedTuple, TypeVar
 
@@ -209,7 +210,8 @@ def _unlearn(
     forget = methods.ForgetSet(
         samples=sets["forget"],
         classes=classes,
-        **({"target_accuracy": NEVER} if classes else {"target_margin": NEVER}),
+        target_accuracy=NEVER if classes else 100.0,
+        target_margin=inf if classes else NEVER,
     )
     given: dict[str, Callable[[], Any]] = {
         "forget": lambda: forget,

@@ -12,6 +12,7 @@ import pytest
 from flows import documents
 from flows.running.cells import prepare
 from flows.searching.tuning import tuning_cells
+from flows.sweep import Swept
 from imu.splitting import Config
 from tasks.files import params
 from tests.conftest import REPOSITORY, make_workspace, run
@@ -34,6 +35,58 @@ def cells(root, shipped, settings, scenarios):
 documents.reported_cells = cells
 documents.main()
 """
+
+
+def test_the_picture_of_other_settings_has_their_entries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[list[str]] = []
+
+    def picture(found: pd.DataFrame, methods: Any) -> bytes:
+        drawn.append([*methods])
+        return b""
+
+    monkeypatch.setattr(documents, "swept", lambda *given: Swept({}, {}))
+    monkeypatch.setattr(documents.results, "collected", lambda folders: pd.DataFrame())
+    monkeypatch.setattr(documents.results_page, "page", lambda *given: "")
+    monkeypatch.setattr(documents.results_page, "picture", picture)
+    (tmp_path / "params.yaml").write_bytes((REPOSITORY / "params.yaml").read_bytes())
+    settings = SETTINGS / "biographies.yaml"
+    documents.table(tmp_path, 1, shipped=True, settings=settings, scenarios=("fraction",))
+    (shown,) = drawn
+    assert "rmu" in shown
+    assert "logit_mask" not in shown
+
+
+@pytest.mark.parametrize(
+    "path", sorted((SETTINGS / documents.GRIDS).iterdir()), ids=lambda p: p.name
+)
+def test_the_grids_that_ship_are_of_entries_that_ship(path: Path) -> None:
+    settings = SETTINGS / path.name
+    changes = params.read_file(settings, settings.name, "dotted paths")
+    found = {one.name: one.space for one in documents.grids(REPOSITORY, settings, changes)}
+    assert found == params.read_file(path, "", "entries")
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ("imu_wordy: {}", "has no entry unlearn.imu_wordy"),
+        ("npo: {beta: [0.0, 1.0]}", "beta must be > 0, got 0.0"),
+        ("npo: {gamma: [1.0]}", "gamma"),
+        ("npo: 3", "npo must be a mapping of parameters to lists of values, got 3"),
+        ("npo: {beta: 1.0}", "npo must be a mapping of parameters to lists of values"),
+    ],
+)
+def test_a_grid_of_what_is_not_there_is_refused(tmp_path: Path, grid: str, message: str) -> None:
+    settings = tmp_path / "some.yaml"
+    settings.write_text("")
+    (tmp_path / documents.GRIDS).mkdir()
+    (tmp_path / documents.GRIDS / "some.yaml").write_text(grid)
+    shipped = SETTINGS / "biographies.yaml"
+    changes = params.read_file(shipped, shipped.name, "dotted paths")
+    with pytest.raises(params.ParameterError, match=re.escape(message)):
+        documents.grids(REPOSITORY, settings, changes)
 
 
 def test_every_scenario_is_reported_and_no_reported_request_is_tuned_on() -> None:

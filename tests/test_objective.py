@@ -22,7 +22,6 @@ DRAWING = [
     "random_label",
     "random_label_retain",
     "salun",
-    "imu_wide",
     "imu_words",
     "idk_dpo",
 ]  # for every position

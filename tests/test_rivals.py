@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from imu import discovery, methods
 from imu.datasets import Source, biographies
-from imu.methods import ForgetSet, UnlearningError, idk_dpo, salun, woodfisher
+from imu.methods import ForgetSet, UnlearningError, idk_dpo, refuse, salun, woodfisher
 from imu.methods.common import labels, refusals
 from imu.methods.common.adversarial import fgsm, nearest, pgd
 from imu.methods.common.descent import Sgd
 from imu.models import gpt_small
-from imu.objectives import Samples, language
+from imu.objectives import Samples, language, mean_cross_entropy
 from imu.objectives.classification import Classification
 from tests import oracles
 
@@ -350,6 +350,76 @@ def test_the_refusals_of_idk_dpo_follow_the_same_questions(tmp_path):
     (-2 / 0.6 * mean([(1 / (1 + (-term).exp())).log() for term in terms])).backward()
     for now, before in zip(model.parameters(), still.parameters(), strict=True):
         torch.testing.assert_close(now - before, -0.1 * before.grad, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("fault", [None, "without what is kept", "all rows"])
+def test_a_refusal_is_learned_by_rows_of_tokens_that_the_retain_set_lacks(fault):
+    """Oracle: both terms token by token, over the rows that the generator draws."""
+    torch.manual_seed(0)
+    network = gpt_small.Config(width=8, layers=1, heads=1, hidden=8, context=8)
+    model = gpt_small.build(network, 12).double()
+    of_forget, of_retain = (
+        Samples(torch.tensor(inputs), torch.tensor(targets))
+        for inputs, targets in (
+            ([[1, 9, 3], [1, 8, 3]], [[-100, -100, 5], [-100, -100, 6]]),
+            (
+                [[1, 4, 3], [1, 5, 3], [1, 6, 3]],
+                [[-100, -100, 5], [-100, -100, 6], [-100, -100, 2]],
+            ),
+        )
+    )
+
+    class Words:
+        def decode(self, row: list[int]) -> str:
+            return " ".join(map(str, row))
+
+        def encode(self, prompts, answers, *, longest):
+            rows = [[*map(int, prompt.split()), 11] for prompt in prompts]
+            wanted = [[-100] * (len(row) - 2) + [11, 2] for row in rows]
+            return torch.tensor(rows), torch.tensor(wanted)
+
+    class Task:
+        bounds, tokens = None, Words()
+        logits = staticmethod(lambda model, inputs: model(inputs))
+        losses = staticmethod(mean_cross_entropy)
+
+    forget = ForgetSet(samples=of_forget, classes=(), target_margin=-1e9)
+    available = {"forget": lambda: forget, "retain": lambda: of_retain}
+    made = refuse.Config(refusal="no", learning_rate=0.1, epochs=2, batch_size=2)
+    course = methods.run("refuse", model, Task(), made, seed=SEED, available=available)
+    path = [copy.deepcopy(model) for _ in course]
+    draw = generator()
+    refusals.refused(path[0], Task(), of_forget, draw, ("no",))
+    answers = [([1, 9, 3, 11], {2: 11, 3: 2}), ([1, 8, 3, 11], {2: 11, 3: 2})]
+
+    def slopes(at: nn.Module, rows: list[int]) -> dict[str, Tensor]:
+        terms = [
+            mean([-probability(at(torch.tensor([row]))[0, t], y).log() for t, y in said.items()])
+            for row, said in answers
+        ]
+        kept = [[of(of_retain.inputs[[k]])[0, 2] for of in (path[0], at)] for k in rows]
+        apart = mean([oracles.kl(then.detach(), now) for then, now in kept])
+        at.zero_grad()
+        (mean(terms) + (0.0 if fault == "without what is kept" else 1.0) * apart).backward()
+        found = {}
+        for name, own in (("words", [8, 9, 11]), ("head", [11])):
+            whole = getattr(at, name).weight.grad
+            found[name] = torch.zeros_like(whole)
+            chosen = [*range(12)] if fault == "all rows" else own
+            found[name][chosen] = whole[chosen]
+        return found
+
+    farness, velocity = 0.0, {"words": 0.0, "head": 0.0}
+    for then, now in pairwise(path):
+        torch.randperm(2, generator=draw)
+        own = slopes(then, torch.randint(3, (2,), generator=draw).tolist())
+        for name in own:
+            velocity[name] = 0.9 * velocity[name] + own[name]
+            moved = getattr(now, name).weight - getattr(then, name).weight
+            farness = max(farness, float((moved + 0.1 * velocity[name]).detach().abs().max()))
+    assert (farness <= EXACT) == (fault is None)
+    for (name, now), then in zip(path[2].named_parameters(), path[0].parameters(), strict=True):
+        assert torch.equal(now, then) == (name not in ("words.weight", "head.weight"))
 
 
 def test_npo_begins_as_gradient_ascent_for_every_beta_and_slows_down():

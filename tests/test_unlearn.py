@@ -36,7 +36,6 @@ WAYS = {
     ],
     "imu": [{"weights": kind} for kind in ("influence", "permuted", "uniform")],
     "imu_deep": [{"influence": kind} for kind in ("self", "permuted", "uniform", "loss")],
-    "imu_wide": [{"influence": kind} for kind in ("self", "permuted", "uniform", "loss")],
     "imu_words": [{"influence": kind} for kind in ("self", "permuted", "uniform", "loss")],
     "imu_published": [
         {"freeze_batch_norm": True},
@@ -583,26 +582,6 @@ def test_a_head_that_moves_alone_needs_no_position_that_is_not_predicted(method,
     assert not torch.equal(weight, model[1].weight)
 
 
-def test_scrambled_inputs_keep_what_comes_after_the_first_answer_and_the_very_first_token():
-    tokens = torch.arange(8).repeat(40, 1)
-    targets = torch.full((40, 8), IGNORED)
-    targets[:, 4:6] = 1
-    made = config("imu_wide", copies=3, rate=0.5)
-    kind = module("imu_wide")
-    draw = torch.Generator().manual_seed(0)
-    found = kind.scrambled(Samples(tokens, targets), Tokens(), 1000, made, draw)
-    other = (found.inputs != tokens.repeat(3, 1)).double().mean(0)  # share of each position
-    assert torch.equal(found.targets, targets.repeat(3, 1))
-    assert other[0] == 0
-    assert (other[5:] == 0).all()
-    assert ((other[1:5] > 0.35) & (other[1:5] < 0.65)).all()
-    images = Samples(torch.full((40, 1, 2, 2), 0.5), torch.zeros(40, dtype=torch.int64))
-    noisy = kind.scrambled(images, TASK, 10, made, draw).inputs
-    assert 0.35 < (noisy != 0.5).double().mean() < 0.65
-    assert 0 <= noisy.min() < 0.1
-    assert 0.9 < noisy.max() <= 1
-
-
 def test_imu_published_trains_the_named_layers_and_weighs_anew_in_each_batch():
     model = sample_wise()[0]
     layer = next(n for n, part in model.named_modules() if isinstance(part, nn.Conv2d))
@@ -656,14 +635,6 @@ OUT_OF_RANGE = {
         ("learning_rate", 0.0),
         ("epochs", -1),
         ("batch_size", 0),
-    ],
-    "imu_wide": [
-        ("influence", "none"),
-        ("damping", 0.0),
-        ("reach", 0.0),
-        ("rate", 0.0),
-        ("copies", 0),
-        ("keeping", -1.0),
     ],
     "imu_words": [
         ("influence", "none"),

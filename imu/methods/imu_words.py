@@ -56,8 +56,8 @@ RATE = 0.5  # of entries drawn anew where no token is the forget set's own
 class Config:
     influence: Kind = "self"
     damping: float = 0.01  # of self-influence
-    reach: float = 1.0  # how far beyond what is said about nobody the aims lie, 1: at the target
-    copies: int = 1  # of the forget set, each about other people who do not exist
+    reach: float = 1.5  # how far beyond what is said about nobody the aims lie, 1: at the target
+    copies: int = 8  # of the forget set, each about other people who do not exist
     sgd: Sgd = Sgd(learning_rate=0.003, epochs=20, batch_size=32)
 
     def __post_init__(self) -> None:
@@ -93,7 +93,7 @@ def unlearn(
     hook = table.weight.register_hook(lambda gradient: gradient * moved)
     try:
         yield from descend(
-            model, objective, forget, loss, config.sgd, generator, parameters=[table.weight]
+            model, objective, forget, loss, config.sgd, generator, parameters=table.parameters()
         )
     finally:
         hook.remove()

@@ -67,9 +67,9 @@ def unlearn(
     answers = refused(model, objective, forget.samples, generator, (config.refusal,))
     table = next((part for part in model.modules() if isinstance(part, nn.Embedding)), None)
     layer = head(model)
-    moved = {layer.weight: said(answers) - said(retain)}
+    moved = {dict(layer.named_parameters())["weight"]: said(answers) - said(retain)}
     if table is not None:
-        moved[table.weight] = read(answers) - read(retain)
+        moved[dict(table.named_parameters())["weight"]] = read(answers) - read(retain)
     if not any(moved.values()):
         yield watcher(model, objective, forget)(0)
         return

@@ -20,22 +20,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from prefect import flow
+
 from flows.pipeline import JOBS
-from flows.running.cells import Cell
+from flows.running.cells import FOLDER, Cell
 from flows.running.children import warm
 from flows.running.failures import EXPLAINED
 from flows.running.holding import only_run
 from flows.running.server import serving
-from flows.searching.tuning import PREPARED, in_every_cell, tuning_cells
+from flows.search import Asked, identity
+from flows.searching import space as spaces
+from flows.searching.study import Study
+from flows.searching.tuning import PREPARED, judge_in, label, tuning_cells
 from flows.sweep import swept
 from tasks import ensemble, unlearn
-from tasks import tune as tasks_tune
 from tasks.files import artifacts, params
 from tasks.pages import results, results_page, tables
 
 REPORTED = (0, 1, 2)
 MEMBERS = 8  # networks per family and cell; the seeds make them three families
 SCENARIOS = ("class", "fraction", "ids")
+EVERY = 10_000  # more candidates than an entry has
+AT_ONCE = 4  # candidates that a stop may cost
 GRIDS = "grids"  # folder of what is searched under settings: entry -> parameter -> values
 
 
@@ -101,24 +107,21 @@ def command(shipped: bool, settings: Path | None, scenarios: Sequence[str]) -> s
     return " ".join(["python -m flows.documents table", *options]) if options else "make table"
 
 
+@flow(name="tune", flow_run_name="tune")
 def tune(root: Path, jobs: int, *, settings: Path | None, draws: Sequence[int]) -> None:
     """settings: of other data, whose grids lie beside it, in the folder ``GRIDS``."""
     changes = params.read_file(settings, str(settings), "dotted paths") if settings else {}
-    grids = _grids(root, settings, changes) if settings else {}
-    found = swept(
-        "tune", tuning_cells(root, settings=changes, draws=draws), root, jobs, part=PREPARED
-    )
-    folders = [Path(folder) for folder in found.folders]
-    if settings:
-        # Entry by entry, so that a run that is stopped has some in every cell.
-        for part in [*({name: grids[name]} for name in grids), grids]:
-            asked = Path("runs", "tune", "grids.json")
-            for folder in folders:
-                artifacts.write_json(folder / asked, part)
-            in_every_cell(folders, ["tune", "grids", str(asked)], jobs, print)
-    else:
-        in_every_cell(folders, ["tune"], jobs, print)
-    tried = tables.candidates(folders)
+    asked = grids(root, settings, changes) if settings else searched()
+    cells = tuning_cells(root, settings=changes, draws=draws)
+    ran = swept("tune", cells, root, jobs, part=PREPARED)
+    folders = {label(cell): Path(ran.said[cell.name]["folder"]) for cell in cells}
+    told = {}
+    for one in asked:
+        key = identity(root, one.name, one, cells, 0)
+        study = Study(root / FOLDER / "tune-results" / "study.db", key, one.distributions, 0)
+        study.run(judge_in(folders, one.entry, jobs), EVERY, AT_ONCE, lambda: None)
+        told[one.name] = [(trial.candidate, trial.outcome.found) for trial in study.told()]
+    tried = tables.candidates(folders, told)
     name = settings.stem if settings else str(params.section(root, "split.dataset"))
     target = root / "docs" / f"tuning-{name}.md"
     command = ["python -m flows.documents tune", *(["--with", str(settings)] if settings else [])]
@@ -129,12 +132,19 @@ def tune(root: Path, jobs: int, *, settings: Path | None, draws: Sequence[int]) 
     print(f"best candidates: {json.dumps(tables.best(tried), indent=1)}\nwritten to {target}")
 
 
-def _grids(root: Path, settings: Path, changes: dict[str, Any]) -> dict[str, Any]:
-    """For ``tasks.tune.gridded``. Raises ParameterError for an entry that the settings lack, and a
-    parameter or value that its method does not take."""
+def searched() -> list[Asked]:
+    """Every method that names what is searched, as it is and in its variants."""
+    every = unlearn.entries()
+    having = {n: e for n, e in every.items() if spaces.named(e["method"])}
+    return [Asked.of(n, e, spaces.default(e["method"])) for n, e in having.items()]
+
+
+def grids(root: Path, settings: Path, changes: dict[str, Any]) -> list[Asked]:
+    """Of the file beside ``settings``. Raises ParameterError for an entry that the settings lack,
+    and a parameter or value that its method does not take."""
     file = settings.parent / GRIDS / settings.name
     entries = params.changed(params.read(root), changes)["unlearn"]
-    found = {}
+    found = []
     for name, space in params.read_file(file, str(file), "entries of unlearn").items():
         if name not in entries:
             raise params.ParameterError(f"{file}: {settings} has no entry unlearn.{name}")
@@ -142,10 +152,7 @@ def _grids(root: Path, settings: Path, changes: dict[str, Any]) -> dict[str, Any
             raise params.ParameterError(
                 f"{file}: {name} must be a mapping of parameters to lists of values, got {space!r}"
             )
-        found[name] = {"entry": entries[name], "space": space}
-        for path, values in space.items():
-            for value in values:
-                tasks_tune.configured(entries[name], {path: value})
+        found.append(Asked.of(name, entries[name], space))
     return found
 
 

@@ -126,6 +126,16 @@ class Asked(NamedTuple):
     space: Space
     distributions: dict[str, BaseDistribution]
 
+    @classmethod
+    def of(cls, name: str, entry: dict[str, Any], space: Space) -> "Asked":
+        """Raises ParameterError for what the method or its parameters are not."""
+        entry = {
+            "method": entry["method"],
+            "data_access": entry["data_access"],
+            **asdict(tune.configured(entry, {})),
+        }
+        return cls(name, entry, space, spaces.distributions(space, entry))
+
     @property
     def present(self) -> dict[str, Any]:
         known = spaces.settings(self.entry)
@@ -142,11 +152,7 @@ def understood(
     """What is searched. Raises ParameterError for what the method or its parameters are not."""
     known = params.changed(params.read(root), settings)["unlearn"]
     name, entry = entry_of(known, method, parameters)
-    entry = {
-        "method": entry["method"],
-        "data_access": entry["data_access"],
-        **asdict(tune.configured(entry, {})),
-    }
+    tune.configured(entry, {})
     if fixed := sorted(path for path in space if path.split(".")[0] in parameters):
         raise params.ParameterError(f"space: {fixed[0]!r} is given in parameters as well")
     if not space:
@@ -154,7 +160,7 @@ def understood(
         space = {path: space[path] for path in space if path.split(".")[0] not in parameters}
     if not space:
         raise params.ParameterError("space: parameters are given for all that the method searches")
-    return Asked(name, entry, space, spaces.distributions(space, entry))
+    return Asked.of(name, entry, space)
 
 
 def identity(root: Path, name: str, asked: Asked, cells: list[Cell], seed: int) -> str:

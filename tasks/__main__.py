@@ -10,8 +10,6 @@ python -m tasks fetch                 SmolLM2-135M-Instruct into own/smollm2, fr
 python -m tasks store                 create MLflow's store and experiment where they are missing
 python -m tasks show                  the table of results
 python -m tasks entries               lines for params.yaml of every method there is
-python -m tasks tune                  every candidate for the methods' parameters
-python -m tasks tune grids FILE       every candidate of some entries (tasks/tune.py)
 python -m tasks tune FILE             some candidates of one method (tasks/tune.py)
 python -m tasks key                   the pipeline key of dvc.lock, as MLflow's tag has it
 
@@ -76,14 +74,6 @@ def _run(arguments: list[str]) -> int:
             from tasks.files import params
 
             print(params.block({"unlearn": unlearn.entries()}), end="")
-        case ["tune"]:
-            from tasks import tune
-
-            tune.run(workspace)
-        case ["tune", "grids", file]:
-            from tasks import tune
-
-            tune.run(workspace, Path(file))
         case ["tune", file]:
             from tasks import tune
 

@@ -64,8 +64,8 @@ def test_the_picture_of_other_settings_has_their_entries(
 def test_the_grids_that_ship_are_of_entries_that_ship(path: Path) -> None:
     settings = SETTINGS / path.name
     changes = params.read_file(settings, settings.name, "dotted paths")
-    found = documents._grids(REPOSITORY, settings, changes)
-    assert {name: found[name]["space"] for name in found} == params.read_file(path, "", "entries")
+    found = {one.name: one.space for one in documents.grids(REPOSITORY, settings, changes)}
+    assert found == params.read_file(path, "", "entries")
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_a_grid_of_what_is_not_there_is_refused(tmp_path: Path, grid: str, messa
     shipped = SETTINGS / "biographies.yaml"
     changes = params.read_file(shipped, shipped.name, "dotted paths")
     with pytest.raises(params.ParameterError, match=re.escape(message)):
-        documents._grids(REPOSITORY, settings, changes)
+        documents.grids(REPOSITORY, settings, changes)
 
 
 def test_every_scenario_is_reported_and_no_reported_request_is_tuned_on() -> None:

@@ -30,6 +30,13 @@ IMU = entries()["imu"]
 SPACE = {"step": Range(low=0.01, high=1.0, log=True)}
 
 
+def outcome(gap: float | None, failure: str) -> Outcome:
+    return Outcome({"a": {"gap": gap, "failure": failure}, "b": {"gap": 1.0, "failure": ""}})
+
+
+TOO_FAR = outcome(None, "too far")
+
+
 class Bowl:
     """Judges by the distance of ``step`` to 0.3, fails above 0.8; counts what it was asked."""
 
@@ -42,12 +49,7 @@ class Bowl:
             raise KeyboardInterrupt
         steps = [candidate["step"] for candidate in candidates]
         self.judged += steps
-        return [
-            Outcome({"a": None, "b": 1.0}, "a: too far")
-            if step > 0.8
-            else Outcome({"a": abs(step - 0.3), "b": 1.0}, "")
-            for step in steps
-        ]
+        return [TOO_FAR if step > 0.8 else outcome(abs(step - 0.3), "") for step in steps]
 
 
 def study(folder: Path, space: spaces.Space = SPACE) -> Study:
@@ -206,9 +208,9 @@ def test_the_search_finds_the_bottom_and_keeps_failures_with_their_reason(tmp_pa
     assert min(abs(trial.candidate["step"] - 0.3) for trial in told) < 0.02
     assert len({*bowl.judged}) == 30
     failed = [trial.outcome for trial in told if trial.candidate["step"] > 0.8]
-    assert failed == [Outcome({"a": None, "b": 1.0}, "a: too far")] * len(failed)
+    assert failed == [TOO_FAR] * len(failed)
     assert failed
-    assert failed[0].gap is None
+    assert (failed[0].gap, failed[0].failure) == (None, "a: too far")
 
 
 def test_a_search_that_was_stopped_goes_on_and_repeats_nothing(tmp_path: Path) -> None:

@@ -281,20 +281,25 @@ def test_a_method_of_which_every_candidate_failed_has_no_best() -> None:
 
 
 def test_candidates_of_all_cells_are_collected(tmp_path: Path) -> None:
-    for seed, text in ((7, "m,{},1.5,"), (8, 'm,{},,"a loss is nan, they say"')):
-        root = tmp_path / str(seed)
-        for part in ("split", "tune"):
-            (root / "runs" / part).mkdir(parents=True)
+    folders = {}
+    for seed in (7, 8):
+        root = folders[f"class/{seed}"] = tmp_path / str(seed)
+        (root / "runs" / "split").mkdir(parents=True)
         (root / "params.yaml").write_text(f"seed: {seed}\n")
         (root / "runs" / "split" / "request.json").write_text(
             '{"forget": "class 1", "scenario": "class"}'
         )
-        lines = f"entry,candidate,gap,failure\n{text}\n"
-        (root / "runs" / "tune" / "candidates.csv").write_text(lines)
-    found = tables.candidates([tmp_path / "7", tmp_path / "8"])
+    said = {
+        "class/7": {"FA": 3.0, "gap": 1.5, "failure": ""},
+        "class/8": {"gap": None, "failure": "a loss is nan, they say"},
+    }
+    found = tables.candidates(folders, {"m": [({"step": 0.1}, said)]})
+    columns = ["scenario", "forget", "seed", "entry", "candidate", "FA", "gap", "failure"]
+    assert [*found] == columns
     assert found["seed"].tolist() == [7, 8]
     assert found["gap"].isna().tolist() == [False, True]
     assert found["failure"][1] == "a loss is nan, they say"
+    assert found["candidate"].tolist() == ['{"step": 0.1}'] * 2
 
 
 def cell(root: Path, seed: int, without: str = "") -> tuple[str, dict[str, dict[str, float]]]:

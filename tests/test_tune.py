@@ -1,46 +1,25 @@
 """The search for the methods' parameters: what it tries, and what it judges by."""
 
-import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 from torch import nn
 
-from imu import discovery, methods
+from flows.searching import space as spaces
 from imu.methods.common.descent import Sgd
 from imu.methods.gradient_ascent import Config
 from imu.objectives import IGNORED, Samples
 from imu.objectives.classification import Classification
-from tasks import tune
-from tasks.files import artifacts
+from tasks import tune, unlearn
+from tasks.files import artifacts, params
 from tasks.files.workspace import Workspace
 from tasks.judging import classification, language
 from tests import oracles
 from tests.conftest import make_workspace, tasks
 from tests.problems import Sequences, Tokens
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outer:
-    share: float
-    sgd: Sgd
-
-
-def test_a_candidate_changes_what_it_names_and_nothing_else() -> None:
-    before = Outer(share=0.5, sgd=Sgd(learning_rate=0.1, epochs=3))
-    found = tune.changed(before, {"share": 0.2, "sgd.learning_rate": 0.7})
-    assert found == Outer(share=0.2, sgd=Sgd(learning_rate=0.7, epochs=3))
-    with pytest.raises(ValueError, match="learning_rate must be > 0"):
-        tune.changed(before, {"sgd.learning_rate": -1.0})
-
-
-def test_no_candidate_is_tried_twice() -> None:
-    seen = [(entry, json.dumps(candidate)) for entry, _, candidate, _ in tune.candidates()]
-    assert len(set(seen)) == len(seen)
 
 
 @pytest.mark.parametrize("classes", [(), (1,)])
@@ -98,67 +77,27 @@ def test_a_candidate_for_texts_is_held_against_each_answer_of_the_reference() ->
 
 
 @pytest.mark.slow
-def test_candidates_are_judged_without_test_images_and_failures_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_candidates_are_judged_without_test_images_and_failures_kept(tmp_path: Path) -> None:
     root = make_workspace(tmp_path / "workspace")
     for stage in ("split", "train", "retrain reference", "influence"):
         tasks(root, *stage.split())
     workspace = Workspace(root)
     workspace.manifest("test").unlink()
-    rates = {"good": 0.01, "bad": 1e38}
-    monkeypatch.setattr(
-        tune,
-        "candidates",
-        lambda: (
-            (name, "gradient_ascent", {"sgd.learning_rate": rate}, config)
-            for name, rate in rates.items()
-            for config in [Config(parameters="head", sgd=Sgd(learning_rate=rate, epochs=2))]
-        ),
-    )
-    tune.run(workspace)
-    table = artifacts.read_table(root / "runs" / "tune" / "candidates.csv").set_index("entry")
-    assert pd.isna(table.loc["bad", "gap"])
-    assert "gradient_ascent: " in table.loc["bad", "failure"]
-    assert pd.isna(table.loc["good", "failure"])
-    aim = classification.accuracies(*_reference(workspace), (8,))
-    gaps = [abs(table.loc["good", name] - aim[name]) for name in ("FA", "RA", "TA", "TFA")]
-    assert table.loc["good", "gap"] == pytest.approx(sum(gaps) / 4, abs=1e-9)
     entry = asdict(Config(parameters="head", sgd=Sgd(learning_rate=1.0, epochs=2)))
-    # Grids name entries of their own; what was judged before keeps what came out.
-    ascent = {"method": "gradient_ascent", "data_access": "forget", **entry}
-    space = {"sgd.learning_rate": [0.01, 0.02], "sgd.epochs": [2]}
-    artifacts.write_json(
-        tmp_path / "grids.json",
-        {
-            "ascent": {"entry": ascent, "space": space},
-            "nothing": {"entry": {"method": "nothing", "data_access": "forget"}, "space": {}},
-        },
-    )
-    judged, made = tune.judge, []
-    monkeypatch.setattr(
-        tune,
-        "judge",
-        lambda of: lambda method, config: made.append(method) or judged(of)(method, config),
-    )
-    for _ in range(2):
-        tune.run(workspace, tmp_path / "grids.json")
-        again = artifacts.read_table(root / "runs" / "tune" / "candidates.csv", failure="str")
-        assert again["entry"].tolist() == ["ascent", "ascent", "nothing"]
-        assert again["candidate"].iloc[2] == "{}"
-        assert again["gap"].iloc[0] == table.loc["good", "gap"]
-        assert (again["failure"] == "").all()
-        assert made == ["gradient_ascent", "nothing"]
     request = {
         "entry": {"method": "gradient_ascent", "data_access": "forget", **entry},
-        "candidates": [{"sgd.learning_rate": rate} for rate in rates.values()],
+        "candidates": [{"sgd.learning_rate": rate} for rate in (0.01, 1e38)],
     }
     asked = tmp_path / "asked.json"
     artifacts.write_json(asked, request)
     tune.asked(workspace, asked)
     good, bad = artifacts.read_json(tune.answer(asked))
-    assert good["gap"] == table.loc["good", "gap"]
-    assert bad == {"gap": None, "failure": table.loc["bad", "failure"]}
+    assert bad["gap"] is None
+    assert "gradient_ascent: " in bad["failure"]
+    assert good["failure"] == ""
+    aim = classification.accuracies(*_reference(workspace), (8,))
+    gaps = [abs(good[name] - aim[name]) for name in ("FA", "RA", "TA", "TFA")]
+    assert good["gap"] == pytest.approx(sum(gaps) / 4, abs=1e-9)
 
 
 def _reference(workspace: Workspace) -> tuple[nn.Module, Classification, dict[str, Samples]]:
@@ -171,10 +110,10 @@ def _reference(workspace: Workspace) -> tuple[nn.Module, Classification, dict[st
     return model, loaded["forget"][1], {name: samples for name, (samples, _) in loaded.items()}
 
 
-def test_a_search_names_fields_that_the_config_has() -> None:
-    for method in methods.names():
-        search = getattr(discovery.load("imu.methods", method), "SEARCH", {})
-        for config in methods.variants(method).values():
-            for path, values in search.items():
-                for value in values:
-                    assert tune.changed(config, {path: value}) is not None
+def test_a_search_names_fields_that_the_config_has_and_changes_them_alone() -> None:
+    for entry in unlearn.entries().values():
+        for path, values in spaces.named(entry["method"]).items():
+            for value in values:
+                made = params.flattened(asdict(tune.configured(entry, {path: value})))
+                before = params.flattened(asdict(tune.configured(entry, {})))
+                assert made == {**before, path: value}

@@ -90,11 +90,16 @@ def fixed(texts: Sequence[str]) -> dict[str, Any]:
 
 def default(method: str) -> Space:
     """The method's SEARCH. Raises ParameterError for a method that has none."""
-    search = getattr(discovery.load("imu.methods", method), "SEARCH", {})
-    if not search:
+    if not (search := named(method)):
         raise params.ParameterError(
             f"space: imu/methods/{method}.py has no SEARCH: say which parameters to search"
         )
+    return search
+
+
+def named(method: str) -> Space:
+    """The method's SEARCH; {} where it has none."""
+    search = getattr(discovery.load("imu.methods", method), "SEARCH", {})
     return {path: list(values) for path, values in search.items()}
 
 

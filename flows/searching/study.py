@@ -24,7 +24,7 @@ class Trial(NamedTuple):
     def row(self) -> dict[str, Any]:
         """For ``tasks.pages.search_page`` and MLflow."""
         known = {"number": self.number, "candidate": self.candidate, "gap": self.outcome.gap}
-        return known | self.outcome._asdict()
+        return known | {"gaps": self.outcome.gaps, "failure": self.outcome.failure}
 
 
 class Study:
@@ -74,20 +74,16 @@ class Study:
             if trial.candidate == candidate:
                 return trial.outcome
         if _name(candidate) not in self.study.user_attrs:
-            self.study.set_user_attr(_name(candidate), judge([candidate])[0]._asdict())
-        return Outcome(**self.study.user_attrs[_name(candidate)])
+            self.study.set_user_attr(_name(candidate), judge([candidate])[0].found)
+        return Outcome(self.study.user_attrs[_name(candidate)])
 
     def told(self) -> list[Trial]:
         """What is known, in order of number; without trials that a stop cut off."""
         return [
-            Trial(
-                trial.number,
-                trial.params,
-                Outcome(trial.user_attrs["gaps"], trial.user_attrs["failure"]),
-            )
+            Trial(trial.number, trial.params, outcome)
             for trial in self.study.get_trials(deepcopy=False)
-            if trial.state == TrialState.COMPLETE
-            or (trial.state == TrialState.FAIL and trial.user_attrs.get("failure"))
+            if (outcome := Outcome(trial.user_attrs.get("found", {}))).failure
+            or trial.state == TrialState.COMPLETE
         ]
 
     def importances(self) -> dict[str, float]:
@@ -125,8 +121,7 @@ class Study:
 
     def _tell(self, trial: optuna.Trial, outcome: Outcome) -> None:
         """A candidate with a failure has failed, and keeps its reason."""
-        trial.set_user_attr("gaps", outcome.gaps)
-        trial.set_user_attr("failure", outcome.failure)
+        trial.set_user_attr("found", outcome.found)
         if outcome.failure:
             self.study.tell(trial, state=TrialState.FAIL)
         else:

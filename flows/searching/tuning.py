@@ -25,10 +25,20 @@ SET_HERE = ("seed", "split.seed", "split.by_fraction.seed")
 
 
 class Outcome(NamedTuple):
-    """Of a candidate. gaps: by cell, None where it failed. failure: "" where it did in none."""
+    """Of a candidate. found: by cell, what ``tasks.tune.asked`` wrote of it there."""
 
-    gaps: dict[str, float | None]
-    failure: str
+    found: dict[str, dict[str, Any]]
+
+    @property
+    def gaps(self) -> dict[str, float | None]:
+        """By cell, None where it failed."""
+        return {cell: here["gap"] for cell, here in self.found.items()}
+
+    @property
+    def failure(self) -> str:
+        """Where it failed and why; "" where it did in no cell."""
+        failed = {cell: here["failure"] for cell, here in self.found.items() if here["failure"]}
+        return "; ".join(f"{cell}: {why}" for cell, why in failed.items())
 
     @property
     def gap(self) -> float | None:
@@ -123,9 +133,7 @@ def judge_in(folders: dict[str, Path], entry: dict[str, Any], jobs: int) -> Judg
         }
         found = []
         for number, candidate in enumerate(candidates):
-            here = {cell: rows[cell][number] for cell in rows}
-            reasons = [f"{cell}: {row['failure']}" for cell, row in here.items() if row["failure"]]
-            found.append(Outcome({cell: here[cell]["gap"] for cell in here}, "; ".join(reasons)))
+            found.append(Outcome({cell: rows[cell][number] for cell in rows}))
             log.info(f"{json.dumps(candidate)}: {found[-1].failure or found[-1].gap}")
         return found
 

@@ -17,6 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from imu.bounds import check_fields
 from imu.methods import ForgetSet, Step
 from imu.methods.common.descent import Sgd, cached_head, descend
 from imu.objectives import Objective, log_unlikelihoods, mean_over_positions
@@ -32,10 +33,7 @@ class Config:
     sgd: Sgd = Sgd(learning_rate=0.0003, epochs=50)
 
     def __post_init__(self) -> None:
-        if self.parameters not in ("all", "head"):
-            raise ValueError(f"parameters must be 'all' or 'head', got {self.parameters!r}")
-        if self.loss not in ("cross_entropy", "unlikelihood"):
-            raise ValueError(f"loss must be 'cross_entropy' or 'unlikelihood', got {self.loss!r}")
+        check_fields(self)
 
 
 VARIANTS = {

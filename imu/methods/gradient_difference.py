@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from imu.bounds import check_fields
 from imu.methods import ForgetSet, Step
 from imu.methods.common.descent import Sgd, descend
 from imu.methods.npo import preference
@@ -36,14 +37,7 @@ class Config:
     sgd: Sgd = Sgd(learning_rate=0.001, epochs=20)
 
     def __post_init__(self) -> None:
-        if self.ascent not in ("cross_entropy", "npo"):
-            raise ValueError(f"ascent must be 'cross_entropy' or 'npo', got {self.ascent!r}")
-        if self.keeping not in ("nll", "kl"):
-            raise ValueError(f"keeping must be 'nll' or 'kl', got {self.keeping!r}")
-        if not self.beta > 0:
-            raise ValueError(f"beta must be > 0, got {self.beta}")
-        if not self.weight >= 0:
-            raise ValueError(f"weight must be >= 0, got {self.weight}")
+        check_fields(self, beta="> 0", weight=">= 0")
 
 
 def unlearn(

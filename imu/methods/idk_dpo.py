@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from imu.bounds import check_fields
 from imu.methods import ForgetSet, Step
 from imu.methods.common.descent import Sgd, descend
 from imu.methods.common.refusals import refused
@@ -31,8 +32,7 @@ class Config:
     sgd: Sgd = Sgd(learning_rate=0.001, epochs=50)
 
     def __post_init__(self) -> None:
-        if not self.beta > 0:
-            raise ValueError(f"beta must be > 0, got {self.beta}")
+        check_fields(self, beta="> 0")
 
 
 def unlearn(

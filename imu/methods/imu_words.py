@@ -33,8 +33,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from imu.bounds import check_fields
 from imu.methods import ForgetSet, Step, measured
-from imu.methods.common.aims import KINDS, Kind, shares
+from imu.methods.common.aims import Kind, shares
 from imu.methods.common.descent import MASKED_LOGIT, Sgd, descend
 from imu.methods.common.labels import distilled, without
 from imu.objectives import (
@@ -60,16 +61,7 @@ class Config:
     sgd: Sgd = Sgd(learning_rate=0.003, epochs=20, batch_size=32)
 
     def __post_init__(self) -> None:
-        if self.influence not in KINDS:
-            raise ValueError(
-                f"influence must be 'self', 'permuted', 'uniform' or 'loss', got {self.influence!r}"
-            )
-        if not self.damping > 0:
-            raise ValueError(f"damping must be > 0, got {self.damping}")
-        if not self.reach >= 0:
-            raise ValueError(f"reach must be >= 0, got {self.reach}")
-        if self.copies < 1:
-            raise ValueError(f"copies must be >= 1, got {self.copies}")
+        check_fields(self, damping="> 0", reach=">= 0", copies=">= 1")
 
 
 VARIANTS = {

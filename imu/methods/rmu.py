@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from imu.bounds import check_fields
 from imu.influences.parameters import chosen
 from imu.methods import ForgetSet, Step
 from imu.methods.common.block import last_block
@@ -36,9 +37,7 @@ class Config:
     def __post_init__(self) -> None:
         if isinstance(self.layers, str) or not all(self.layers):
             raise ValueError(f"layers must be a tuple of names, got {self.layers!r}")
-        for name in ("steering", "weight"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+        check_fields(self, steering=">= 0", weight=">= 0")
 
 
 def unlearn(

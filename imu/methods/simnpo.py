@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from imu.bounds import check_fields
 from imu.methods import ForgetSet, Step
 from imu.methods.common.descent import Sgd, descend
 from imu.objectives import Objective, mean_cross_entropy
@@ -29,10 +30,7 @@ class Config:
     sgd: Sgd = Sgd(learning_rate=0.0003, epochs=50)
 
     def __post_init__(self) -> None:
-        if not self.beta > 0:
-            raise ValueError(f"beta must be > 0, got {self.beta}")
-        if not self.gamma >= 0:
-            raise ValueError(f"gamma must be >= 0, got {self.gamma}")
+        check_fields(self, beta="> 0", gamma=">= 0")
 
 
 def unlearn(

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from imu.bounds import check_fields
 from imu.methods import ForgetSet, Step
 from imu.methods.common.descent import Sgd, descend
 from imu.methods.common.labels import distilled
@@ -27,8 +28,7 @@ class Config:
     sgd: Sgd = Sgd(learning_rate=0.001, epochs=50)
 
     def __post_init__(self) -> None:
-        if not self.strength > 0:
-            raise ValueError(f"strength must be > 0, got {self.strength}")
+        check_fields(self, strength="> 0")
 
 
 def unlearn(

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from imu.bounds import check_fields
 from imu.methods import ForgetSet, Step
 from imu.methods.common.descent import Sgd, descend
 from imu.objectives import Objective, cross_entropies, log_unlikelihoods, mean_over_positions
@@ -33,9 +34,7 @@ class Config:
     sgd: Sgd = Sgd(learning_rate=0.0003, epochs=50)
 
     def __post_init__(self) -> None:
-        for name in ("beta", "importance"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+        check_fields(self, beta=">= 0", importance=">= 0")
 
 
 def unlearn(

@@ -3,7 +3,7 @@
 import json
 import platform
 import sys
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,26 @@ import pandas as pd
 from tasks.files import artifacts, params
 
 
-def candidates(folders: Iterable[Path]) -> pd.DataFrame:
-    """What ``tasks.tune`` found in each cell, one row per cell and candidate."""
-    parts = []
-    for folder in folders:
+def candidates(
+    folders: Mapping[str, Path],
+    told: Mapping[str, Sequence[tuple[dict[str, Any], Mapping[str, Any]]]],
+) -> pd.DataFrame:
+    """One row per cell and candidate. folders: label of a cell -> it. told: entry ->
+    candidates, each with what was found of it by cell."""
+    rows = []
+    for cell, folder in folders.items():
         request = artifacts.read_json(folder / "runs" / "split" / "request.json")
-        part = artifacts.read_table(folder / "runs" / "tune" / "candidates.csv", failure="str")
-        part.insert(0, "seed", params.section(folder, "seed"))
-        part.insert(0, "forget", request["forget"])
-        part.insert(0, "scenario", request["scenario"])
-        parts.append(part)
-    return pd.concat(parts, ignore_index=True)
+        about = {
+            "scenario": request["scenario"],
+            "forget": request["forget"],
+            "seed": params.section(folder, "seed"),
+        }
+        rows += [
+            {**about, "entry": entry, "candidate": json.dumps(candidate), **found[cell]}
+            for entry, of in told.items()
+            for candidate, found in of
+        ]
+    return pd.DataFrame(rows)
 
 
 def tuning_page(table: pd.DataFrame, command: str) -> str:

@@ -1,6 +1,6 @@
 """What a network is to say of the forget set: the original's logits with the label lowered."""
 
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,6 @@ from imu.methods.common.descent import MASKED_LOGIT
 from imu.objectives import Answered, Objective, Samples, answered
 
 Kind = Literal["self", "permuted", "uniform", "loss"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 def lowered(

@@ -5,14 +5,16 @@ Without units a figure is as wide as the page, on a phone too, and its text is t
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from imu import metrics
+from imu import verdicts
 from tasks.pages import findings, summary
 from tasks.pages.findings import Compared, Finding
+from tasks.pages.plain import PLAIN
 from tasks.pages.summary import Column
 
 SETS = ("forget", "retain", "test")  # of a course; the last is drawn dashed
@@ -20,6 +22,8 @@ LIMIT = 40.0  # % of the width at which a test's limit lies
 FARTHEST = 100.0  # times what is allowed, where the axis ends
 LEFT, RIGHT = 1.5, 98.0  # % of the width between which values lie, so that dots are whole
 BINS = 30
+FIRST = ("best", "default")  # looks of the models that the page begins with
+TESTS = 3  # of a question, on the first screen
 
 
 class Dot(NamedTuple):
@@ -69,13 +73,12 @@ class Point(NamedTuple):
 
 
 class Course(NamedTuple):
-    """Accuracy by step of one model. aims: a set's level of the reference, and band."""
+    """Accuracy by step of one model. bands: where the retrained models are."""
 
     model: str
     strokes: list[Stroke]
     points: list[Point]
     bands: list[tuple[float, float, str]]  # top, height, set
-    aims: list[tuple[float, str]]  # from the top, set
     last: str  # step
 
 
@@ -106,34 +109,57 @@ TESTED = [
 ]
 
 
-def tests(
-    compared: Compared, found: Sequence[Finding], question: str, looks: Mapping[str, str]
-) -> Panel | None:
+def tests(found: Sequence[Finding], question: str, looks: Mapping[str, str]) -> list[Panel | None]:
     """Every test of a question: how far each model lies on the bad side, in units of its limit.
 
-    looks: model -> classes. None where no test was made.
+    looks: model -> classes. Two panels, of the tests that say most about the models that stand
+    first, and of the others; [] where no test was made.
     """
-    shown = [f for f in found if f.kind != "retrained" and f.model in looks]
-    asked = list(dict.fromkeys(r.test for f in shown for r in f.of(question)))
-    lines = []
-    for test in asked:
-        dots = [
-            Dot(
-                tested_at(summary.times(result)),
-                looks[f.model],
-                f"{f.model}, {test.metric}: {findings.shown(test.metric, result.value)}; "
-                + summary.against(result),
-            )
-            for f in shown
-            for result in f.of(question)
-            if result.test == test
-        ]
-        dots.sort(key=lambda dot: "best" in dot.look)  # the first models lie on top
-        side = {"above": "", "below": " (too low)", "apart": ""}[test.side]
-        note = summary.PLAIN.get(test.metric, test.metric)
-        side = "" if question == "What did it cost?" else side
-        lines.append(Line(f"{test.metric}{side}", note, dots))
-    return Panel(question, "", lines, TESTED, (0.0, LIMIT), LIMIT) if lines else None
+    shown = [f for f in found if f.kind != "retrained"]
+    asked = list(dict.fromkeys(result.test for f in shown for result in f.of(question)))
+    farthest = {
+        test: max(
+            (
+                summary.times(r)
+                for f in shown
+                if looks[f.model] in FIRST
+                for r in f.of(question)
+                if r.test == test
+            ),
+            default=0.0,
+        )
+        for test in asked
+    }
+    named = findings.QUESTIONS[question]
+    asked.sort(key=lambda test: (test.metric not in named or test.side == "below", -farthest[test]))
+    if question == "What did it cost?":
+        asked.sort(key=lambda test: test.metric not in named)
+    lines = [_tested(shown, question, test, looks) for test in asked]
+    parts = (lines[:TESTS], lines[TESTS:])
+    panels = [
+        Panel(question, "", part, TESTED, (0.0, LIMIT), LIMIT) if part else None for part in parts
+    ]
+    return panels if lines else []
+
+
+def _tested(
+    found: Sequence[Finding], question: str, test: verdicts.Criterion, looks: Mapping[str, str]
+) -> Line:
+    dots = [
+        Dot(
+            tested_at(summary.times(result)),
+            looks[f.model],
+            f"{f.model}: {test.metric} {findings.shown(test.metric, result.value)}; "
+            + summary.against(result),
+        )
+        for f in found
+        for result in f.of(question)
+        if result.test == test
+    ]
+    dots.sort(key=lambda dot: dot.look in FIRST)  # the first models lie on top
+    forgot_more = test.outcome == "distinguishable" and test.side == "below"
+    note = PLAIN.get(test.metric, test.metric)
+    return Line(test.metric, f"{note}{': too low' if forgot_more else ''}", dots)
 
 
 def tested_at(times: float) -> float:
@@ -148,7 +174,7 @@ def values(
 ) -> Panel:
     """One metric of every model; the reference as a line, and how far retraining varies, shaded."""
     found = {model: summary.value(compared, model, column.name) for model in order}
-    about = metrics.about().get(column.name)
+    about = findings.about().get(column.name)
     level = varies = None
     if about and compared.retrained:
         varies = compared.variability(column.name)
@@ -196,7 +222,7 @@ def course(model: str, table: pd.DataFrame, aims: Mapping[str, Sequence[float]])
     strokes, points = [], []
     for name in SETS:
         rows = list(zip(table["step"], table[name], strict=True))
-        strokes += [Stroke(x(a), y(b), x(c), y(d), name) for (a, b), (c, d) in zip(rows, rows[1:])]
+        strokes += [Stroke(x(a), y(b), x(c), y(d), name) for (a, b), (c, d) in pairwise(rows)]
         points += [
             Point(x(step), y(value), name, f"{model}, step {step:g}: {name} {value:.1f} %")
             for step, value in rows
@@ -207,7 +233,6 @@ def course(model: str, table: pd.DataFrame, aims: Mapping[str, Sequence[float]])
         strokes,
         points,
         [(y(max(of)), y(min(of)) - y(max(of)), name) for name, of in shown.items()],
-        [(y(of[0]), name) for name, of in shown.items()],
         f"{last:g}",
     )
 
@@ -216,7 +241,7 @@ def influences(table: pd.DataFrame) -> Histogram:
     """How many forget samples have which influence; the selected ones in colour."""
     scores, chosen = table["influence"].to_numpy(), table["selected"].to_numpy(dtype=bool)
     width, ticks = _asinh(scores)
-    low, high = np.arcsinh(np.array([scores.min(), scores.max()]) / width) + [-1e-6, 1e-6]
+    low, high = np.arcsinh(scores.min() / width) - 1e-6, np.arcsinh(scores.max() / width) + 1e-6
     edges = np.linspace(low, high, BINS + 1)
     places = np.arcsinh(scores / width)
     taken, left = (np.histogram(places[of], edges)[0] for of in (chosen, ~chosen))

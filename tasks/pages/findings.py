@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping, Set
+from functools import cache
 from typing import Literal, NamedTuple
 
 import pandas as pd
@@ -152,7 +153,7 @@ class Compared(NamedTuple):
 
     def distance(self, model: str, name: str) -> float:
         """|model − reference|; of a metric that is a distance already, how far off its aim."""
-        aim = {"low": 0.0, "high": 1.0}.get(metrics.about()[name].aim)
+        aim = {"low": 0.0, "high": 1.0}.get(about()[name].aim)
         return abs(
             self.value(model, name) - (self.value(self.reference, name) if aim is None else aim)
         )
@@ -195,19 +196,25 @@ class Compared(NamedTuple):
 
         Many networks are none of the retrained models, and judge no method that did not get them.
         """
-        many = name in metrics.about() and metrics.about()[name].group == "samples"
+        many = name in about() and about()[name].group == "samples"
         row = self.table.loc[model]
         return not (many and (row["kind"] == "retrained" or pd.isna(row.get(name))))
 
 
+@cache
+def about() -> dict[str, metrics.About]:
+    """Of every metric; read once, as a page asks thousands of times."""
+    return metrics.about()
+
+
 def explained(names: list[str]) -> list[Explained]:
     """How to read each column: of the metrics' own files, or of ``COSTS``."""
-    about = metrics.about()
+    known = about()
     return [
         Explained(
-            name, about[name].unit, AIMS[about[name].aim], about[name].meaning, about[name].group
+            name, known[name].unit, AIMS[known[name].aim], known[name].meaning, known[name].group
         )
-        if name in about
+        if name in known
         else Explained(name, COSTS[name][0], "high", COSTS[name][1], "cost")
         for name in names
     ]
@@ -268,7 +275,7 @@ def headlines(compared: Compared, found: list[Finding]) -> list[str]:
         better = [m for m in compared.methods if _order(compared.value(m, gap), limit, gap) < 0]
         varies = compared.variability(gap)
         noise = "" if varies is None else f"; retraining varies by {shown(gap, varies)}"
-        unit = f" {metrics.about()[gap].unit}".rstrip().replace("%", "points")
+        unit = f" {about()[gap].unit}".rstrip().replace("%", "points")
         lines.append(
             f"{GAPS[gap]} than {trivially} ({shown(gap, limit)}{unit}{noise}): "
             f"{', '.join(better) or 'none'}."

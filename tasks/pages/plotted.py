@@ -1,8 +1,7 @@
-"""The tables that ``dvc plots`` draws: all models in one chart, by the templates beside this file."""
+"""The tables that ``dvc plots`` draws, all models in one chart, by the templates beside this."""
 
 import pandas as pd
 
-from imu import metrics
 from tasks.files import artifacts
 from tasks.files.workspace import Workspace
 from tasks.pages import findings, lineup
@@ -37,7 +36,7 @@ def distances(compared: Compared) -> pd.DataFrame:
         return pd.DataFrame(columns=DISTANCES)
     models = compared.of_kind("baseline") + compared.methods
     known = compared.table.drop(index=list(compared.failures)).notna().all()
-    names = [name for name in findings.HEADLINE if name in metrics.about() and known.get(name)]
+    names = [name for name in findings.HEADLINE if name in findings.about() and known.get(name)]
     rows = [
         (model, name, compared.distance(model, name), compared.variability(name))
         for name in names

@@ -33,7 +33,7 @@ def page(
     heroes = summary.heroes(compared, found, default)
     looks = _looks(compared, heroes)
     rows = summary.rows(compared, found)
-    aims = _aims(workspace)
+    aims, of_models = _aims(workspace), plotted.courses(workspace)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -56,7 +56,7 @@ def page(
         headlines=findings.headlines(compared, found),
         heroes=heroes,
         questions=list(findings.QUESTIONS),
-        tests={q: charts.tests(compared, found, q, looks) for q in findings.QUESTIONS},
+        tests={q: charts.tests(found, q, looks) for q in findings.QUESTIONS},
         columns=summary.columns(compared),
         rows=rows,
         values=_values(compared, [row.model for row in rows], looks),
@@ -64,8 +64,9 @@ def page(
         absent=absent,
         classes=_by_class(workspace),
         courses=[
-            charts.course(model, table, aims)
-            for model, table in plotted.courses(workspace).items()
+            charts.course(model, of_models[model], aims)
+            for model in [f.model for f in found]
+            if model in of_models
         ],
         influence=charts.influences(workspace.read_influence()),
         influential=_influential(workspace, data),
@@ -77,9 +78,11 @@ def page(
 
 def _looks(compared: findings.Compared, heroes: list[summary.Hero]) -> dict[str, str]:
     """Model -> classes of its dots."""
-    looks = {model: "other" for model in compared.table.index}
+    looks = dict.fromkeys(compared.table.index, "other")
     looks |= dict.fromkeys(compared.of_kind("baseline"), "baseline")
-    looks |= dict.fromkeys([*compared.of_kind("retrained"), *compared.of_kind("reference")], "again")
+    looks |= dict.fromkeys(
+        [*compared.of_kind("retrained"), *compared.of_kind("reference")], "again"
+    )
     chosen = dict(zip([hero.finding.model for hero in heroes], ("best", "default"), strict=False))
     return looks | chosen
 
@@ -148,7 +151,7 @@ def _predictions(workspace: Workspace, row: lineup.Row) -> pd.DataFrame:
 
 
 def _slices(workspace: Workspace, data: Dataset, order: list[str]) -> dict[str, list[Part]]:
-    """Method -> forget samples that it remembers and that it forgot, retain samples that it lost."""
+    """Method -> what it remembers and forgot of the forget set, and lost of the retain set."""
     found = workspace.read_influence()
     rows = {
         name: dict(

@@ -1,57 +1,21 @@
 """What the report says first: four answers on two models, and every model in one line.
 
-The lines are also the metrics that DVC shows: a few columns, the same in the page and in a terminal.
+The lines are also the metrics that DVC shows: few columns, the same in the page and a terminal.
 """
 
 import math
 from typing import Any, Literal, NamedTuple
 
-import pandas as pd
-
-from imu import metrics, verdicts
+from imu import verdicts
 from tasks.pages import findings
 from tasks.pages.findings import Compared, Finding
+from tasks.pages.plain import PLAIN
 
 WORK = "work"  # in %, the inverse of ``findings.WORK``
-# What a column holds, in the words of a sentence.
-PLAIN = {
-    "FA": "accuracy on the forget set",
-    "TFA": "accuracy on unseen samples of the class",
-    "RA": "accuracy on the samples that stay",
-    "TA": "accuracy on other test samples",
-    "MIA": "samples that an attack calls unseen, by confidence",
-    "MIA_entropy": "samples that an attack calls unseen, by entropy",
-    "MIA_modified": "samples that an attack calls unseen, by modified entropy",
-    "probe_5": "read from the features with 5 examples of each class",
-    "proto_5": "back when the mean of 5 samples is put back",
-    "relearn_auc": "accuracy while it is fine-tuned on half of what it forgot",
-    "TV": "difference of its outputs on test samples",
-    "TV_forget": "difference of its outputs on the forget set",
-    "U_LiRA": "lead of an attack with many networks over a coin",
-    "JSD_unseen": "difference between its outputs on the forget set and on unseen samples",
-    "P_forget": "probability of the answers to be forgotten",
-    "P_reworded": "the same, asked in other words",
-    "P_retain": "probability of the answers that stay",
-    "P_4bit": "probability of the forgotten answers from 4-bit weights",
-    "ROUGE_forget": "words of the forgotten answers that it says",
-    "ROUGE_retain": "words of the answers that stay that it says",
-    "MU": "utility of the answers that stay",
-    "repetition": "repetition in its own answers",
-    "choice": "forgotten answers preferred to wrong ones",
-    "AUC_loss": "forgotten ranked above unseen, by loss",
-    "AUC_zlib": "forgotten ranked above unseen, by compressed loss",
-    "AUC_min_k": "forgotten ranked above unseen, by rarest tokens",
-    "AUC_min_k_pp": "forgotten ranked above unseen, by rarest tokens, scaled",
-    "dP_forget": "difference of its tokens on what was to be forgotten",
-    "dP_retain": "difference of its tokens on what stays",
-    "KS": "difference of its truth ratios",
-    "relearn_P": "forgotten answers while it is fine-tuned on half of them",
-    WORK: "work of unlearning, retraining being 100 %",
-}
 # Said of a model that passes the tests of a question, and of one that fails one.
 SAID = {
     "Did it forget?": ("Yes.", "No."),
-    "What did it cost?": ("No more than retraining may differ.", "Too much."),
+    "What did it cost?": ("No more than is allowed.", "Too much."),
     "Can anyone tell?": ("Not by these tests.", "Yes."),
     "Would it come back?": ("No sooner than to a retrained model.", "Yes."),
 }
@@ -170,7 +134,7 @@ def of_models(compared: Compared, found: list[Finding]) -> dict[str, dict[str, A
 
 def said(name: str, value: float) -> str:
     """A number in a sentence, with its unit."""
-    unit = "%" if name == WORK else metrics.about()[name].unit
+    unit = "%" if name == WORK else findings.about()[name].unit
     if unit in ("%", "points"):
         return f"{value:.1f} {unit}"
     return f"{value:.2g} {unit}".rstrip()
@@ -213,7 +177,7 @@ def against(result: verdicts.Result) -> str:
     """What a test was, in a line: how far off the model is, and how far it may be."""
     name = result.test.metric
     side = {"above": "too high", "below": "too low", "apart": "off"}[result.test.side]
-    is_distance = metrics.about()[name].aim != "reference"
+    is_distance = findings.about()[name].aim != "reference"
     retrained = "" if is_distance else f"reference {findings.shown(name, result.reference)}, "
     return (
         f"{retrained}{side} by {findings.shown(name, max(result.excess, 0.0))}, "
@@ -240,9 +204,7 @@ def _answer(compared: Compared, found: Finding, question: str) -> Answer:
     evidence = [_value(compared, found.model, name) for name in names] + price
     if failed:
         return Answer(question, "bad", bad, _sentence(evidence))
-    unknown = [
-        n for n in findings.QUESTIONS[question] if n in _tested(compared) and n not in first
-    ]
+    unknown = [n for n in findings.QUESTIONS[question] if n in _tested(compared) and n not in first]
     if unknown and not names:
         return Answer(question, "open", "Not measured.", _sentence(evidence))
     evidence += [f"not measured: {', '.join(unknown)}"] if unknown else []
@@ -263,15 +225,17 @@ def _value(compared: Compared, model: str, name: str) -> str:
     line = f"{PLAIN.get(name, name)} {said(name, compared.value(model, name))}"
     if not compared.retrained:
         original = compared.nothing
-        return line + (f" (original {said(name, compared.value(original, name))})" if original else "")
+        return line + (
+            f" (original {said(name, compared.value(original, name))})" if original else ""
+        )
     varies = compared.variability(name)
-    if metrics.about()[name].aim == "reference":
+    if findings.about()[name].aim == "reference":
         return f"{line} (retrained {said(name, compared.value(compared.reference, name))})"
     return line if varies is None else f"{line} (other seeds {said(name, varies)})"
 
 
 def _known(compared: Compared, model: str, name: str) -> bool:
-    return name in metrics.about() and _asked(compared, name) and name in compared.values(model)
+    return name in findings.about() and _asked(compared, name) and name in compared.values(model)
 
 
 def _sentence(parts: list[str]) -> str:
@@ -284,4 +248,3 @@ def times(result: verdicts.Result) -> float:
     if result.excess <= 0:
         return 0.0
     return result.excess / result.allowed if result.allowed > 0 else float("inf")
-

@@ -6,6 +6,7 @@ in the data; and ``slices(data, parts)``, parts: title -> (rows of the table of 
 "row", the column that they are ordered by). Both give a list of ``Part``.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 
@@ -18,9 +19,14 @@ class Part(NamedTuple):
     """Pictures, or a table: a header and rows of cells."""
 
     title: str
-    cards: list[Card] = []
-    table: list[list[str]] = []
+    cards: Sequence[Card] = ()
+    table: Sequence[list[str]] = ()
 
 
 def short(value: float) -> str:
     return f"{value:.2g}".replace("-", "−")
+
+
+def part_of_one(value: float) -> str:
+    """A difference of probabilities."""
+    return f"{value:+.3f}".replace("-", "−")

@@ -10,7 +10,7 @@ import pandas as pd
 
 from imu.datasets import LabelledImages
 from tasks.judging.classification import shown
-from tasks.pages.kinds import Card, Part, short
+from tasks.pages.kinds import Card, Part, part_of_one, short
 
 DEFAULT = "imu_deep"
 LARGEST = 64  # pixels per side
@@ -33,9 +33,7 @@ def influential(data: LabelledImages, parts: Mapping[str, pd.DataFrame]) -> list
     ]
 
 
-def slices(
-    data: LabelledImages, parts: Mapping[str, tuple[pd.DataFrame, str]]
-) -> list[Part]:
+def slices(data: LabelledImages, parts: Mapping[str, tuple[pd.DataFrame, str]]) -> list[Part]:
     """Each answer with the probability of the true class."""
 
     def card(row: Any, column: str) -> Card:
@@ -48,7 +46,7 @@ def slices(
             if f"{prefix}predicted" in row
         ]
         truth = ("truth", data.classes[row["label"]])
-        return Card(_png(data, row["row"]), [truth, *says, (column, short(row[column]))])
+        return Card(_png(data, row["row"]), [truth, *says, (column, part_of_one(row[column]))])
 
     return [
         Part(title, [card(row, column) for row in part.to_dict("records")])

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from imu.datasets.common.texts import Texts
-from tasks.pages.kinds import Part, short
+from tasks.pages.kinds import Part, part_of_one, short
 
 DEFAULT = "imu_wide"
 SAID = {
@@ -48,7 +48,7 @@ def slices(data: Texts, parts: Mapping[str, tuple[pd.DataFrame, str]]) -> list[P
                     str(row["asked"]),
                     str(row["wanted"]),
                     *(str(row[name]) for name in columns),
-                    short(row[column]),
+                    part_of_one(row[column]),
                 ]
                 for _, row in of.iterrows()
             ),

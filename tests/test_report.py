@@ -298,7 +298,12 @@ def test_models_are_ordered_by_verdict_then_by_cost(workspace: Workspace) -> Non
 def answered(workspace: Workspace) -> dict[str, list[summary.Answer]]:
     compared = lineup.compared(workspace, lineup.table(workspace))
     found = findings.findings(compared)
-    return {hero.role: hero.answers for hero in summary.heroes(compared, found, "other")}
+    return {
+        hero.role: [
+            a._replace(evidence=a.evidence.replace(summary.NARROW, " ")) for a in hero.answers
+        ]
+        for hero in summary.heroes(compared, found, "other")
+    }
 
 
 def test_four_questions_are_answered_for_the_best_and_the_default(workspace: Workspace) -> None:

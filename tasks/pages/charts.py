@@ -101,7 +101,7 @@ class Histogram(NamedTuple):
 TESTED = [
     Tick(_at, _text)
     for _at, _text in (
-        (LEFT, "as the reference"),
+        (LEFT, "0"),
         (LIMIT, "limit"),
         (LIMIT + (RIGHT - LIMIT) / 2, "10×"),
         (RIGHT, "100×"),

@@ -1,7 +1,7 @@
 """What the table of results says, in plain sentences made from its numbers."""
 
 import math
-from collections.abc import Collection, Mapping, Set
+from collections.abc import Callable, Collection, Mapping, Set
 from functools import cache
 from typing import Literal, NamedTuple
 
@@ -201,10 +201,14 @@ class Compared(NamedTuple):
         return not (many and (row["kind"] == "retrained" or pd.isna(row.get(name))))
 
 
-@cache
 def about() -> dict[str, metrics.About]:
     """Of every metric; read once, as a page asks thousands of times."""
-    return metrics.about()
+    return _read(metrics.about)
+
+
+@cache
+def _read(source: Callable[[], dict[str, metrics.About]]) -> dict[str, metrics.About]:
+    return source()
 
 
 def explained(names: list[str]) -> list[Explained]:

@@ -20,6 +20,7 @@ SAID = {
     "Would it come back?": ("No sooner than to a retrained model.", "Yes."),
 }
 POWER = ("Did it forget?", "Would it come back?")  # what the original model must fail
+NARROW = "\N{NARROW NO-BREAK SPACE}"
 NAMED = 2  # numbers in a sentence
 Mark = Literal["good", "bad", "open"]
 
@@ -136,7 +137,7 @@ def said(name: str, value: float) -> str:
     """A number in a sentence, with its unit."""
     unit = "%" if name == WORK else findings.about()[name].unit
     if unit in ("%", "points"):
-        return f"{value:.1f} {unit}"
+        return f"{value:.1f}{NARROW}{unit}"
     return f"{value:.2g} {unit}".rstrip()
 
 

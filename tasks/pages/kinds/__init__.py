@@ -29,4 +29,4 @@ def short(value: float) -> str:
 
 def part_of_one(value: float) -> str:
     """A difference of probabilities."""
-    return f"{value:+.3f}".replace("-", "−")
+    return f"{round(value, 3) + 0.0:+.3f}".replace("-", "−")  # no −0

@@ -377,6 +377,16 @@ def test_a_dot_beyond_the_limit_failed_its_test() -> None:
     assert charts.tested_at(1e9) == charts.tested_at(float("inf")) == charts.RIGHT
 
 
+def test_a_metric_that_is_full_everywhere_has_an_axis(workspace: Workspace) -> None:
+    for item in VALUES:
+        change(workspace, item, probe_5=100.0)
+    compared = lineup.compared(workspace, lineup.table(workspace))
+    (column,) = [c for c in summary.columns(compared) if c.name == "probe_5"]
+    panel = charts.values(compared, column, list(VALUES), dict.fromkeys(VALUES, "other"))
+    assert [tick.text for tick in panel.ticks] == ["90", "95", "100"]
+    assert {dot.at for line in panel.lines for dot in line.dots} == {charts.RIGHT}
+
+
 def test_large_images_are_shown_small() -> None:
     images = np.zeros((1, 3, 200, 100), dtype=np.uint8)
     data = LabelledImages(

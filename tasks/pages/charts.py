@@ -180,10 +180,10 @@ def values(
         varies = compared.variability(column.name)
         if about.aim == "reference":
             level = compared.value(compared.reference, column.name)
-    known = [*(v for v in found.values() if not math.isnan(v)), varies or 0.0]
-    low, high = min(0.0, *known), max(1e-9, *known)
+    known = [v for v in found.values() if not math.isnan(v)]
+    low, high = min([0.0, *known]), max([1e-9, varies or 0.0, *known])
     if column.unit == "%" and column.name != summary.WORK:
-        high = max(high, 100.0)
+        low, high = _share(known, low, high)
 
     def at(value: float) -> float:
         return LEFT + (RIGHT - LEFT) * (min(max(value, low), high) - low) / (high - low)
@@ -204,9 +204,17 @@ def values(
         )
         for model, value in found.items()
     ]
-    ticks = [Tick(at(v), f"{v:.3g}") for v in (low, (low + high) / 2, high)]
+    ticks = [
+        Tick(at(v), f"{v:.3g}" if v >= 10 else f"{v:.2g}") for v in (low, (low + high) / 2, high)
+    ]
     mark = None if level is None else at(level)
     return Panel(column.header, column.meaning, lines, ticks, band, mark)
+
+
+def _share(known: Sequence[float], low: float, high: float) -> tuple[float, float]:
+    """From 0 to 100, or from a full ten where everything lies in the upper half."""
+    least = min(known)
+    return (min(10.0 * math.floor(least / 10), 90.0) if least > 50 else low), max(high, 100.0)
 
 
 def course(model: str, table: pd.DataFrame, aims: Mapping[str, Sequence[float]]) -> Course:

@@ -76,7 +76,8 @@ def heroes(compared: Compared, found: list[Finding], default: str | None) -> lis
     best = next((f for f in found if f.kind in findings.METHODS), None)
     if best is None:
         return []
-    chosen = [(best, "best verdict, the cheapest of equals")]
+    several = sum(f.kind in findings.METHODS for f in found) > 1
+    chosen = [(best, "best verdict, the cheapest of equals" if several else "the only method")]
     if default == best.model:
         chosen = [(best, "best verdict, and the default")]
     elif default in by_name:
@@ -94,9 +95,8 @@ def columns(compared: Compared) -> list[Column]:
     for question, names in findings.QUESTIONS.items():
         for name in names:
             if name == findings.WORK and compared.retrained:
-                meaning = findings.COSTS[name][1]
-                unit = "%"
-                column = Column(WORK, unit, question, PLAIN[WORK], f"inverse of: {meaning}", "0")
+                meaning = "work of the method, influence included, in FLOPs, of that of retraining"
+                column = Column(WORK, "%", question, PLAIN[WORK], meaning, "0")
             elif name != findings.WORK and _asked(compared, name):
                 (about,) = findings.explained([name])
                 plain = PLAIN.get(name, about.meaning)
@@ -137,7 +137,8 @@ def said(name: str, value: float) -> str:
     """A number in a sentence, with its unit."""
     unit = "%" if name == WORK else findings.about()[name].unit
     if unit in ("%", "points"):
-        return f"{value:.1f}{NARROW}{unit}"
+        digits = f"{value:.2g}" if 0 < value < 0.1 else f"{value:.1f}"
+        return f"{digits}{NARROW}{unit}"
     return f"{value:.2g} {unit}".rstrip()
 
 

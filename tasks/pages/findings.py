@@ -20,9 +20,9 @@ COSTS = {
 GROUPS = {**metrics.GROUPS, "cost": "Cost"}
 # What a reader asks, and the metrics that answer it: the reviewer's summary.
 QUESTIONS: dict[str, tuple[str, ...]] = {
-    "Did it forget?": ("FA", "TFA", "MIA", "P_forget", "choice", "AUC_min_k"),
+    "Did it forget?": ("FA", "TFA", "MIA", "P_forget", "AUC_min_k"),
     "What did it cost?": ("RA", "TA", "P_retain", "MU", WORK),
-    "Can anyone tell?": ("TV", "U_LiRA", "JSD_unseen", "dP_forget", "KS"),
+    "Can anyone tell?": ("TV", "U_LiRA", "JSD_unseen", "dP_forget"),
     "Would it come back?": ("probe_5", "relearn_auc", "relearn_P", "P_4bit"),
 }
 # The question that the tests of an outcome answer.

@@ -208,7 +208,7 @@ def values(
         Tick(at(v), f"{v:.3g}" if v >= 10 else f"{v:.2g}") for v in (low, (low + high) / 2, high)
     ]
     mark = None if level is None else at(level)
-    return Panel(column.header, column.meaning, lines, ticks, band, mark)
+    return Panel(column.header, column.plain, lines, ticks, band, mark)
 
 
 def _share(known: Sequence[float], low: float, high: float) -> tuple[float, float]:

@@ -70,7 +70,7 @@ class Row(NamedTuple):
 def heroes(compared: Compared, found: list[Finding], default: str | None) -> list[Hero]:
     """The method with the best verdict, the cheapest of equals; and the default, where it was run.
 
-    default: its model. [] where no method was run.
+    default: its model. [] where no method was run. One where there are no verdicts.
     """
     by_name = {f.model: f for f in found}
     best = next((f for f in found if f.kind in findings.METHODS), None)
@@ -78,7 +78,9 @@ def heroes(compared: Compared, found: list[Finding], default: str | None) -> lis
         return []
     several = sum(f.kind in findings.METHODS for f in found) > 1
     chosen = [(best, "best verdict, the cheapest of equals" if several else "the only method")]
-    if default == best.model:
+    if not compared.retrained:  # there is no verdict to choose by
+        chosen = [(by_name[default], "the default") if default in by_name else (best, "a method")]
+    elif default == best.model:
         chosen = [(best, "best verdict, and the default")]
     elif default in by_name:
         chosen.append((by_name[default], "the default"))

@@ -17,7 +17,7 @@ PLAIN = {
     "U_LiRA": "lead of an attack with many networks over a coin",
     "JSD_unseen": "difference between its outputs on the forget set and on unseen samples",
     "P_forget": "probability of the answers to be forgotten",
-    "P_reworded": "the same, asked in other words",
+    "P_reworded": "probability of the answers, asked in other words",
     "P_retain": "probability of the answers that stay",
     "P_4bit": "probability of the forgotten answers from 4-bit weights",
     "ROUGE_forget": "words of the forgotten answers that it says",

@@ -344,6 +344,7 @@ def test_the_page_begins_with_the_best_method_and_the_default(
     places = [text.index(role) for role in roles]
     assert places == sorted(places)
     assert places[-1] < text.index("Did it forget?") < text.index("Every model")
+    assert places[-1] < text.index("evidence, not a guarantee") < text.index("Did it forget?")
     assert len(re.findall('class="hero"', page.source)) == len(roles)
 
 

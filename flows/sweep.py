@@ -37,17 +37,10 @@ from flows.running.holding import only_run
 from flows.running.requests import Method, Request
 from tasks.files import artifacts, params
 from tasks.files.workspace import Workspace
-from tasks.pages import results, results_page
+from tasks.pages import results, results_page, styled
 from tasks.tracking.store import address
 from tasks.tracking.sweeps import Group
 from tasks.tracking.tracker import Context, Page
-
-HTML = (
-    '<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>'
-    "body{{font:15px/1.5 system-ui,sans-serif;margin:1rem}}table{{border-collapse:collapse;"
-    "display:block;overflow-x:auto}}td,th{{border-bottom:1px solid #ddd;padding:.3rem .6rem;"
-    "text-align:left;white-space:nowrap}}</style>{body}</html>\n"
-)
 
 
 class Swept(NamedTuple):
@@ -249,7 +242,7 @@ def written(
         page += f"\n## Cells that failed\n\n{lines}"
     body = MarkdownIt("commonmark").enable("table").render(page)
     artifacts.write_text(folder / "results.md", page)
-    artifacts.write_text(folder / "results.html", HTML.format(title=name, body=body))
+    artifacts.write_text(folder / "results.html", styled.page(name, body))
     artifacts.write_table(folder / "results.csv", table)
     create_markdown_artifact(page, key="results", description=f"Results of the sweep {name}")
     return [folder / f"results.{suffix}" for suffix in ("html", "md", "csv")]

@@ -167,11 +167,11 @@ def judge(
     Each mapping holds what ``metrics.compare`` gave. sizes: what the function of that name gives.
     Raises KeyError when one of them lacks a metric that a test needs and another one has.
     """
-    results = []
+    results, about = [], metrics.about()
     for test in CRITERIA:
         if test.class_wise not in (None, class_wise):
             continue
-        aim = metrics.about()[test.metric].aim
+        aim, unit = about[test.metric].aim, about[test.metric].unit
         needed = [model, *retrained, *([reference] if aim == "reference" else [])]
         known = [test.metric in values for values in needed]
         if not any(known):
@@ -189,7 +189,7 @@ def judge(
                 reference[test.metric] if aim == "reference" else 0.0,
                 signed,
                 max([0.0, *(abs(d) if aim == "reference" else d for d in distances[1:])])
-                + max(getattr(config, test.margin), _one(test, sizes)),
+                + max(getattr(config, test.margin), _one(test, unit, sizes)),
             )
         )
     failed = {result.test.outcome for result in results if result.failed}
@@ -208,11 +208,11 @@ def sizes(labels: Mapping[str, Sequence[int]], forget_classes: Sequence[int]) ->
     }
 
 
-def _one(test: Criterion, sizes: Mapping[Counted, int]) -> float:
+def _one(test: Criterion, unit: str, sizes: Mapping[Counted, int]) -> float:
     """What one sample is worth: in points, or of a value in [0, 1] its share."""
     if test.counted is None:
         return 0.0
-    return (100 if metrics.about()[test.metric].unit == "%" else 1) / sizes[test.counted]
+    return (100 if unit == "%" else 1) / sizes[test.counted]
 
 
 def _distance(

@@ -1,5 +1,6 @@
-"""The comparison of all models: a table, verdicts, figures, and one HTML page."""
+"""The comparison of all models: a table, verdicts, what DVC shows, and one HTML page."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pandas as pd
 
 from tasks.files import artifacts
 from tasks.files.workspace import Workspace
-from tasks.pages import findings, lineup, report_page
+from tasks.pages import findings, lineup, plotted, report_page, summary
 
 
 def run(workspace: Workspace, item: None) -> float | None:
@@ -16,17 +17,20 @@ def run(workspace: Workspace, item: None) -> float | None:
     results = lineup.table(workspace)
     compared = lineup.compared(workspace, results)
     found = findings.findings(compared)
-    drawn = report_page.drawn(workspace, compared)
     absent = lineup.absent(workspace, results)
-    page = report_page.page(workspace, compared, found, drawn, absent)
-    artifacts.write_table(_out(workspace) / "table.csv", results)
+    page = report_page.page(workspace, compared, found, absent)
+    out = _out(workspace)
+    artifacts.write_table(out / "table.csv", results)
     artifacts.write_json(
         verdicts(workspace),
         {f.model: {"outcome": f.outcome, "words": f.words, "decided": f.decided} for f in found},
     )
-    for name in report_page.FIGURES:
-        artifacts.write_bytes(_picture(workspace, name), drawn[name])
-    artifacts.write_text(_out(workspace) / "report.html", page)
+    shutil.rmtree(out / "models", ignore_errors=True)  # some may be of entries that are gone
+    for model, values in summary.of_models(compared, found).items():
+        artifacts.write_json(out / "models" / f"{model}.json", values)
+    artifacts.write_table(out / "courses.csv", plotted.joined(plotted.courses(workspace)))
+    artifacts.write_table(out / "distances.csv", plotted.distances(compared))
+    artifacts.write_text(out / "report.html", page)
     print(text(results, {f.model: f.outcome for f in found}))
     for line in [*workspace.read_request()["notes"], *(f"not measured: {line}" for line in absent)]:
         print(line)
@@ -96,10 +100,6 @@ def text(table: pd.DataFrame, outcomes: dict[str, str]) -> str:
         last = kind
         lines.append(line(row))
     return "\n".join(lines)
-
-
-def _picture(workspace: Workspace, name: str) -> Path:
-    return _out(workspace) / "figures" / f"{name}.png"
 
 
 def _out(workspace: Workspace) -> Path:

@@ -139,3 +139,27 @@ def test_the_committed_lock_was_made_from_this_code_and_these_parameters() -> No
             for source in parameters:
                 source.save()
                 assert locked[name]["params"][source.def_path] == source.hash_info.value, name
+
+
+def test_a_workspace_of_a_clone_draws_plots_without_a_network(tmp_path: Path) -> None:
+    from dvc.config import Config
+
+    from tasks.graph.configuration import configure_as
+
+    configure_as(REPOSITORY, tmp_path)
+    page = Path(Config(str(tmp_path / ".dvc"))["plots"]["html_template"])
+    assert page.is_absolute()
+    assert page.read_text().count("{plot_divs}") == 1
+
+
+def test_dvc_shows_what_the_report_makes() -> None:
+    """Metrics and plots of the top level name outputs of the report, and templates that exist."""
+    graph = YAML(typ="safe").load((REPOSITORY / "dvc.yaml").read_text())
+    made = set(graph["stages"]["report"]["outs"])
+    assert set(graph["metrics"]) <= made
+    for plot in graph["plots"]:
+        ((_, of),) = plot.items()
+        assert set(of["y"]) <= made
+        assert "<DVC_METRIC_DATA>" in (REPOSITORY / of["template"]).read_text()
+    listed = [s.get("do", s) for s in graph["stages"].values()]
+    assert not any({"metrics", "plots"} & stage.keys() for stage in listed)

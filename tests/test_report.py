@@ -1,6 +1,8 @@
 """The report says what the metrics say, in the same bytes every time."""
 
+import base64
 import json
+import re
 import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -17,12 +19,14 @@ from flows.running import pages
 from flows.running.failures import EXPLAINED
 from flows.running.pages import UnchangedError
 from flows.running.requests import Method
-from imu import metrics
-from imu.datasets import digits
+from imu import metrics, verdicts
+from imu.datasets import LabelledImages, digits
 from tasks import report
 from tasks.files import artifacts, params
 from tasks.files.workspace import Workspace, digest
-from tasks.pages import figures, findings, lineup, report_page
+from tasks.pages import charts, findings, lineup, report_page, summary
+from tasks.pages.kinds import classification
+from tasks.pages.plain import PLAIN
 from tasks.tracking.record import record
 
 PARAMETERS = """\
@@ -115,13 +119,6 @@ def reported(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Worksp
     return workspace
 
 
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures take most of the time, and a test of words or of refusals needs none."""
-    for name in ("distances", "influences", "samples", "courses"):
-        monkeypatch.setattr(figures, name, lambda *_: b"")
-
-
 class Page(HTMLParser):
     """Tags, attributes, text and the cells of every table row of a page."""
 
@@ -170,19 +167,19 @@ def change(workspace: Workspace, item: str, **values: float | None) -> None:
 
 
 def test_the_bytes_depend_on_the_inputs_alone(reported: Workspace, workspace: Workspace) -> None:
-    import matplotlib
-
-    with matplotlib.rc_context({"font.size": 20, "axes.facecolor": "red"}):
-        report.run(workspace, None)  # in another folder, later, with a user's own style
+    artifacts.write_json(workspace.runs / "report" / "models" / "gone.json", {})
+    report.run(workspace, None)  # in another folder, later, over what another run left
     assert outputs(workspace) == outputs(reported)
-    assert all(b"matplotlib" not in content for content in outputs(workspace).values())
-    assert len(outputs(workspace)) == 3 + len(report_page.FIGURES)
+    files = ("report.html", "table.csv", "verdicts.json", "courses.csv", "distances.csv")
+    models = {f"runs/report/models/{item}.json" for item in VALUES}
+    assert outputs(workspace).keys() == models | {f"runs/report/{name}" for name in files}
 
 
 def test_the_record_names_every_output(reported: Workspace) -> None:
     files = [path for paths in record(reported, "report", None).files.values() for path in paths]
+    excerpts = {name for name in outputs(reported) if "/models/" in name}
     assert {str(path.relative_to(reported.root)) for path in files} == {
-        *outputs(reported),
+        *outputs(reported).keys() - excerpts,
         "params.yaml",
     }
 
@@ -201,10 +198,11 @@ def test_a_method_that_sees_the_retain_set_is_marked_and_stands_apart(workspace:
 
 def test_the_page_needs_no_network(reported: Workspace) -> None:
     page = Page(reported)
-    assert len(page.addresses) == len(report_page.FIGURES) + 2  # a picture of samples per method
+    of_method = 3 * report_page.SHOWN
+    assert len(page.addresses) == 2 * of_method + 2 * report_page.SHOWN  # and by influence
     assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
     assert not {"link", "script", "iframe", "object"} & set(page.tags)
-    assert "url(" not in page.source
+    assert not re.search(r"url\(|https?:|//[a-z]", page.source)
     assert "@import" not in page.source
     assert str(reported.root) not in page.source
 
@@ -240,7 +238,7 @@ def test_a_value_that_is_absent_is_empty_not_zero(reported: Workspace) -> None:
     assert next(line for line in lines if line.startswith("nothing,")).endswith(",,,")
 
 
-def test_the_verdicts_and_what_decided_them_come_first(reported: Workspace) -> None:
+def test_the_verdicts_and_what_decided_them_are_told(reported: Workspace) -> None:
     page = Page(reported)
     assert report.outcomes(reported) == {
         "ours": "indistinguishable",
@@ -261,12 +259,9 @@ def test_the_verdicts_and_what_decided_them_come_first(reported: Workspace) -> N
         "all 8 tests passed",
         "not measured: U_LiRA, proto_5, relearn_auc",
     ]
-    first = next(row for row in page.rows if row[0] == "other")
-    assert first[1] == "utility lost" + "".join(said["other"].decided)
-    assert first[3:] == [
-        "RA 92.00 | 100.00 ± 0.25TA 91.00 | 99.50 ± 0.75work 3.15 %",
-        "gap_acc 4.12 | retraining 1.19TV 0.2500 | retraining 0.0625",
-        "probe_5 55.00 | 60.00 ± 2.00",
+    assert page.row("other", "utility lost", "".join(said["other"].decided))
+    assert page.row("other", "utility lostRA −8.00, allowed 3.58")[2:] == [
+        *("0.00", "0.00", "92.00", "91.00", "3.15", "0.2500", "55.00")
     ]
     text = " ".join(page.text.split())
     assert "Indistinguishable from retraining on these tests: ours. Utility lost: other." in text
@@ -274,7 +269,143 @@ def test_the_verdicts_and_what_decided_them_come_first(reported: Workspace) -> N
     assert "no power" not in text
 
 
-@pytest.mark.usefixtures("undrawn")
+def test_models_are_ordered_by_verdict_then_by_cost(workspace: Workspace) -> None:
+    parameters = (workspace.root / "params.yaml").read_text()
+    more = "  costly: {method: imu}\n  cheap: {method: imu}\n  other:"
+    (workspace.root / "params.yaml").write_text(parameters.replace("  other:", more))
+    for item, saved in (("costly", 2.0), ("cheap", 500.0)):
+        shutil.copytree(evaluation(workspace, "ours"), evaluation(workspace, item))
+        change(workspace, item, RTE_work=saved)
+    report.run(workspace, None)
+    methods = ["cheap", "ours", "costly", "other"]
+    baselines = ["nothingbaseline", "logit_maskbaseline"]
+    rows = [row[0] for row in Page(workspace).rows[2:8]]
+    assert rows == [*methods, *baselines]
+    assert list(report.read_verdicts(workspace))[:4] == methods
+    shown = artifacts.read_json(workspace.runs / "report" / "models" / "costly.json")
+    assert shown == {
+        "verdict": "indistinguishable",
+        "FA": 0.0,
+        "TFA": 0.0,
+        "RA": 99.88,
+        "TA": 98.12,
+        "work": 50.0,
+        "TV": 0.045,
+        "probe_5": 66.5,
+    }
+
+
+def answered(workspace: Workspace) -> dict[str, list[summary.Answer]]:
+    compared = lineup.compared(workspace, lineup.table(workspace))
+    found = findings.findings(compared)
+    return {
+        hero.role: [
+            a._replace(evidence=a.evidence.replace(summary.NARROW, " ")) for a in hero.answers
+        ]
+        for hero in summary.heroes(compared, found, "other")
+    }
+
+
+def test_four_questions_are_answered_for_the_best_and_the_default(workspace: Workspace) -> None:
+    best, default = answered(workspace).values()
+    assert [answer.mark for answer in best] == ["good"] * 4
+    assert best[0].word == "Yes."
+    assert best[0].evidence == (
+        "Accuracy on the forget set 0.0 % (retrained 0.0 %), accuracy on unseen samples of the "
+        "class 0.0 % (retrained 0.0 %)."
+    )
+    assert best[1].evidence.endswith("0.6 % of the work of retraining.")
+    assert best[2].evidence.endswith("0.045 (other seeds 0.062), not measured: U_LiRA.")
+    assert [answer.mark for answer in default] == ["good", "bad", "bad", "good"]
+    assert default[1].word == "Too much."
+    assert default[1].evidence.startswith("Accuracy on the samples that stay 92.0 % (retrained 100")
+    change(workspace, "nothing", FA=0.0, TFA=0.0, probe_5=60.0)
+    best, _ = answered(workspace).values()
+    assert [answer.mark for answer in best] == ["open", "good", "good", "open"]
+    assert best[0].word == "Not shown: doing nothing passes these tests too."
+
+
+@pytest.mark.parametrize(
+    ("entry", "method", "roles"),
+    [
+        ("ours", "imu", ["best verdict, and the default"]),
+        ("other", "gradient_ascent", ["best verdict, the cheapest of equals", "the default"]),
+    ],
+)
+def test_the_page_begins_with_the_best_method_and_the_default(
+    workspace: Workspace, entry: str, method: str, roles: list[str]
+) -> None:
+    path = workspace.root / "params.yaml"
+    deep = path.read_text().replace(f"{entry}: {{method: {method}", f"{entry}: {{method: imu_deep")
+    path.write_text(deep)
+    report.run(workspace, None)
+    page = Page(workspace)
+    text = " ".join(page.text.split())
+    places = [text.index(role) for role in roles]
+    assert places == sorted(places)
+    assert places[-1] < text.index("Did it forget?") < text.index("Every model")
+    assert places[-1] < text.index("evidence, not a guarantee") < text.index("Did it forget?")
+    assert len(re.findall('class="hero"', page.source)) == len(roles)
+
+
+def test_every_column_is_explained_where_it_stands(reported: Workspace) -> None:
+    source = Page(reported).source
+    heads = re.findall(r'<th scope="col" class="number">(.*?)</th>', source)
+    explained = [head for head in heads if head.startswith('<abbr title="')]
+    assert len(explained) == 8 - 1 + len(NAMES)  # the line of every model, and all numbers
+    assert all(
+        re.match(r'<abbr title="[^"]{10,}">[^<]+</abbr><small>.+</small>', h) for h in explained
+    )
+    asked = {name for names in findings.QUESTIONS.values() for name in names}
+    named = {test.metric for test in verdicts.CRITERIA} | asked - {findings.WORK}
+    assert named <= PLAIN.keys()
+
+
+def test_everything_that_is_drawn_lies_in_its_figure(reported: Workspace) -> None:
+    source = Page(reported).source
+    places = [float(x) for x in re.findall(r' (?:c?x[12]?|c?y[12]?)="([-\d.]+)%"', source)]
+    assert len(places) > 300
+    assert min(places) >= 0
+    assert max(places) <= 100
+    sides = re.findall(r' (x|y)="([-\d.]+)%" (?:width|height)="([-\d.]+)%"', source)
+    assert all(float(start) + float(size) <= 100.01 for _, start, size in sides)
+
+
+def test_a_dot_beyond_the_limit_failed_its_test() -> None:
+    assert charts.tested_at(0.0) == charts.LEFT
+    assert charts.tested_at(1.0) == charts.LIMIT
+    places = [charts.tested_at(times) for times in (0, 0.5, 1, 1.01, 1.5, 2, 2.01, 10, 100)]
+    assert places == sorted(set(places))
+    assert charts.tested_at(1e9) == charts.tested_at(float("inf")) == charts.RIGHT
+
+
+def test_a_metric_that_is_full_everywhere_has_an_axis(workspace: Workspace) -> None:
+    for item in VALUES:
+        change(workspace, item, probe_5=100.0)
+    compared = lineup.compared(workspace, lineup.table(workspace))
+    (column,) = [c for c in summary.columns(compared) if c.name == "probe_5"]
+    panel = charts.values(compared, column, list(VALUES), dict.fromkeys(VALUES, "other"))
+    assert [tick.text for tick in panel.ticks] == ["90", "95", "100"]
+    assert {dot.at for line in panel.lines for dot in line.dots} == {charts.RIGHT}
+
+
+def test_large_images_are_shown_small() -> None:
+    images = np.zeros((1, 3, 200, 100), dtype=np.uint8)
+    data = LabelledImages(
+        images=images,
+        labels=np.zeros(1, dtype=np.int64),
+        ids=np.array(["a"]),
+        classes=("a",),
+        scale=255,
+        mean=(0.0,) * 3,
+        std=(1.0,) * 3,
+    )
+    rows = pd.DataFrame({"row": [0], "label": [0], "influence": [1.0], "loss": [1.0]})
+    (part,) = classification.influential(data, {"title": rows})
+    shown = Image.open(BytesIO(base64.b64decode(part.cards[0].png)))
+    assert shown.size == (32, 64)
+
+
 @pytest.mark.parametrize("retrained", [True, False])
 def test_a_method_that_left_the_weights_as_they_were_is_unchanged(
     workspace: Workspace, retrained: bool
@@ -311,7 +442,6 @@ def test_the_flow_of_a_method_that_changed_nothing_fails(
     assert asked["changed"] == "imu"
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_tests_that_doing_nothing_passes_are_said_to_have_no_power(workspace: Workspace) -> None:
     change(workspace, "nothing", FA=0.0, TFA=0.0)
     report.run(workspace, None)
@@ -323,7 +453,6 @@ def test_tests_that_doing_nothing_passes_are_said_to_have_no_power(workspace: Wo
     assert text.index("the tests have no power") < text.index(f"I{words[1:]}: ours.")
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_single_tests_that_doing_nothing_passes_are_named(workspace: Workspace) -> None:
     change(workspace, "nothing", probe_5=0.0)  # as where a class has one sample to learn from
     report.run(workspace, None)
@@ -333,7 +462,6 @@ def test_single_tests_that_doing_nothing_passes_are_named(workspace: Workspace) 
     assert not any("without power" in line for line in said["other"]["decided"])
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_mask_that_passes_takes_the_power_from_the_verdicts(workspace: Workspace) -> None:
     change(workspace, "logit_mask", probe_5=60.0)
     report.run(workspace, None)
@@ -344,7 +472,6 @@ def test_a_mask_that_passes_takes_the_power_from_the_verdicts(workspace: Workspa
     assert "no power" not in text
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_retrained_model_that_fails_its_own_tests_is_told(workspace: Workspace) -> None:
     retrained_again(workspace, TV=0.07)
     report.run(workspace, None)
@@ -362,7 +489,6 @@ def retrained_again(workspace: Workspace, **values: float) -> None:
     change(workspace, "retrain_3", **values)
 
 
-@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(("gap", "said"), [(0.55, "none"), (0.30, "ours"), (0.375 + 1e-6, "none")])
 def test_the_mask_is_the_measure(workspace: Workspace, gap: float, said: str) -> None:
     change(workspace, "ours", gap_acc=gap)
@@ -371,23 +497,18 @@ def test_the_mask_is_the_measure(workspace: Workspace, gap: float, said: str) ->
     assert f"Smaller mean gap of accuracies than {than}: {said}." in Page(workspace).text
 
 
-def test_the_figures_get_distances_to_the_reference(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dvc_draws_distances_to_the_reference_and_courses(workspace: Workspace) -> None:
     retrained_again(workspace, RA=99.5, gap=1.5)
-    found: dict[str, figures.Distance] = {}
-
-    def distances(given: list[figures.Distance], baselines: list[str]) -> bytes:
-        found.update({distance.metric: distance for distance in given})
-        return b""
-
-    monkeypatch.setattr(figures, "distances", distances)
     report.run(workspace, None)
-    assert list(found) == ["FA", "RA", "TFA", "TA", "gap", "TV", "probe_5"]
-    assert list(found["FA"].of_models) == ["nothing", "logit_mask", "ours", "other"]
-    assert (found["RA"].of_models["other"], found["RA"].of_variability) == (8.0, 0.5)
-    assert (found["gap"].of_models["other"], found["gap"].of_variability) == (25.5625, 1.5)
-    assert (found["gap"].unit, found["RA"].unit, found["TV"].unit) == ("points", "points", "")
+    found = pd.read_csv(workspace.runs / "report" / "distances.csv").set_index(["metric", "model"])
+    names = found.index.get_level_values("metric").unique()
+    assert list(names) == ["FA", "RA", "TFA", "TA", "gap", "TV", "probe_5"]
+    assert list(found.loc["FA"].index) == ["nothing", "logit_mask", "ours", "other"]
+    assert found.loc[("RA", "other")].tolist() == [8.0, 0.5]
+    assert found.loc[("gap", "other")].tolist() == [25.5625, 1.5]
+    courses = pd.read_csv(workspace.runs / "report" / "courses.csv").set_index("model")
+    assert courses.loc["other", "forget"].tolist() == [100, 40, 0]
+    assert set(courses.index) == {"ours", "other"}
 
 
 def test_sample_wise_forgetting_has_no_forgotten_class(workspace: Workspace) -> None:
@@ -404,7 +525,6 @@ def test_sample_wise_forgetting_has_no_forgotten_class(workspace: Workspace) -> 
     assert "masked only (features keep the samples)" in page.text
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_what_was_not_measured_is_named_with_the_reason(
     workspace: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -436,7 +556,6 @@ def test_what_was_not_measured_is_named_with_the_reason(
     assert "probe_5:" not in text  # it was measured
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_network_without_a_head_has_no_attacks_on_features(workspace: Workspace) -> None:
     for item in VALUES:
         change(workspace, item, probe_5=None)
@@ -482,41 +601,13 @@ def test_without_retraining_nothing_is_judged_and_the_page_says_so(workspace: Wo
     assert "Nothing was retrained (original.retrain in params.yaml): no verdict is given" in text
     assert "No reference was retrained." in text
     assert "A verdict is empirical evidence" not in text
-    first = next(row for row in page.rows if row[0] == "other")
-    assert first[1:4] == [
-        "not judgednothing was retrained",
-        "FA 0.00 | 100.00TFA 0.00 | 97.50",
-        "RA 92.00 | 99.88TA 91.00 | 98.50",
+    assert page.row("other", "not judgednothing was retrained")[2:] == [
+        *("0.00", "0.00", "92.00", "91.00", "0.1250", "55.00")
     ]
-    assert "JSD_unseen 0.1250 | 0.1250" in first[4]
+    assert "Accuracy on the forget set 0.0 % (original 100.0 %)" in text
     assert page.row("original")[1:] == ["100.0"] * len(page.row("original")[1:])
     table = pd.read_csv(workspace.runs / "report" / "table.csv")
     assert set(table["kind"]) == {"baseline", "method"}
-
-
-def test_captions_are_no_formulas() -> None:
-    images = figures.Images("title", ["US$ → US$", r"x$\\foo$"], np.zeros((2, 1, 4, 4)))
-    assert figures.samples([images], 1.0).startswith(b"\x89PNG")
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_every_image_lies_below_its_caption(channels: int) -> None:
-    """Images of one grey each, or of one colour: the middle of each cell shows it."""
-    levels = np.array([[0, 4, 12], [16, 8, 2]])  # of 16
-    rows = [
-        figures.Images("title", ["a"] * 3, np.multiply.outer(row, np.ones((channels, 5, 5))))
-        for row in levels
-    ]
-    for row in rows if channels == 3 else []:
-        row.images[:, 2] = 0  # no blue
-    drawn = np.asarray(Image.open(BytesIO(figures.samples(rows, 16))).convert("RGB"))
-    assert drawn.shape[:2] == (round(2 * figures.ROW * 144), 4 * 144)
-    for (place, at), level in np.ndenumerate(levels):
-        y = round(144 * (figures.ROW * (place + 1) - figures.CELL / 2))
-        shown = drawn[y, round(144 * figures.CELL * (at + 0.5))].astype(int)
-        expected = np.full(3, 255 * level / 16)
-        expected[2] *= channels == 1
-        assert abs(shown - expected).max() <= 1  # grey has 256 levels
 
 
 def test_text_from_outside_is_escaped(reported: Workspace) -> None:
@@ -539,7 +630,6 @@ def test_evaluations_of_entries_that_are_gone_are_removed(
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     "missing",
     [
@@ -572,7 +662,6 @@ def relabel(workspace: Workspace) -> None:
     artifacts.write_table(workspace.influence, table.assign(id=table["id"] + "x"))
 
 
-@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

@@ -8,7 +8,7 @@ from tasks.files import artifacts
 
 
 def configure_as(root: Path, folder: Path) -> None:
-    """Give the workspace ``folder`` the cache and remotes of the clone ``root``, without git.
+    """Give ``folder`` the cache, remotes and page of plots of the clone ``root``, without git.
 
     What the clone keeps in ``config.local``, such as passwords, is for its owner's eyes alone here
     as well; what DVC reads for a user or a machine is not copied.
@@ -20,8 +20,11 @@ def configure_as(root: Path, folder: Path) -> None:
     if remote := clone["core"].get("remote"):
         core["remote"] = remote
     cache = {"dir": str(clone["cache"].get("dir") or root / ".dvc" / "cache")}
+    page = clone["plots"].get("html_template")  # without it plots need a network
+    plots = {"html_template": str((root / ".dvc" / page).resolve())} if page else {}
     shared, private = (_remotes(clone.load_one(level)) for level in ("repo", "local"))
-    artifacts.write_text(folder / ".dvc" / "config", _text({"core": core, "cache": cache} | shared))
+    sections = {"core": core, "plots": plots, "cache": cache} | shared
+    artifacts.write_text(folder / ".dvc" / "config", _text(sections))
     local = folder / ".dvc" / "config.local"
     local.unlink(missing_ok=True)
     local.touch(mode=0o600)

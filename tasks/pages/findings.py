@@ -1,6 +1,8 @@
 """What the table of results says, in plain sentences made from its numbers."""
 
-from collections.abc import Collection, Mapping, Set
+import math
+from collections.abc import Callable, Collection, Mapping, Set
+from functools import cache
 from typing import Literal, NamedTuple
 
 import pandas as pd
@@ -17,18 +19,18 @@ COSTS = {
 }
 GROUPS = {**metrics.GROUPS, "cost": "Cost"}
 # What a reader asks, and the metrics that answer it: the reviewer's summary.
-QUESTIONS = {
-    "Did it forget?": ("FA", "TFA", "MIA", "P_forget", "ROUGE_forget", "choice", "AUC_min_k"),
-    "What did it cost?": ("RA", "TA", "P_retain", "MU"),
-    "How far from retraining?": ("gap_acc", "TV", "U_LiRA", "JSD_unseen", "dP_forget", "FQ"),
-    "Would it survive relearning?": (
-        "probe_5",
-        "proto_5",
-        "relearn_auc",
-        "relearn_steps",
-        "relearn_P",
-        "P_4bit",
-    ),
+QUESTIONS: dict[str, tuple[str, ...]] = {
+    "Did it forget?": ("FA", "TFA", "MIA", "P_forget", "AUC_min_k"),
+    "What did it cost?": ("RA", "TA", "P_retain", "MU", WORK),
+    "Can anyone tell?": ("TV", "U_LiRA", "JSD_unseen", "dP_forget"),
+    "Would it come back?": ("probe_5", "relearn_auc", "relearn_P", "P_4bit"),
+}
+# The question that the tests of an outcome answer.
+ASKED: dict[verdicts.Outcome, str] = {
+    "not forgotten": "Did it forget?",
+    "utility lost": "What did it cost?",
+    "distinguishable": "Can anyone tell?",
+    "masked only": "Would it come back?",
 }
 HEADLINE = (
     "FA",
@@ -71,6 +73,7 @@ FAILED: Literal["failed"] = "failed"  # the method left no model
 UNCHANGED: Literal["unchanged"] = "unchanged"  # the method left the original's weights
 NOT_JUDGED: Literal["not judged"] = "not judged"  # nothing was retrained
 Outcome = verdicts.Outcome | Literal["failed", "unchanged", "not judged"]
+RANKS: tuple[Outcome, ...] = (*reversed(verdicts.OUTCOMES), UNCHANGED, NOT_JUDGED, FAILED)
 
 
 class Explained(NamedTuple):
@@ -96,14 +99,18 @@ class Explained(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """What is said of one model: its verdict, what decided it, and an answer per question."""
+    """What is said of one model: its verdict, what decided it, and the tests that were made."""
 
     model: str
     kind: str
     outcome: Outcome
     words: str
     decided: list[str]
-    answers: list[list[str]]
+    results: list[verdicts.Result]
+
+    def of(self, question: str) -> list[verdicts.Result]:
+        """The tests that answer a question."""
+        return [result for result in self.results if ASKED[result.test.outcome] == question]
 
 
 class Compared(NamedTuple):
@@ -146,7 +153,7 @@ class Compared(NamedTuple):
 
     def distance(self, model: str, name: str) -> float:
         """|model − reference|; of a metric that is a distance already, how far off its aim."""
-        aim = {"low": 0.0, "high": 1.0}.get(metrics.about()[name].aim)
+        aim = {"low": 0.0, "high": 1.0}.get(about()[name].aim)
         return abs(
             self.value(model, name) - (self.value(self.reference, name) if aim is None else aim)
         )
@@ -189,19 +196,29 @@ class Compared(NamedTuple):
 
         Many networks are none of the retrained models, and judge no method that did not get them.
         """
-        many = name in metrics.about() and metrics.about()[name].group == "samples"
+        many = name in about() and about()[name].group == "samples"
         row = self.table.loc[model]
         return not (many and (row["kind"] == "retrained" or pd.isna(row.get(name))))
 
 
+def about() -> dict[str, metrics.About]:
+    """Of every metric; read once, as a page asks thousands of times."""
+    return _read(metrics.about)
+
+
+@cache
+def _read(source: Callable[[], dict[str, metrics.About]]) -> dict[str, metrics.About]:
+    return source()
+
+
 def explained(names: list[str]) -> list[Explained]:
     """How to read each column: of the metrics' own files, or of ``COSTS``."""
-    about = metrics.about()
+    known = about()
     return [
         Explained(
-            name, about[name].unit, AIMS[about[name].aim], about[name].meaning, about[name].group
+            name, known[name].unit, AIMS[known[name].aim], known[name].meaning, known[name].group
         )
-        if name in about
+        if name in known
         else Explained(name, COSTS[name][0], "high", COSTS[name][1], "cost")
         for name in names
     ]
@@ -215,14 +232,21 @@ def shown(name: str, value: float) -> str:
 
 
 def findings(compared: Compared) -> list[Finding]:
-    """Methods first, then the models that they are held against.
+    """Methods first, by verdict and then by cost, then the models that they are held against.
 
     One retrained model alone has no other to be judged by, and is left out.
     """
     retrained = compared.of_kind("retrained")
-    methods = [model for kind in METHODS for model in compared.of_kind(kind)]
-    models = methods + compared.of_kind("baseline") + (retrained if len(retrained) > 1 else [])
-    return [_finding(compared, model) for model in models]
+    methods = [_finding(compared, model) for kind in METHODS for model in compared.of_kind(kind)]
+    methods.sort(key=lambda f: (RANKS.index(f.outcome), work(compared, f.model)))
+    others = compared.of_kind("baseline") + (retrained if len(retrained) > 1 else [])
+    return methods + [_finding(compared, model) for model in others]
+
+
+def work(compared: Compared, model: str) -> float:
+    """Work of the method in % of that of retraining; 0 where nothing was updated."""
+    saved = compared.table.loc[model].get(WORK, math.nan)
+    return 0.0 if pd.isna(saved) else 100 / float(saved)
 
 
 def headlines(compared: Compared, found: list[Finding]) -> list[str]:
@@ -234,17 +258,7 @@ def headlines(compared: Compared, found: list[Finding]) -> list[str]:
             "JSD_unseen stands in its place: how differently a model answers what it was to forget "
             "and what it never saw. It is an estimate, and 0 does not prove that a model forgot.",
         ]
-    lines = []
-    if powerless(compared):
-        lines.append(
-            "Doing nothing is not told from forgetting: the tests have no power to show "
-            "forgetting here, and no verdict on this page is evidence of it."
-        )
-    if mask_passes(compared):
-        lines.append(
-            "The logit mask passes every test: they do not see what features keep here, and a "
-            "model that passes may have forgotten no more than a mask does."
-        )
+    lines = warnings(compared)
     for words in dict.fromkeys(f.words for f in found if f.kind in METHODS):
         models = [f.model for f in found if f.words == words and f.kind in METHODS]
         lines.append(f"{_capital(words)}: {', '.join(models)}.")
@@ -265,10 +279,26 @@ def headlines(compared: Compared, found: list[Finding]) -> list[str]:
         better = [m for m in compared.methods if _order(compared.value(m, gap), limit, gap) < 0]
         varies = compared.variability(gap)
         noise = "" if varies is None else f"; retraining varies by {shown(gap, varies)}"
-        unit = f" {metrics.about()[gap].unit}".rstrip().replace("%", "points")
+        unit = f" {about()[gap].unit}".rstrip().replace("%", "points")
         lines.append(
             f"{GAPS[gap]} than {trivially} ({shown(gap, limit)}{unit}{noise}): "
             f"{', '.join(better) or 'none'}."
+        )
+    return lines
+
+
+def warnings(compared: Compared) -> list[str]:
+    """What takes the weight from every verdict, and is to be read before them."""
+    lines = []
+    if powerless(compared):
+        lines.append(
+            "Doing nothing is not told from forgetting: the tests have no power to show "
+            "forgetting here, and no verdict on this page is evidence of it."
+        )
+    if mask_passes(compared):
+        lines.append(
+            "The logit mask passes every test: they do not see what features keep here, and a "
+            "model that passes may have forgotten no more than a mask does."
         )
     return lines
 
@@ -322,15 +352,16 @@ def reasons(found: verdicts.Verdict, of: Collection[str], *, class_wise: bool) -
 
 
 def _finding(compared: Compared, model: str) -> Finding:
-    kind, answers = str(compared.table.loc[model, "kind"]), _answers(compared, model)
+    kind = str(compared.table.loc[model, "kind"])
     if model in compared.failures:
         why = compared.failures[model]
-        return Finding(model, kind, FAILED, "failed: it left no model", [why], answers)
+        return Finding(model, kind, FAILED, "failed: it left no model", [why], [])
+    results = compared.verdict(model).results if compared.retrained else []
     if model in compared.unchanged:
         why = "the weights are the original's: the log of the method says where it ended"
-        return Finding(model, kind, UNCHANGED, "unchanged: nothing was unlearned", [why], answers)
+        return Finding(model, kind, UNCHANGED, "unchanged: nothing was unlearned", [why], results)
     if not compared.retrained:
-        return Finding(model, kind, NOT_JUDGED, NOT_JUDGED, ["nothing was retrained"], answers)
+        return Finding(model, kind, NOT_JUDGED, NOT_JUDGED, ["nothing was retrained"], [])
     found = compared.verdict(model)
     words = _words(compared, WORDS[found.outcome])
     if found.outcome == "indistinguishable" and powerless(compared):
@@ -342,21 +373,7 @@ def _finding(compared: Compared, model: str) -> Finding:
     )
     if found.outcome == "indistinguishable" and (names := blind(compared)):
         decided.append(f"without power, as the original passes them: {', '.join(names)}")
-    return Finding(model, kind, found.outcome, words, decided, answers)
-
-
-def _answers(compared: Compared, model: str) -> list[list[str]]:
-    """Lines per question."""
-    answers = []
-    for question, names in QUESTIONS.items():
-        # After class-wise forgetting a membership attack flips between 0 and 100.
-        asked = [n for n in names if not (n == "MIA" and compared.class_wise)]
-        asked = [n for n in asked if compared.judges(model, n)]
-        lines = [_answer(compared, model, name) for name in asked if _known(compared, model, name)]
-        if question == "What did it cost?":
-            lines += _work(compared, model)
-        answers.append(lines)
-    return answers
+    return Finding(model, kind, found.outcome, words, decided, results)
 
 
 def _failures(compared: Compared, model: str, found: verdicts.Verdict) -> list[str]:
@@ -365,28 +382,6 @@ def _failures(compared: Compared, model: str, found: verdicts.Verdict) -> list[s
         return []
     shares = {n: compared.values(model).get(n, 0.0) for n in ("diverged", "unfinished")}
     return [f"{share:.0f} % of the networks {name}" for name, share in shares.items() if share]
-
-
-def _answer(compared: Compared, model: str, name: str) -> str:
-    """The model's value, and what it is held against: the original where nothing was retrained."""
-    line = f"{name} {shown(name, compared.value(model, name))}"
-    if not compared.retrained:
-        original = compared.nothing
-        return line + (f" | {shown(name, compared.value(original, name))}" if original else "")
-    varies = compared.variability(name)
-    if metrics.about()[name].aim != "reference":
-        return line if varies is None else f"{line} | retraining {shown(name, varies)}"
-    line += f" | {shown(name, compared.value(compared.reference, name))}"
-    return line if varies is None else f"{line} ± {shown(name, varies)}"
-
-
-def _work(compared: Compared, model: str) -> list[str]:
-    if compared.table.loc[model, "kind"] == "retrained" or not compared.retrained:
-        return []
-    if model in compared.failures:
-        return []
-    work = compared.value(model, WORK)
-    return ["work 0 %" if pd.isna(work) else f"work {100 / work:.2f} %"]
 
 
 def _known(compared: Compared, model: str, name: str) -> bool:

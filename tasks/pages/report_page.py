@@ -1,55 +1,39 @@
-"""The report as one HTML page that needs no network, and the figures in it."""
+"""The report as one HTML page that needs no network: answers first, and all details folded."""
 
-import base64
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pandas as pd
 
-from imu import discovery, metrics
+from imu import discovery
 from imu.datasets import Dataset
 from tasks.files import artifacts, params
 from tasks.files.workspace import Workspace
-from tasks.pages import figures, findings, lineup, slices
+from tasks.pages import charts, findings, lineup, plotted, slices, summary
+from tasks.pages.kinds import Part
 
-SHOWN = 8  # samples in a row
-FIGURES = {
-    "distance": "Distance to the reference: |model − reference|; a metric that aims at 0 is one. "
-    "Shaded: no farther than retraining with other seeds. Axes in points are linear to 0.1, then "
-    "logarithmic.",
-    "influence": "Influence of the forget samples. IMU ascends on the selected ones.",
-    "samples": "Forget samples with influence and loss of the original model.",
-    "course": "Accuracy while unlearning. Triangle: the reference. Band: to retraining with other "
-    "seeds. The test samples here include those of forgotten classes.",
-}
-
-
-def drawn(workspace: Workspace, compared: findings.Compared) -> dict[str, bytes]:
-    """Every one of ``FIGURES``, as PNG."""
-    return {
-        "distance": figures.distances(_distances(compared), compared.of_kind("baseline"))
-        if compared.retrained
-        else figures.words("Nothing was retrained: there is no distance to draw."),
-        **_influence(workspace),
-        "course": figures.courses(_courses(workspace), _aims(workspace)),
-    }
+SHOWN = 6  # samples in a row
 
 
 def page(
     workspace: Workspace,
     compared: findings.Compared,
     found: list[findings.Finding],
-    drawn: dict[str, bytes],
     absent: list[str],
 ) -> str:
-    """HTML. drawn: from the function of that name. absent: what was not measured, and why.
-
-    Raises ArtifactError for a missing input.
-    """
+    """HTML. absent: what was not measured, and why. Raises ArtifactError for a missing input."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     results = compared.table.dropna(axis="columns", how="all")
+    data = _dataset(workspace)
+    default = _default(workspace, _kind(data))
+    heroes = summary.heroes(compared, found, default)
+    looks = _looks(compared, heroes)
+    rows = summary.rows(compared, found)
+    aims, of_models = _aims(workspace), plotted.courses(workspace)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -67,44 +51,66 @@ def page(
         },
         retrained=compared.retrained,
         others=compared.of_kind("retrained"),
-        limits=compared.limits,
+        limits=asdict(compared.limits),
+        warnings=findings.warnings(compared) if compared.retrained else [],
         headlines=findings.headlines(compared, found),
+        heroes=heroes,
         questions=list(findings.QUESTIONS),
-        findings=found,
-        example=next((lines[0] for of in found for lines in of.answers if lines), ""),
-        asked=findings.explained(
-            [name for names in findings.QUESTIONS.values() for name in names if name in results]
-        ),
+        tests={q: charts.tests(found, q, looks) for q in findings.QUESTIONS},
+        columns=summary.columns(compared),
+        rows=rows,
+        values=_values(compared, [row.model for row in rows], looks),
         groups=_groups(results),
         absent=absent,
         classes=_by_class(workspace),
-        figures={
-            name: {"caption": caption, "png": base64.b64encode(drawn[name]).decode()}
-            for name, caption in FIGURES.items()
-        },
-        slices=_slices(workspace),
+        courses=[
+            charts.course(model, of_models[model], aims)
+            for model in [f.model for f in found]
+            if model in of_models
+        ],
+        influence=charts.influences(workspace.read_influence()),
+        influential=_influential(workspace, data),
+        slices=_slices(workspace, data, [f.model for f in found]),
+        first={hero.finding.model for hero in heroes},
         parameters=(workspace.root / params.FILE).read_text(encoding="utf-8"),
     )
 
 
-def _distances(compared: findings.Compared) -> list[figures.Distance]:
-    models = compared.of_kind("baseline") + compared.methods
-    known = compared.table.drop(index=list(compared.failures)).notna().all()
-    names = [name for name in findings.HEADLINE if name in metrics.about() and known.get(name)]
-    return [
-        figures.Distance(
-            metric=column.name,
-            unit=column.apart,
-            of_models={model: compared.distance(model, column.name) for model in models},
-            of_variability=compared.variability(column.name),
-        )
-        for column in findings.explained(names)
-    ]
+def _looks(compared: findings.Compared, heroes: list[summary.Hero]) -> dict[str, str]:
+    """Model -> classes of its dots."""
+    looks = dict.fromkeys(compared.table.index, "other")
+    looks |= dict.fromkeys(compared.of_kind("baseline"), "baseline")
+    looks |= dict.fromkeys(
+        [*compared.of_kind("retrained"), *compared.of_kind("reference")], "again"
+    )
+    chosen = dict(zip([hero.finding.model for hero in heroes], ("best", "default"), strict=False))
+    return looks | chosen
 
 
-def _influence(workspace: Workspace) -> dict[str, bytes]:
+def _default(workspace: Workspace, kind: ModuleType) -> str | None:
+    """The entry of the kind's own method: the one that bears its name, else its first one."""
+    made = [row for row in lineup.rows(workspace) if row.method == kind.DEFAULT]
+    named = [row.model for row in made if row.model == kind.DEFAULT]
+    return next(iter([*named, *(row.model for row in made)]), None)
+
+
+def _values(
+    compared: findings.Compared, order: list[str], looks: Mapping[str, str]
+) -> dict[str, list[charts.Panel]]:
+    """Question -> a panel per metric that tells of it."""
+    columns = summary.columns(compared)
+    return {
+        question: [
+            charts.values(compared, column, order, looks)
+            for column in columns
+            if column.question == question
+        ]
+        for question in findings.QUESTIONS
+    }
+
+
+def _influential(workspace: Workspace, data: Dataset) -> list[Part]:
     found = workspace.read_influence()
-    data = _dataset(workspace)
     found["row"] = workspace.rows("forget", data)
     ordered = found.sort_values("influence", kind="stable")
     each = min(SHOWN, -(-len(ordered) // 2))
@@ -112,11 +118,8 @@ def _influence(workspace: Workspace) -> dict[str, bytes]:
         "Most influential: lowest score": ordered.head(each),
         "Least influential: highest score": ordered[each:].tail(each),
     }
-    shown = {title: part for title, part in ends.items() if len(part)}
-    return {
-        "influence": figures.influences(found),
-        "samples": _kind(data).influential(data, shown),
-    }
+    shown: list[Part] = _kind(data).influential(data, {t: p for t, p in ends.items() if len(p)})
+    return shown
 
 
 def _kind(data: Dataset) -> ModuleType:
@@ -129,17 +132,6 @@ def _dataset(workspace: Workspace) -> Dataset:
         return workspace.dataset()
     except FileNotFoundError as error:
         raise artifacts.ArtifactError(str(error)) from error
-
-
-def _courses(workspace: Workspace) -> dict[str, pd.DataFrame]:
-    """Trajectories of the methods; of the baselines when there is no method."""
-    rows = lineup.rows(workspace)
-    drawn = [row for row in rows if row.kind in findings.METHODS]
-    drawn = drawn or [row for row in rows if row.kind == "baseline"]
-    return {
-        row.model: artifacts.read_table(workspace.evaluation(row.producer) / "trajectory.csv")
-        for row in drawn
-    }
 
 
 def _aims(workspace: Workspace) -> dict[str, list[float]]:
@@ -158,9 +150,9 @@ def _predictions(workspace: Workspace, row: lineup.Row) -> pd.DataFrame:
     )
 
 
-def _slices(workspace: Workspace) -> dict[str, Any]:
-    """Method -> the forget samples that it remembers and the retain samples that it lost."""
-    data, found = _dataset(workspace), workspace.read_influence()
+def _slices(workspace: Workspace, data: Dataset, order: list[str]) -> dict[str, list[Part]]:
+    """Method -> what it remembers and forgot of the forget set, and lost of the retain set."""
+    found = workspace.read_influence()
     rows = {
         name: dict(
             zip(workspace.read_manifest(name)["id"], workspace.rows(name, data), strict=True)
@@ -174,8 +166,15 @@ def _slices(workspace: Workspace) -> dict[str, Any]:
             least, worse = slices.least_forgotten(table, found), slices.got_worse(table)
             for name, part in (("forget", least), ("retain", worse)):
                 part["row"] = part["id"].map(rows[name])
-            shown[row.model] = _kind(data).slices(data, least.head(SHOWN), worse.head(SHOWN))
-    return shown
+            each = min(SHOWN, -(-len(least) // 2))
+            parts = {
+                "Forget samples remembered most": (least.head(each), "remembered"),
+                "Forget samples forgotten most": (least[each:].tail(each)[::-1], "remembered"),
+                "Retain samples that lost most": (worse.head(SHOWN), "lost"),
+            }
+            kept = {title: of for title, of in parts.items() if len(of[0])}
+            shown[row.model] = _kind(data).slices(data, kept)
+    return {model: shown[model] for model in order if model in shown}
 
 
 def _by_class(workspace: Workspace) -> dict[str, Any]:

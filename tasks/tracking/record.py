@@ -244,15 +244,9 @@ def _per_sample(workspace: Workspace, item: str) -> Record:
 
 def _report(workspace: Workspace, item: str) -> Record:
     out = workspace.runs / "report"
+    found = sorted(path for path in out.glob("*") if path.is_file())
     return Record(
-        params=params.read(workspace.root),
-        files={
-            "": [
-                workspace.root / params.FILE,
-                *(out / f for f in ("report.html", "table.csv", "verdicts.json")),
-            ],
-            "figures": sorted((out / "figures").glob("*.png")),
-        },
+        params=params.read(workspace.root), files={"": [workspace.root / params.FILE, *found]}
     )
 
 

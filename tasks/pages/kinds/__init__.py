@@ -1,24 +1,32 @@
 """How samples are shown to people; a kind of problem per file, as in ``imu/objectives``.
 
-A file offers ``influential(data, parts) -> PNG``, parts: title -> rows of the table of influence
-with "row", the place in the data; and ``slices(data, least, worse)``: what a method remembers of
-the forget set and lost of the retain set, ``Picture`` or ``Rows``.
+A file offers ``DEFAULT``, the method of this project that is taken where nothing else is known;
+``influential(data, parts)``, parts: title -> rows of the table of influence with "row", the place
+in the data; and ``slices(data, parts)``, parts: title -> (rows of the table of predictions with
+"row", the column that they are ordered by). Both give a list of ``Part``.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from tasks.pages import figures
 
-
-class Picture(NamedTuple):
+class Card(NamedTuple):
     png: str  # in base64
+    lines: list[tuple[str, str]]  # what, and its value
 
 
-class Rows(NamedTuple):
-    """Tables: title -> a header and rows of cells."""
+class Part(NamedTuple):
+    """Pictures, or a table: a header and rows of cells."""
 
-    tables: dict[str, list[list[str]]]
+    title: str
+    cards: Sequence[Card] = ()
+    table: Sequence[list[str]] = ()
 
 
 def short(value: float) -> str:
-    return figures.minus(f"{value:.2g}")
+    return f"{value:.2g}".replace("-", "−")
+
+
+def part_of_one(value: float) -> str:
+    """A difference of probabilities."""
+    return f"{round(value, 3) + 0.0:+.3f}".replace("-", "−")  # no −0

@@ -1,47 +1,64 @@
-"""Images, with class, prediction and influence above each."""
+"""Images, and below each what the models say it is."""
 
 import base64
 from collections.abc import Mapping
+from io import BytesIO
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from imu.datasets import LabelledImages
-from tasks.pages import figures
-from tasks.pages.kinds import Picture, short
+from tasks.judging.classification import shown
+from tasks.pages.kinds import Card, Part, part_of_one, short
+
+DEFAULT = "imu_deep"
+LARGEST = 64  # pixels per side
+SAYS = {"original_": "original", "reference_": "retrained", "": "this model"}
 
 
-def influential(data: LabelledImages, parts: Mapping[str, pd.DataFrame]) -> bytes:
-    rows = [
-        figures.Images(
+def influential(data: LabelledImages, parts: Mapping[str, pd.DataFrame]) -> list[Part]:
+    def lines(row: Any) -> list[tuple[str, str]]:
+        return [("influence", short(row.influence)), ("loss", short(row.loss))]
+
+    return [
+        Part(
             title,
             [
-                f"{data.classes[row.label]}\n{_influence_of(row)}\nloss {row.loss:.2g}"
+                Card(_png(data, row.row), [("truth", data.classes[row.label]), *lines(row)])
                 for row in part.itertuples()
             ],
-            data.images[part["row"]],
         )
         for title, part in parts.items()
     ]
-    return figures.samples(rows, data.scale)
 
 
-def slices(data: LabelledImages, least: pd.DataFrame, worse: pd.DataFrame) -> Picture:
-    def part(title: str, table: pd.DataFrame, column: str) -> figures.Images:
-        captions = [
-            f"{data.classes[row.label]} → {data.classes[row.predicted]}\n"
-            f"{column} {short(getattr(row, column))}"
-            + (f"\n{_influence_of(row)}" if "influence" in table else "")
-            for row in table.itertuples()
+def slices(data: LabelledImages, parts: Mapping[str, tuple[pd.DataFrame, str]]) -> list[Part]:
+    """Each answer with the probability of the true class."""
+
+    def card(row: Any, column: str) -> Card:
+        says = [
+            (
+                who,
+                f"{data.classes[row[f'{prefix}predicted']]} · {row[f'{prefix}confidence']:.0%}",
+            )
+            for prefix, who in SAYS.items()
+            if f"{prefix}predicted" in row
         ]
-        return figures.Images(title, captions, data.images[table["row"]])
+        truth = ("truth", data.classes[row["label"]])
+        return Card(_png(data, row["row"]), [truth, *says, (column, part_of_one(row[column]))])
 
-    parts = [
-        part("Forget images remembered most", least, "remembered"),
-        part("Retain images that lost most", worse, "lost"),
+    return [
+        Part(title, [card(row, column) for row in part.to_dict("records")])
+        for title, (part, column) in parts.items()
     ]
-    return Picture(base64.b64encode(figures.samples(parts, data.scale)).decode())
 
 
-def _influence_of(row: Any) -> str:
-    return f"influence {short(row.influence)}"
+def _png(data: LabelledImages, row: int) -> str:
+    from PIL import Image
+
+    (pixels,) = shown(data, [row])["image"]
+    image, png = Image.fromarray(np.ascontiguousarray(pixels)), BytesIO()
+    image.thumbnail((LARGEST, LARGEST))
+    image.save(png, format="PNG")
+    return base64.b64encode(png.getvalue()).decode()

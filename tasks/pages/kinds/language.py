@@ -1,15 +1,13 @@
 """Questions, true answers, and what the models say, side by side."""
 
 from collections.abc import Mapping
-from textwrap import shorten
 
 import pandas as pd
 
 from imu.datasets.common.texts import Texts
-from tasks.pages import figures
-from tasks.pages.kinds import Rows, short
+from tasks.pages.kinds import Part, part_of_one, short
 
-WIDTH = 120  # characters of a line in a figure
+DEFAULT = "imu_wide"
 SAID = {
     "original_said": "the original says",
     "reference_said": "the reference",
@@ -17,22 +15,29 @@ SAID = {
 }
 
 
-def influential(data: Texts, parts: Mapping[str, pd.DataFrame]) -> bytes:
-    return figures.lines(
-        {
-            title: [
-                f"influence {short(row.influence)}, loss {row.loss:.2g}: "
-                + shorten(
-                    f"{data.prompts[row.row]} {data.answers[row.row]}", WIDTH, placeholder=" …"
-                )
-                for row in part.itertuples()
-            ]
-            for title, part in parts.items()
-        }
-    )
+def influential(data: Texts, parts: Mapping[str, pd.DataFrame]) -> list[Part]:
+    header = ["question", "true answer", "influence", "loss"]
+    return [
+        Part(
+            title,
+            table=[
+                header,
+                *(
+                    [
+                        str(data.prompts[row.row]),
+                        str(data.answers[row.row]),
+                        short(row.influence),
+                        short(row.loss),
+                    ]
+                    for row in part.itertuples()
+                ),
+            ],
+        )
+        for title, part in parts.items()
+    ]
 
 
-def slices(data: Texts, least: pd.DataFrame, worse: pd.DataFrame) -> Rows:
+def slices(data: Texts, parts: Mapping[str, tuple[pd.DataFrame, str]]) -> list[Part]:
     def table(of: pd.DataFrame, column: str) -> list[list[str]]:
         columns = [name for name in SAID if name in of]
         header = ["question", "true answer", *(SAID[name] for name in columns), column]
@@ -43,15 +48,10 @@ def slices(data: Texts, least: pd.DataFrame, worse: pd.DataFrame) -> Rows:
                     str(row["asked"]),
                     str(row["wanted"]),
                     *(str(row[name]) for name in columns),
-                    short(row[column]),
+                    part_of_one(row[column]),
                 ]
                 for _, row in of.iterrows()
             ),
         ]
 
-    return Rows(
-        {
-            "Forget samples remembered most": table(least, "remembered"),
-            "Retain samples that lost most": table(worse, "lost"),
-        }
-    )
+    return [Part(title, table=table(part, column)) for title, (part, column) in parts.items()]

@@ -178,7 +178,8 @@ def _asked(
     if not part:
         print(f"\n{report.shown(Workspace(folder), ran.page.times)}")
         print(f"\nreport   {folder / 'runs' / 'report' / 'report.html'}")
-    print(f"MLflow   make mlflow, then {pages.mlflow_link(ran.page)}", flush=True)
+    link = pages.mlflow_link(ran.page, ran.page.comparison)
+    print(f"MLflow   make mlflow, then {link}", flush=True)
     if changed:
         pages.changed(folder, changed)
     return ran.outcomes

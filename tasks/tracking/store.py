@@ -84,14 +84,14 @@ class Store:
                 f"MLflow at {self.uri} failed: {type(error).__name__}: {cause[0] if cause else ''}"
             ) from error
 
-    def search(self, query: str) -> list["Run"]:
+    def search(self, query: str, most: int = 1000) -> list["Run"]:
         """Runs of the experiment, the newest first."""
         with self.reaching():
             return list(
                 self.client.search_runs(
                     [self.experiment],
                     query,
-                    max_results=1000,
+                    max_results=most,
                     order_by=["attributes.start_time DESC"],
                 )
             )

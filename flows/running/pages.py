@@ -1,15 +1,22 @@
-"""What a run leaves on its page in Prefect: links to MLflow, stages and verdicts as tables."""
+"""What a run leaves on its page in Prefect: verdicts, links and what became of stages."""
 
 import json
 import os
 from pathlib import Path
+from typing import Any
 
-from prefect.artifacts import create_link_artifact, create_table_artifact
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_table_artifact,
+)
 from prefect.events import emit_event
 from prefect.runtime import flow_run
 
+from tasks import report
 from tasks.files import params
-from tasks.files.workspace import BASELINES
+from tasks.files.workspace import BASELINES, Workspace
+from tasks.pages import findings, lineup
 from tasks.tracking.tracker import Page
 
 UNWANTED = "imu.verdicts.unwanted"  # the event that automations wait for
@@ -17,29 +24,18 @@ UNWANTED = "imu.verdicts.unwanted"  # the event that automations wait for
 
 def leave(folder: Path, outcomes: dict[str, str], page: Page, *, whole: bool, wanted: str) -> None:
     """whole: the report was made. wanted: the verdict that methods are to have; "" for any."""
-    create_link_artifact(mlflow_link(page), link_text="MLflow run", key="mlflow")
     create_table_artifact(
         [{"stage": name, "outcome": outcome} for name, outcome in outcomes.items()],
         key="stages",
         description="What became of each stage",
     )
     if not whole:
+        create_link_artifact(mlflow_link(page), link_text="MLflow run", key="mlflow")
         return
-    create_link_artifact(
-        mlflow_link(page, page.comparison), link_text="All models side by side", key="comparison"
-    )
-    said = json.loads((folder / "runs" / "report" / "verdicts.json").read_text())
-    create_table_artifact(
-        [
-            {
-                "model": model,
-                "verdict": verdict["words"],
-                "decided by": "; ".join(verdict["decided"]),
-            }
-            for model, verdict in said.items()
-        ],
-        key="verdicts",
-        description="What the tests say of each model; evidence, not a guarantee",
+    workspace = Workspace(folder)
+    said = report.read_verdicts(workspace)
+    create_markdown_artifact(
+        _result(workspace, said, page), key="result", description="Verdicts, table and links"
     )
 
     methods = _methods(folder)
@@ -73,6 +69,49 @@ def tell(others: list[str], wanted: str) -> None:
             "wanted": wanted,
             "verdicts": others,
         },
+    )
+
+
+def _result(workspace: Workspace, said: dict[str, Any], page: Page) -> str:
+    """Verdicts, the table of results and where to read on, in Markdown."""
+    table = lineup.table(workspace)
+    compared = lineup.compared(workspace, table)
+    table[findings.TIME] = [page.times.get(model) for model in table["model"]]
+    names = [name for name in findings.HEADLINE if name in table and table[name].notna().any()]
+    columns = findings.explained(names)
+    rows = [
+        [
+            row["model"],
+            said[row["model"]]["outcome"] if row["model"] in said else "",
+            *(findings.shown(column.name, row[column.name]) for column in columns),
+        ]
+        for _, row in table.iterrows()
+    ]
+    lines = [
+        ["model", "verdict", *(column.header for column in columns)],
+        ["---", "---", *("---:" for _ in columns)],
+        *rows,
+    ]
+    links = {
+        "Table of models": page.comparison,
+        "charts": page.charts,
+        "report": page.report,
+        "run": page.link,
+    }
+    named = " · ".join(f"[{text}]({mlflow_link(page, path)})" for text, path in links.items())
+    sentences = findings.headlines(compared, findings.findings(compared))
+    decided = [
+        f"- {model}: {verdict['words']} ({'; '.join(verdict['decided'])})"
+        for model, verdict in said.items()
+    ]
+    return "\n".join(
+        [
+            f"{' '.join(sentences)} Evidence from the tests that were made, not a guarantee.",
+            f"\nIn MLflow: {named}. Report: `{workspace.runs / 'report' / 'report.html'}`\n",
+            *(f"| {' | '.join(line)} |" for line in lines),
+            "\nWhat decided:\n",
+            *decided,
+        ]
     )
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture, as_completed
+from prefect.states import Completed, State
 
 from flows.running.children import ChildError, Children
 from flows.running.pools import Pools
@@ -19,8 +20,13 @@ from tasks.graph.stages import Stage
 from tasks.starting.ending import KILLED
 
 LOOKS = 3
+RARELY = (
+    60.0  # seconds between two lines of the same stage on how far it is, such as "step 51: ..."
+)
 # What DVC says to people at a terminal.
 DVC_HINTS = (
+    "Running stage",
+    "> ",
     "To track the changes",
     "\tgit add",
     "To enable auto staging",
@@ -45,16 +51,15 @@ class Running:
 
 
 @task(task_run_name="{name}", cache_policy=NO_CACHE)
-def stage(name: str, run: Running, *, changed: bool, pool: str = "") -> Outcome:
-    """Bring one stage up to date.
+def stage(name: str, run: Running, *, changed: bool, pool: str = "") -> Outcome | State[Outcome]:
+    """Bring one stage up to date; the name of its state says so where it was not computed.
 
     pool: whose worker is to compute it; "" for this process. What a worker computed counts as
     computed, though it is restored from the remote here.
     """
     log = get_run_logger()
     if not (changed or run.force):
-        log.info("unchanged")
-        return "unchanged"
+        return Completed(name="Unchanged", data="unchanged")
     this, elsewhere = run.graph[name], False
     if run.pools is not None and this.pool and not pool:
         log.info(f"the pool {this.pool} has no worker: it runs here")
@@ -69,7 +74,7 @@ def stage(name: str, run: Running, *, changed: bool, pool: str = "") -> Outcome:
     before = progress.when_ended(run.workspace, this.producer)
     _repro(name, run, forced=run.force and not elsewhere)
     if not elsewhere and progress.when_ended(run.workspace, this.producer) == before:
-        return "restored"
+        return Completed(name="Restored", data="restored")
     run.tracking.ended(this)
     return "computed"
 
@@ -77,11 +82,19 @@ def stage(name: str, run: Running, *, changed: bool, pool: str = "") -> Outcome:
 def _repro(name: str, run: Running, *, forced: bool) -> None:
     """Have DVC run the stage or restore it; once more where a signal ended it."""
     log, this, since = get_run_logger(), run.graph[name], time.time()
+    told = time.monotonic()
 
     def say(line: str) -> None:
-        if line and not line.startswith(DVC_HINTS):
-            log.info(line)
+        nonlocal told
         run.tracking.grew(this, since)
+        if line.startswith("step "):
+            if time.monotonic() - told < RARELY:
+                return
+            told = time.monotonic()
+        # The flow shows the table of the report, with times, when all stages are done.
+        table = this.stage == "report" and ("  " in line or line.startswith("--"))
+        if line and not line.startswith(DVC_HINTS) and not table:
+            log.info(line)
 
     call = ["repro", "--single-item", *(["--force"] if forced else []), name]
     try:

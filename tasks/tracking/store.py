@@ -173,9 +173,10 @@ class Store:
             if ours and self._here.items() <= run.data.tags.items():
                 self.end(run.info.run_id, "KILLED", "its process was ended")
 
-    def link(self, run: str) -> str:
-        """Path of a run's page in the MLflow UI, behind the server's address."""
-        return f"/#/experiments/{self.experiment}/runs/{run}?workflowType=machine_learning"
+    def link(self, run: str, file: str = "") -> str:
+        """Path of the page of a run, or of its file, in the MLflow UI, behind an address."""
+        page = f"/#/experiments/{self.experiment}/runs/{run}"
+        return f"{page}{f'/artifacts/{file}' if file else ''}?workflowType=machine_learning"
 
     def _tables(self, run: str, tables: Mapping[str, "pd.DataFrame"]) -> None:
         import numpy as np

@@ -50,7 +50,8 @@ class Context:
 class Page(NamedTuple):
     """Where a run is shown: the store's address, and paths behind a server's.
 
-    comparison, charts: the prepared table of its models, and the charts.
+    comparison, charts: the prepared table of its models, and the charts. report: where it was
+    made, the page of results.
     """
 
     run: str
@@ -58,6 +59,7 @@ class Page(NamedTuple):
     link: str
     comparison: str = ""
     charts: str = ""
+    report: str = ""
     times: Mapping[str, float] = {}  # RTE_time by model, where it is known
 
 
@@ -124,7 +126,8 @@ class Tracker:
             if "RTE_time" in run.data.metrics
         }
         table, charts = (views.path(self.store, self.run, charts=c) for c in (False, True))
-        return self.page()._replace(comparison=table, charts=charts, times=times)
+        report = self.store.link(self.run, "report.html") if whole else ""
+        return self.page()._replace(comparison=table, charts=charts, report=report, times=times)
 
     def fail(self, status: str, reason: str) -> None:
         """Close the run, and those of models that are not done, as FAILED or KILLED."""

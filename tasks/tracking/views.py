@@ -128,7 +128,7 @@ def path(store: Store, key: str, *, charts: bool = False) -> str:
     return f"{runs}&viewStateShareKey={key}{mode}"
 
 
-def summary(store: Store, workspace: "Workspace", models: "Sequence[Run]", key: str) -> str:
+def summary(store: Store, workspace: "Workspace", models: "Sequence[Run]", run: str) -> str:
     """What the page of a pipeline says first, in Markdown, short enough to be shown whole."""
     compared = lineup.compared(workspace, lineup.table(workspace))
     lines, chosen = findings.headlines(compared, findings.findings(compared)), best(models)
@@ -138,9 +138,10 @@ def summary(store: Store, workspace: "Workspace", models: "Sequence[Run]", key: 
         less = f"; retraining is {findings.shown(WORK, work)} × the work" if work else ""
         alone = f"{words[0].upper()}{words[1:]}: {model}."
         lines = [f"Best: **{model}**, {words}{less}.", *(line for line in lines if line != alone)]
-    table, charts = (path(store, key, charts=c).removeprefix("/") for c in (False, True))
+    pages = (path(store, run), path(store, run, charts=True), store.link(run, "report.html"))
+    table, charts, report = (page.removeprefix("/") for page in pages)
     return (
-        f"[Table of models]({table}) · [Charts]({charts}) · report: *Artifacts*, `report.html`\n\n"
+        f"[Table of models]({table}) · [Charts]({charts}) · [Report]({report})\n\n"
         f"{' '.join(lines)} Evidence from the tests that were made, not a guarantee."
     )
 

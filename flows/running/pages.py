@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from prefect import get_run_logger
 from prefect.artifacts import (
     create_link_artifact,
     create_markdown_artifact,
@@ -34,8 +35,12 @@ def leave(folder: Path, outcomes: dict[str, str], page: Page, *, whole: bool, wa
         return
     workspace = Workspace(folder)
     said = report.read_verdicts(workspace)
+    models = mlflow_link(page, page.comparison)
+    get_run_logger().info(f"{page.said.replace('**', '')} All models: {models}")
     create_markdown_artifact(
-        _result(workspace, said, page), key="result", description="Verdicts, table and links"
+        f"{page.said}\n\n{_result(workspace, said, page)}",
+        key="result",
+        description="Verdicts, table and links",
     )
 
     methods = _methods(folder)
@@ -73,9 +78,8 @@ def tell(others: list[str], wanted: str) -> None:
 
 
 def _result(workspace: Workspace, said: dict[str, Any], page: Page) -> str:
-    """Verdicts, the table of results and where to read on, in Markdown."""
+    """Where to read on, the table of results and what decided, in Markdown."""
     table = lineup.table(workspace)
-    compared = lineup.compared(workspace, table)
     table[findings.TIME] = [page.times.get(model) for model in table["model"]]
     names = [name for name in findings.HEADLINE if name in table and table[name].notna().any()]
     columns = findings.explained(names)
@@ -99,15 +103,13 @@ def _result(workspace: Workspace, said: dict[str, Any], page: Page) -> str:
         "run": page.link,
     }
     named = " · ".join(f"[{text}]({mlflow_link(page, path)})" for text, path in links.items())
-    sentences = findings.headlines(compared, findings.findings(compared))
     decided = [
         f"- {model}: {verdict['words']} ({'; '.join(verdict['decided'])})"
         for model, verdict in said.items()
     ]
     return "\n".join(
         [
-            f"{' '.join(sentences)} Evidence from the tests that were made, not a guarantee.",
-            f"\nIn MLflow: {named}. Report: `{workspace.runs / 'report' / 'report.html'}`\n",
+            f"In MLflow: {named}. Report: `{workspace.runs / 'report' / 'report.html'}`\n",
             *(f"| {' | '.join(line)} |" for line in lines),
             "\nWhat decided:\n",
             *decided,

@@ -50,10 +50,13 @@ class Running:
     force: bool
 
 
-@task(task_run_name="{name}", cache_policy=NO_CACHE)
-def stage(name: str, run: Running, *, changed: bool, pool: str = "") -> Outcome | State[Outcome]:
+@task(task_run_name="{shown}", cache_policy=NO_CACHE)
+def stage(
+    name: str, run: Running, *, changed: bool, shown: str, pool: str = ""
+) -> Outcome | State[Outcome]:
     """Bring one stage up to date; the name of its state says so where it was not computed.
 
+    shown: its name on Prefect's page.
     pool: whose worker is to compute it; "" for this process. What a worker computed counts as
     computed, though it is restored from the remote here.
     """
@@ -144,6 +147,7 @@ def run_stages(run: Running, jobs: int) -> dict[str, Outcome]:
                 name,
                 run,
                 changed=changed,
+                shown=name if changed or run.force else f"{name} · unchanged",
                 pool=pool,
                 return_state=False,
                 wait_for=[futures[needed] for needed in graph[name].needs],

@@ -51,7 +51,7 @@ class Page(NamedTuple):
     """Where a run is shown: the store's address, and paths behind a server's.
 
     comparison, charts: the prepared table of its models, and the charts. report: where it was
-    made, the page of results.
+    made, the page of results. said: the result in a few sentences.
     """
 
     run: str
@@ -60,6 +60,7 @@ class Page(NamedTuple):
     comparison: str = ""
     charts: str = ""
     report: str = ""
+    said: str = ""
     times: Mapping[str, float] = {}  # RTE_time by model, where it is known
 
 
@@ -118,7 +119,7 @@ class Tracker:
             self._settled(producer, made, kinds[producer], said.get(_name(producer), {}))
             for producer, made in of_models.items()
         ]
-        self._sum_up(said, models)
+        text = self._sum_up(said, models)
         self.store.end(self.run, "FINISHED")
         times = {
             run.data.tags["model"]: run.data.metrics["RTE_time"]
@@ -127,7 +128,9 @@ class Tracker:
         }
         table, charts = (views.path(self.store, self.run, charts=c) for c in (False, True))
         report = self.store.link(self.run, "report.html") if whole else ""
-        return self.page()._replace(comparison=table, charts=charts, report=report, times=times)
+        return self.page()._replace(
+            comparison=table, charts=charts, report=report, said=text, times=times
+        )
 
     def fail(self, status: str, reason: str) -> None:
         """Close the run, and those of models that are not done, as FAILED or KILLED."""
@@ -224,7 +227,8 @@ class Tracker:
         changed = views.difference(now, known[0].data.params)
         return f"{title} · {changed}", {"imu.title": quoted, "changed": changed}
 
-    def _sum_up(self, said: Mapping[str, Mapping[str, str]], models: Sequence["Run"]) -> None:
+    def _sum_up(self, said: Mapping[str, Mapping[str, str]], models: Sequence["Run"]) -> str:
+        """Tags, numbers and prepared pages of the run; returns its result in a few sentences."""
         tags = {"imu.key": pipeline_key(self.workspace)}
         tags |= {"host": socket.gethostname(), "platform": platform.platform()}
         tags |= {f"version.{package}": version(package) for package in PACKAGES}
@@ -236,16 +240,16 @@ class Tracker:
             found = best.data.metrics
             values = {f"best/{name}": found[name] for name in columns if name in found}
             self.store.values(self.run, metrics=values)
+        text = views.sentences(self.workspace, models) if said else ""
         if said:
-            tags["mlflow.note.content"] = views.summary(
-                self.store, self.workspace, models, self.run
-            )
+            tags["mlflow.note.content"] = views.note(self.store, self.run, text)
         self.store.tag(self.run, tags)
         self._share(columns)
         if said and not self.context.below:
             candidates.register(self.store, models, params.title(params.read(self.workspace.root)))
         with self.store.reaching():
             self.store.client.log_artifact(self.run, str(self.workspace.root / lock.FILE))
+        return text
 
     def _share(self, columns: Sequence[str]) -> None:
         """The prepared pages of this run, and those of the experiment."""

@@ -128,8 +128,8 @@ def path(store: Store, key: str, *, charts: bool = False) -> str:
     return f"{runs}&viewStateShareKey={key}{mode}"
 
 
-def summary(store: Store, workspace: "Workspace", models: "Sequence[Run]", run: str) -> str:
-    """What the page of a pipeline says first, in Markdown, short enough to be shown whole."""
+def sentences(workspace: "Workspace", models: "Sequence[Run]") -> str:
+    """The result in a few sentences, the best model first."""
     compared = lineup.compared(workspace, lineup.table(workspace))
     lines, chosen = findings.headlines(compared, findings.findings(compared)), best(models)
     if chosen is not None and compared.retrained:
@@ -138,12 +138,14 @@ def summary(store: Store, workspace: "Workspace", models: "Sequence[Run]", run: 
         less = f"; retraining is {findings.shown(WORK, work)} × the work" if work else ""
         alone = f"{words[0].upper()}{words[1:]}: {model}."
         lines = [f"Best: **{model}**, {words}{less}.", *(line for line in lines if line != alone)]
+    return f"{' '.join(lines)} Evidence from the tests that were made, not a guarantee."
+
+
+def note(store: Store, run: str, said: str) -> str:
+    """What the page of a pipeline shows first, in Markdown, short enough to be shown whole."""
     pages = (path(store, run), path(store, run, charts=True), store.link(run, "report.html"))
     table, charts, report = (page.removeprefix("/") for page in pages)
-    return (
-        f"[Table of models]({table}) · [Charts]({charts}) · [Report]({report})\n\n"
-        f"{' '.join(lines)} Evidence from the tests that were made, not a guarantee."
-    )
+    return f"[Table of models]({table}) · [Charts]({charts}) · [Report]({report})\n\n{said}"
 
 
 def difference(now: dict[str, Any], before: dict[str, str]) -> str:

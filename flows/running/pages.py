@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,24 +26,14 @@ UNWANTED = "imu.verdicts.unwanted"  # the event that automations wait for
 
 def leave(folder: Path, outcomes: dict[str, str], page: Page, *, whole: bool, wanted: str) -> None:
     """whole: the report was made. wanted: the verdict that methods are to have; "" for any."""
+    said = _leave_result(Workspace(folder), page) if whole else {}
+    if not whole:
+        create_link_artifact(mlflow_link(page), link_text="MLflow run", key="mlflow")
     create_table_artifact(
         [{"stage": name, "outcome": outcome} for name, outcome in outcomes.items()],
         key="stages",
         description="What became of each stage",
     )
-    if not whole:
-        create_link_artifact(mlflow_link(page), link_text="MLflow run", key="mlflow")
-        return
-    workspace = Workspace(folder)
-    said = report.read_verdicts(workspace)
-    models = mlflow_link(page, page.comparison)
-    get_run_logger().info(f"{page.said.replace('**', '')} All models: {models}")
-    create_markdown_artifact(
-        f"{page.said}\n\n{_result(workspace, said, page)}",
-        key="result",
-        description="Verdicts, table and links",
-    )
-
     methods = _methods(folder)
     others = [
         f"{model}: {verdict['words']}"
@@ -51,6 +42,19 @@ def leave(folder: Path, outcomes: dict[str, str], page: Page, *, whole: bool, wa
     ]
     if wanted and others:
         tell(others, wanted)
+
+
+def _leave_result(workspace: Workspace, page: Page) -> dict[str, dict[str, Any]]:
+    """In the log and as the first artifact; returns the verdicts."""
+    said = report.read_verdicts(workspace)
+    models = mlflow_link(page, page.comparison)
+    get_run_logger().info(f"{re.sub('[*`]', '', page.said)} All models: {models}")
+    create_markdown_artifact(
+        f"{page.said}\n\n{result(workspace, said, page)}",
+        key="result",
+        description="Verdicts, table and links",
+    )
+    return said
 
 
 def changed(folder: Path, model: str) -> None:
@@ -77,7 +81,7 @@ def tell(others: list[str], wanted: str) -> None:
     )
 
 
-def _result(workspace: Workspace, said: dict[str, Any], page: Page) -> str:
+def result(workspace: Workspace, said: dict[str, Any], page: Page) -> str:
     """Where to read on, the table of results and what decided, in Markdown."""
     table = lineup.table(workspace)
     table[findings.TIME] = [page.times.get(model) for model in table["model"]]

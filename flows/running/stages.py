@@ -94,9 +94,7 @@ def _repro(name: str, run: Running, *, forced: bool) -> None:
             if time.monotonic() - told < RARELY:
                 return
             told = time.monotonic()
-        # The flow shows the table of the report, with times, when all stages are done.
-        table = this.stage == "report" and ("  " in line or line.startswith("--"))
-        if line and not line.startswith(DVC_HINTS) and not table:
+        if is_logged(this.stage, line):
             log.info(line)
 
     call = ["repro", "--single-item", *(["--force"] if forced else []), name]
@@ -107,6 +105,15 @@ def _repro(name: str, run: Running, *, forced: bool) -> None:
             raise
         log.warning(f"{error}; it is run again, once")
         run.children.dvc(call, say)
+
+
+def is_logged(stage: str, line: str) -> bool:
+    """Whether a line that a stage or DVC prints tells of it what the flow does not tell itself.
+
+    The flow shows the table of the report, with times, when all stages are done.
+    """
+    table = stage == "report" and ("  " in line or line.startswith("--"))
+    return bool(line) and not line.startswith(DVC_HINTS) and not table
 
 
 def _absent(name: str, run: Running) -> bool:

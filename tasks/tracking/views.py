@@ -137,7 +137,10 @@ def sentences(workspace: "Workspace", models: "Sequence[Run]") -> str:
         work = chosen.data.metrics.get(WORK)
         less = f"; retraining is {findings.shown(WORK, work)} × the work" if work else ""
         alone = f"{words[0].upper()}{words[1:]}: {model}."
-        lines = [f"Best: **{model}**, {words}{less}.", *(line for line in lines if line != alone)]
+        file = workspace.model(f"unlearn/{model}").relative_to(workspace.root)
+        passed = chosen.data.tags["verdict"] == OUTCOMES[0]
+        first = f"{'Best' if passed else 'None passes, nearest'}: **{model}** (`{file}`), {words}{less}."
+        lines = [first, *(line for line in lines if line != alone)]
     return f"{' '.join(lines)} Evidence from the tests that were made, not a guarantee."
 
 

@@ -13,6 +13,7 @@ from flows.pipeline import entries_of, unlearn
 from flows.running import pools
 from flows.running.cells import Cell, CommitError, clean_commit, prepare
 from flows.running.requests import Fraction, Method, Preset, Request
+from flows.running.stages import is_logged
 from tasks.files import params
 from tests.conftest import REPOSITORY, commit, make_workspace, run
 
@@ -236,3 +237,21 @@ def test_a_worker_takes_stages_alone(stage: str, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(pools, "Children", pytest.fail)
     with pytest.raises(params.ParameterError, match=f"stage must be one of split, .*got '{stage}'"):
         pools.run_stage.fn(stage=stage, title="x", commit="0" * 40)
+
+
+@pytest.mark.parametrize(
+    ("stage", "line", "logged"),
+    [
+        ("report", "model                 verdict                FA     RA", False),
+        ("report", "-----------------------", False),
+        ("report", "not measured: U_LiRA: no ensembles", True),
+        ("evaluate", "FA 0, RA 98.56", True),
+        ("evaluate", "Running stage 'evaluate@imu':", False),
+        ("evaluate", '> exec python -m tasks evaluate "unlearn/imu"', False),
+        ("train", "", False),
+    ],
+)
+def test_the_log_of_a_run_has_what_is_said_nowhere_else(
+    stage: str, line: str, logged: bool
+) -> None:
+    assert is_logged(stage, line) == logged

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tasks.files import params
-from tasks.pages import findings
 from tasks.tracking import views
 from tasks.tracking.store import Store
 
@@ -21,7 +20,7 @@ ORIGINAL, CANDIDATE = "original", "candidate"
 
 def register(store: Store, models: "Sequence[Run]", forgotten: str) -> None:
     """forgotten: what the pipeline forgot, in words."""
-    accepted = [run for run in models if _accepted(run)]
+    accepted = [run for run in models if views.accepted(run)]
     original = next((run for run in models if run.data.tags["kind"] == ORIGINAL), None)
     wanted = {ORIGINAL: original, CANDIDATE: views.best(accepted)}
     name = str(params.section(store.workspace.root, "split.dataset"))
@@ -38,13 +37,6 @@ def register(store: Store, models: "Sequence[Run]", forgotten: str) -> None:
                 store.client.set_registered_model_alias(name, alias, versions[run.info.run_id])
             else:
                 store.client.delete_registered_model_alias(name, alias)
-
-
-def _accepted(run: "Run") -> bool:
-    """Whether it is a method's, and passed tests that a mask or the original does not pass."""
-    tags = run.data.tags
-    method = tags["kind"].startswith(views.KINDS["method"])
-    return method and tags.get("verdict.words") == findings.WORDS["indistinguishable"]
 
 
 def _version(store: Store, name: str, run: "Run", forgotten: str) -> str:

@@ -70,6 +70,13 @@ def best(models: "Iterable[Run]") -> "Run | None":
     return min(methods, key=lambda run: run.data.tags["order"].split(" ", 1)[1], default=None)
 
 
+def accepted(model: "Run") -> bool:
+    """Whether it is a method's, and passed tests that neither a mask nor the original passes."""
+    tags = model.data.tags
+    method = tags["kind"].startswith(KINDS["method"])
+    return method and tags.get("verdict.words") == findings.WORDS["indistinguishable"]
+
+
 def columns(models: "Iterable[Run]") -> list[str]:
     """Metrics of the table: the headline of the report, as far as it was measured."""
     measured = {name for run in models for name in run.data.metrics}
@@ -132,15 +139,16 @@ def sentences(workspace: "Workspace", models: "Sequence[Run]") -> str:
     """The result in a few sentences, the best model first."""
     compared = lineup.compared(workspace, lineup.table(workspace))
     lines, chosen = findings.headlines(compared, findings.findings(compared)), best(models)
-    if chosen is not None and compared.retrained:
+    if chosen is not None and accepted(chosen):
         model, words = chosen.data.tags["model"], chosen.data.tags["verdict.words"]
         work = chosen.data.metrics.get(WORK)
         less = f"; retraining is {findings.shown(WORK, work)} × the work" if work else ""
-        alone = f"{words[0].upper()}{words[1:]}: {model}."
         file = workspace.model(f"unlearn/{model}").relative_to(workspace.root)
-        passed = chosen.data.tags["verdict"] == OUTCOMES[0]
-        first = f"{'Best' if passed else 'None passes, nearest'}: **{model}** (`{file}`), {words}{less}."
+        alone = f"{words[0].upper()}{words[1:]}: {model}."
+        first = f"Best: **{model}** (`{file}`), {words}{less}."
         lines = [first, *(line for line in lines if line != alone)]
+    elif compared.retrained:
+        lines = ["No method is accepted.", *lines]
     return f"{' '.join(lines)} Evidence from the tests that were made, not a guarantee."
 
 

@@ -1,8 +1,7 @@
 """What a run can be asked for: typed parameters, which Prefect's page shows as a form.
 
 A union without a discriminator is a choice of forms there, with one it is a field for JSON; so
-every kind of forget set has fields of its own, by which it is told from the others. What is left
-empty has no default in the schema, and the form shows an empty field rather than a switch to None.
+every kind of forget set has fields of its own, by which it is told from the others.
 """
 
 import ast
@@ -18,6 +17,7 @@ from imu import discovery
 from tasks.files import params
 from tasks.files.params import ParameterError
 
+AS_IT_IS, NONE = "as in params.yaml", "none"
 SETTINGS = Path("settings")  # presets: YAML files of dotted path: value, below a clone
 
 
@@ -49,12 +49,12 @@ def presets() -> dict[str, str]:
 
 Method = StrEnum("Method", {name: name for name in discovery.names("imu.methods")})  # type: ignore[misc]
 Method.__doc__ = f"a file in imu/methods:\n\n{described('methods')}"  # the form shows it
-Dataset = StrEnum("Dataset", {name: name for name in discovery.names("imu.datasets")})  # type: ignore[misc]
-Preset = StrEnum("Preset", {name: name for name in presets()})  # type: ignore[misc]
+Dataset = StrEnum("Dataset", {name: name for name in (AS_IT_IS, *discovery.names("imu.datasets"))})  # type: ignore[misc]
+Preset = StrEnum("Preset", {name: name for name in (NONE, *presets())})  # type: ignore[misc]
 
 
 def _left_empty(schema: dict[str, Any]) -> None:
-    """A field that may be absent, in place of one that may be null."""
+    """The form then shows an empty field rather than a switch to None."""
     schema.pop("default")
     (given,) = (kind for kind in schema.pop("anyOf") if kind.get("type") != "null")
     schema.update(given)
@@ -77,7 +77,7 @@ class Forget(BaseModel):
 class AsItIs(Forget):
     """What params.yaml says."""
 
-    model_config = ConfigDict(title="as in params.yaml")
+    model_config = ConfigDict(title=AS_IT_IS)
 
 
 class Classes(Forget):
@@ -160,15 +160,12 @@ class Request(BaseModel):
         description="of the original model, its retrained references and the methods",
         json_schema_extra=_left_empty,
     )
-    dataset: Dataset | None = Field(
-        default=None,
-        description=f"in place of that of params.yaml:\n\n{described('datasets')}",
-        json_schema_extra=_left_empty,
+    dataset: Dataset = Field(
+        default=Dataset(AS_IT_IS), description=f"by name:\n\n{described('datasets')}"
     )
-    preset: Preset | None = Field(
-        default=None,
+    preset: Preset = Field(
+        default=Preset(NONE),
         description=f"parameters that belong together:\n\n{_listed(presets())}",
-        json_schema_extra=_left_empty,
     )
     settings: dict[str, Any] = Field(
         default={}, description='any other parameter by its path, such as {"train.epochs": 30}'
@@ -180,11 +177,11 @@ class Request(BaseModel):
         Raises ParameterError where ``settings`` repeat what has a field of its own: Prefect would
         show what a validator says with a traceback, and not before the run begins either.
         """
-        named = {"seed": self.seed, "split.dataset": self.dataset and str(self.dataset)}
-        given = {path: value for path, value in named.items() if value is not None}
-        given |= self.forget.changes()
+        given = self.forget.changes()
+        given |= {} if self.seed is None else {"seed": self.seed}
+        given |= {} if self.dataset == AS_IT_IS else {"split.dataset": str(self.dataset)}
         if twice := sorted(given.keys() & self.settings.keys()):
             raise ParameterError(f"settings repeat {twice[0]}, which has a field of its own here")
         file = SETTINGS / f"{self.preset}.yaml"
-        preset = params.read_file(file, str(file), "paths") if self.preset else {}
+        preset = {} if self.preset == NONE else params.read_file(file, str(file), "paths")
         return preset | given | self.settings

@@ -9,6 +9,7 @@
                                       -> docs/tuning-digits.md and .csv
                                       (--with settings/x.yaml: the grids of settings/grids/x.yaml
                                       -> docs/tuning-x.md; --draws 1 2: also data.seed)
+    python -m flows.documents metrics what every metric means -> docs/metrics.md, at once
 
 Each pipeline is a cell, as in a sweep: what was stopped goes on where it was.
 """
@@ -35,7 +36,7 @@ from flows.searching.tuning import PREPARED, judge_in, label, tuning_cells
 from flows.sweep import swept
 from tasks import ensemble, unlearn
 from tasks.files import artifacts, params
-from tasks.pages import results, results_page, tables
+from tasks.pages import metrics_page, results, results_page, tables
 
 REPORTED = (0, 1, 2)
 MEMBERS = 8  # networks per family and cell; the seeds make them three families
@@ -158,7 +159,7 @@ def grids(root: Path, settings: Path, changes: dict[str, Any]) -> list[Asked]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m flows.documents", description=__doc__)
-    parser.add_argument("command", choices=("table", "tune"))
+    parser.add_argument("command", choices=("table", "tune", "metrics"))
     parser.add_argument(
         "--shipped", action="store_true", help="table: the methods of params.yaml, not all"
     )
@@ -172,6 +173,9 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=JOBS, help="stages at the same time")
     arguments = parser.parse_args()
     root = Path.cwd()
+    if arguments.command == "metrics":
+        artifacts.write_text(root / "docs" / "metrics.md", metrics_page.page())
+        return
     try:
         with only_run(root), warm(root), serving() as ready:
             ready()

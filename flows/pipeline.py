@@ -95,8 +95,8 @@ def pipeline(
 
 @flow(name="unlearn", flow_run_name=run_name, validate_parameters=True)
 def unlearn(
-    method: Method,
     request: Request = AS_IT_IS,
+    method: Method = Method.imu_deep,
     parameters: dict[str, Any] = {},  # noqa: B006
     jobs: Jobs = JOBS,
     pools: bool = False,
@@ -107,7 +107,6 @@ def unlearn(
     The rest of the pipeline runs as far as it must: what an earlier run computed is restored.
 
     Args:
-        method: a file in imu/methods.
         request: what to forget; all that is empty is as in params.yaml.
         parameters: of the method, such as {"step": 0.1}; the others are as in params.yaml.
         jobs: stages that run here at the same time.
@@ -189,7 +188,8 @@ def _show(folder: Path, page: Page, *, whole: bool) -> None:
     if whole:
         print(f"\n{report.shown(Workspace(folder), page.times)}")
         print(f"\nreport   {folder / 'runs' / 'report' / 'report.html'}")
-    print(f"MLflow   make mlflow, then {pages.mlflow_link(page)}", flush=True)
+    link = pages.mlflow_link(page, page.comparison)
+    print(f"MLflow   make mlflow, then {link}", flush=True)
 
 
 class Ran(NamedTuple):

@@ -60,17 +60,6 @@ def shown(workspace: Workspace, times: Mapping[str, float] = {}) -> str:
     return text(table, outcomes(workspace))
 
 
-def note(workspace: Workspace) -> str:
-    """What the run's page in MLflow says first, in Markdown: verdicts and the table."""
-    table = lineup.table(workspace)
-    compared = lineup.compared(workspace, table)
-    said = " ".join(findings.headlines(compared, findings.findings(compared)))
-    return (
-        f"{said}\n\nA verdict is evidence from the tests that were made, not a guarantee."
-        f"\n\n```\n{text(table, outcomes(workspace))}\n```"
-    )
-
-
 def text(table: pd.DataFrame, outcomes: dict[str, str]) -> str:
     """The headline columns for a terminal, with the verdicts; a rule parts the kinds."""
     names = [n for n in findings.HEADLINE if n in table and table[n].notna().any()]

@@ -210,7 +210,7 @@ def test_a_third_clone_pulls_everything(site: Site, tmp_path: Path) -> None:
     ("parameters", "message"),
     [
         ({"request": {"seed": -1}}, "-1 is less than the minimum of 0"),
-        ({"request": {"scenario": "clas"}}, "'clas' is not"),
+        ({"request": {"forget": {"clas": ["8"]}}}, "is not valid under any of the given schemas"),
         ({"jobs": "many"}, "'many' is not of type 'integer'"),
         ({"job": 1}, "job"),
     ],

@@ -17,7 +17,7 @@ from tests.conftest import change, processes_in, run, with_prefect
 IMPOSSIBLE = """
 from flows.pipeline import pipeline
 from flows.running.requests import Request
-for asked in (Request(settings={"train.epoch": 1}), Request(classes=["3"], fraction=0.1)):
+for asked in (Request(settings={"train.epoch": 1}), Request(seed=1, settings={"seed": 2})):
     pipeline(request=asked, return_state=True)
 """
 NO_CAT = "split failed: split.by_class.classes: unknown class 'cat', choose from 0, 1, 2, 3"
@@ -49,7 +49,7 @@ def test_runs_that_cannot_be_named_say_why(workspace: Path, served: None) -> Non
     done = run(sys.executable, "-c", IMPOSSIBLE, cwd=workspace)
     for why in (
         "params.yaml has no 'train.epoch' to change",
-        "classes belongs to the scenario class, got the scenario None",
+        "settings repeat seed, which has a field of its own here",
     ):
         assert f"Flow run 'not possible' - {why}" in done.stdout
     assert done.stdout.count("Finished in state Failed(") == 2

@@ -1,5 +1,6 @@
 """What a run can be asked for, and what it is called."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,12 +8,15 @@ from typing import Any
 import filelock
 import pytest
 from prefect.exceptions import ParameterTypeError
+from prefect.utilities.callables import parameter_schema
+from prefect.utilities.schema_tools import validate
 from pydantic import ValidationError
 
-from flows.pipeline import entries_of
+from flows.pipeline import entries_of, unlearn
 from flows.running import pools
 from flows.running.cells import Cell, CommitError, clean_commit, prepare, unused
-from flows.running.requests import Method, Request
+from flows.running.requests import AS_IT_IS, NONE, Fraction, Method, Preset, Request
+from flows.running.stages import is_logged
 from tasks.files import params
 from tests.conftest import REPOSITORY, commit, make_workspace, run
 
@@ -22,19 +26,19 @@ from tests.conftest import REPOSITORY, commit, make_workspace, run
     [
         ({}, {}),
         (
-            {"seed": 3, "scenario": "class", "classes": ["1", "2"]},
+            {"seed": 3, "forget": {"classes": ["1", "2"]}},
             {"seed": 3, "split.scenario": "class", "split.by_class.classes": ["1", "2"]},
         ),
         (
-            {"scenario": "fraction", "fraction": 0.2, "settings": {"train.epochs": 2}},
+            {"forget": {"fraction": 0.2}, "settings": {"train.epochs": 2}},
             {"split.scenario": "fraction", "split.by_fraction.fraction": 0.2, "train.epochs": 2},
         ),
         (
-            {"scenario": "ids", "file": "requests/example.csv"},
+            {"forget": {"file": "requests/example.csv"}},
             {"split.scenario": "ids", "split.by_ids.file": "requests/example.csv"},
         ),
         (
-            {"scenario": "group", "attribute": "superclass", "values": ["flowers"]},
+            {"forget": {"attribute": "superclass", "values": ["flowers"]}},
             {
                 "split.scenario": "group",
                 "split.by_group.attribute": "superclass",
@@ -42,12 +46,11 @@ from tests.conftest import REPOSITORY, commit, make_workspace, run
             },
         ),
         (
-            {"scenario": "subject", "subjects": ["p1"]},
+            {"forget": {"subjects": ["p1"]}},
             {"split.scenario": "subject", "split.by_subject.subjects": ["p1"]},
         ),
-        ({"seed": 0}, {"seed": 0}),
-        ({"classes": ["3"]}, {"split.scenario": "class", "split.by_class.classes": ["3"]}),
-        ({"values": ["a"]}, {"split.scenario": "group", "split.by_group.values": ["a"]}),
+        ({"seed": 0, "forget": {}}, {"seed": 0}),
+        ({"dataset": "svhn"}, {"split.dataset": "svhn"}),
     ],
 )
 def test_a_request_becomes_changes_of_parameters(
@@ -60,9 +63,13 @@ def test_a_request_becomes_changes_of_parameters(
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"scenario": "fraction", "fraction": 1.0}, "less than 1"),
+        ({"forget": {"fraction": 1.0}}, "less than 1"),
+        ({"forget": {"fraction": 0.1, "classes": ["8"]}}, "Extra inputs are not permitted"),
+        ({"forget": {"classes": []}}, "at least 1 item"),
+        ({"forget": {"attribute": "superclass"}}, "Field required"),
         ({"seed": -1}, "greater than or equal to 0"),
         ({"epochs": 3}, "Extra inputs are not permitted"),
+        ({"preset": "small"}, "Input should be 'none'"),
     ],
 )
 def test_what_does_not_fit_the_form_is_refused(fields: dict[str, Any], message: str) -> None:
@@ -70,32 +77,93 @@ def test_what_does_not_fit_the_form_is_refused(fields: dict[str, Any], message: 
         Request(**fields)
 
 
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"classes": ["8"], "fraction": 0.1}, "classes belongs to the scenario class, got .* None"),
-        ({"scenario": "class", "fraction": 0.1}, "fraction belongs to the scenario fraction"),
-        ({"seed": 1, "settings": {"seed": 2}}, "settings repeat seed"),
-    ],
-)
-def test_fields_that_contradict_each_other_are_refused(fields, message) -> None:
-    with pytest.raises(params.ParameterError, match=message):
-        Request(**fields).changes()
+def test_a_setting_that_has_a_field_of_its_own_is_refused() -> None:
+    with pytest.raises(params.ParameterError, match="settings repeat seed"):
+        Request(seed=1, settings={"seed": 2}).changes()
+
+
+def test_what_is_asked_for_overrules_a_preset() -> None:
+    changes = Request(preset=Preset("biographies"), forget=Fraction(fraction=0.3)).changes()
+    assert changes["split.dataset"] == "biographies"
+    assert changes["split.by_fraction.fraction"] == 0.3
+    params.changed(params.read(REPOSITORY), changes)
+
+
+def forms() -> dict[str, Any]:
+    """The schema that Prefect's page makes the form of ``unlearn`` of."""
+    schema = parameter_schema(unlearn.fn)
+    return {"": schema.model_dump(), **schema.definitions}
+
+
+def test_the_form_offers_kinds_of_forget_sets_that_are_told_apart_by_their_fields() -> None:
+    """A discriminator would make the page show a field for JSON in place of a choice of forms."""
+    found, flat = forms(), params.flattened(params.read(REPOSITORY))
+    forget = found["Request"]["properties"]["forget"]
+    assert forget.keys() == {"anyOf", "default", "title"}
+    kinds = [found[kind["$ref"].rpartition("/")[2]] for kind in forget["anyOf"]]
+    assert [kind["title"] for kind in kinds] == [
+        "as in params.yaml",
+        "classes",
+        "a share",
+        "ids",
+        "a group",
+        "subjects",
+    ]
+    needed = [tuple(kind.get("required", ())) for kind in kinds]
+    assert len(set(needed)) == len(kinds)
+    for kind in kinds:
+        assert not kind["additionalProperties"]
+        assert kind["description"]
+        filled = {name: field["default"] for name, field in kind.get("properties", {}).items()}
+        for path, value in Request(forget=filled).forget.changes().items():
+            assert path == "split.scenario" or flat[path] == value
+
+
+def test_what_may_be_left_empty_is_no_switch_to_none() -> None:
+    fields = forms()["Request"]["properties"]
+    assert not {"anyOf", "default"} & fields["seed"].keys()
+
+
+def test_the_form_as_it_is_opened_is_accepted_by_the_server() -> None:
+    """It sends the defaults of the schema."""
+    schema = parameter_schema(unlearn.fn).model_dump_for_openapi()
+    opened = {name: field["default"] for name, field in schema["properties"].items()}
+    assert not validate(opened, schema, raise_on_error=False)
+    for kind in schema["definitions"]["Request"]["properties"]["forget"]["anyOf"]:
+        form = schema["definitions"][kind["$ref"].rpartition("/")[2]].get("properties", {})
+        opened["request"]["forget"] = {name: field["default"] for name, field in form.items()}
+        assert not validate(opened, schema, raise_on_error=False)
+    opened["request"]["forget"] = {"fraction": 0.1, "classes": ["8"]}
+    assert validate(opened, schema, raise_on_error=False)
+
+
+def test_what_the_form_offers_by_name_is_explained() -> None:
+    found = forms()
+    assert found[""]["properties"]["method"]["default"] in found["Method"]["enum"]
+    for names, text in (
+        (found["Method"]["enum"], found["Method"]["description"]),
+        (found["Dataset"]["enum"], found["Request"]["properties"]["dataset"]["description"]),
+        (found["Preset"]["enum"], found["Request"]["properties"]["preset"]["description"]),
+    ):
+        for name in set(names) - {AS_IT_IS, NONE}:
+            assert len(re.findall(rf"(?m)^- `{name}`: \S.+$", text)) == 1
 
 
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
         ({}, "digits · class 8 · seed 0"),
-        ({"scenario": "class", "classes": ["1", "2"], "seed": 4}, "digits · class 1, 2 · seed 4"),
-        ({"scenario": "fraction", "fraction": 0.25}, "digits · 25 % · seed 0"),
-        ({"scenario": "ids"}, "digits · ids of requests/example.csv · seed 0"),
+        ({"forget": {"classes": ["1", "2"]}, "seed": 4}, "digits · class 1, 2 · seed 4"),
+        ({"forget": {"fraction": 0.25}}, "digits · 25 % · seed 0"),
         (
-            {"scenario": "ids", "file": "requests/late/example.csv"},
+            {"forget": {"file": "requests/late/example.csv"}},
             "digits · ids of requests/late/example.csv · seed 0",
         ),
-        ({"scenario": "group"}, "digits · flowers · seed 0"),
-        ({"scenario": "subject"}, "digits · subject-1 · seed 0"),
+        (
+            {"forget": {"attribute": "superclass", "values": ["flowers"]}},
+            "digits · flowers · seed 0",
+        ),
+        ({"forget": {"subjects": ["subject-1"]}}, "digits · subject-1 · seed 0"),
     ],
 )
 def test_a_name_says_what_is_forgotten(fields: dict[str, Any], said: str) -> None:
@@ -210,3 +278,21 @@ def test_workers_of_one_clone_do_not_share_a_folder(tmp_path: Path) -> None:
     with unused(tmp_path, cell) as again:
         assert again.number == 1
     held[1].release()
+
+
+@pytest.mark.parametrize(
+    ("stage", "line", "logged"),
+    [
+        ("report", "model                 verdict                FA     RA", False),
+        ("report", "-----------------------", False),
+        ("report", "not measured: U_LiRA: no ensembles", True),
+        ("evaluate", "FA 0, RA 98.56", True),
+        ("evaluate", "Running stage 'evaluate@imu':", False),
+        ("evaluate", '> exec python -m tasks evaluate "unlearn/imu"', False),
+        ("train", "", False),
+    ],
+)
+def test_the_log_of_a_run_has_what_is_said_nowhere_else(
+    stage: str, line: str, logged: bool
+) -> None:
+    assert is_logged(stage, line) == logged

@@ -6,7 +6,7 @@ import pytest
 
 from flows import sweep
 from flows.running.cells import Cell, prepare
-from flows.running.requests import Method, Request
+from flows.running.requests import Fraction, Method, Request
 from tasks.files import params
 from tests.conftest import REPOSITORY
 
@@ -43,7 +43,7 @@ def test_a_cell_has_what_the_user_brings(workspace: Path) -> None:
 
 
 def test_a_sweep_is_every_combination() -> None:
-    requests = [Request(), Request(scenario="fraction", fraction=0.2)]
+    requests = [Request(), Request(forget=Fraction(fraction=0.2))]
     cells = sweep.asked_cells(
         REPOSITORY, requests, [Method.imu], [0, 4], {"train.epochs": [1, 2], "snapshots": [3]}, "c"
     )

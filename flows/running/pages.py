@@ -1,15 +1,24 @@
-"""What a run leaves on its page in Prefect: links to MLflow, stages and verdicts as tables."""
+"""What a run leaves on its page in Prefect: verdicts, links and what became of stages."""
 
 import json
 import os
+import re
 from pathlib import Path
+from typing import Any
 
-from prefect.artifacts import create_link_artifact, create_table_artifact
+from prefect import get_run_logger
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_table_artifact,
+)
 from prefect.events import emit_event
 from prefect.runtime import flow_run
 
+from tasks import report
 from tasks.files import params
-from tasks.files.workspace import BASELINES
+from tasks.files.workspace import BASELINES, Workspace
+from tasks.pages import findings, lineup
 from tasks.tracking.tracker import Page
 
 UNWANTED = "imu.verdicts.unwanted"  # the event that automations wait for
@@ -17,31 +26,14 @@ UNWANTED = "imu.verdicts.unwanted"  # the event that automations wait for
 
 def leave(folder: Path, outcomes: dict[str, str], page: Page, *, whole: bool, wanted: str) -> None:
     """whole: the report was made. wanted: the verdict that methods are to have; "" for any."""
-    create_link_artifact(mlflow_link(page), link_text="MLflow run", key="mlflow")
+    said = _leave_result(Workspace(folder), page) if whole else {}
+    if not whole:
+        create_link_artifact(mlflow_link(page), link_text="MLflow run", key="mlflow")
     create_table_artifact(
         [{"stage": name, "outcome": outcome} for name, outcome in outcomes.items()],
         key="stages",
         description="What became of each stage",
     )
-    if not whole:
-        return
-    create_link_artifact(
-        mlflow_link(page, page.comparison), link_text="All models side by side", key="comparison"
-    )
-    said = json.loads((folder / "runs" / "report" / "verdicts.json").read_text())
-    create_table_artifact(
-        [
-            {
-                "model": model,
-                "verdict": verdict["words"],
-                "decided by": "; ".join(verdict["decided"]),
-            }
-            for model, verdict in said.items()
-        ],
-        key="verdicts",
-        description="What the tests say of each model; evidence, not a guarantee",
-    )
-
     methods = _methods(folder)
     others = [
         f"{model}: {verdict['words']}"
@@ -50,6 +42,19 @@ def leave(folder: Path, outcomes: dict[str, str], page: Page, *, whole: bool, wa
     ]
     if wanted and others:
         tell(others, wanted)
+
+
+def _leave_result(workspace: Workspace, page: Page) -> dict[str, dict[str, Any]]:
+    """In the log and as the first artifact; returns the verdicts."""
+    said = report.read_verdicts(workspace)
+    models = mlflow_link(page, page.comparison)
+    get_run_logger().info(f"{re.sub('[*`]', '', page.said)} All models: {models}")
+    create_markdown_artifact(
+        f"{page.said}\n\n{result(workspace, said, page)}",
+        key="result",
+        description="Verdicts, table and links",
+    )
+    return said
 
 
 def changed(folder: Path, model: str) -> None:
@@ -73,6 +78,46 @@ def tell(others: list[str], wanted: str) -> None:
             "wanted": wanted,
             "verdicts": others,
         },
+    )
+
+
+def result(workspace: Workspace, said: dict[str, Any], page: Page) -> str:
+    """Where to read on, the table of results and what decided, in Markdown."""
+    table = lineup.table(workspace)
+    table[findings.TIME] = [page.times.get(model) for model in table["model"]]
+    names = [name for name in findings.HEADLINE if name in table and table[name].notna().any()]
+    columns = findings.explained(names)
+    rows = [
+        [
+            row["model"],
+            said[row["model"]]["outcome"] if row["model"] in said else "",
+            *(findings.shown(column.name, row[column.name]) for column in columns),
+        ]
+        for _, row in table.iterrows()
+    ]
+    lines = [
+        ["model", "verdict", *(column.header for column in columns)],
+        ["---", "---", *("---:" for _ in columns)],
+        *rows,
+    ]
+    links = {
+        "Table of models": page.comparison,
+        "charts": page.charts,
+        "report": page.report,
+        "run": page.link,
+    }
+    named = " · ".join(f"[{text}]({mlflow_link(page, path)})" for text, path in links.items())
+    decided = [
+        f"- {model}: {verdict['words']} ({'; '.join(verdict['decided'])})"
+        for model, verdict in said.items()
+    ]
+    return "\n".join(
+        [
+            f"In MLflow: {named}. Report: `{workspace.runs / 'report' / 'report.html'}`\n",
+            *(f"| {' | '.join(line)} |" for line in lines),
+            "\nWhat decided:\n",
+            *decided,
+        ]
     )
 
 

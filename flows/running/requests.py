@@ -1,24 +1,149 @@
-"""What a run can be asked for: typed parameters, which Prefect's page shows as a form."""
+"""What a run can be asked for: typed parameters, which Prefect's page shows as a form.
 
+A union without a discriminator is a choice of forms there, with one it is a field for JSON; so
+every kind of forget set has fields of its own, by which it is told from the others.
+"""
+
+import ast
+import re
 from enum import StrEnum
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+import imu
 from imu import discovery
+from tasks.files import params
 from tasks.files.params import ParameterError
 
+AS_IT_IS, NONE = "as in params.yaml", "none"
+SETTINGS = Path("settings")  # presets: YAML files of dotted path: value, below a clone
+
+
+def described(package: str) -> str:
+    """What the files of ``imu.<package>`` are, in Markdown; none of them is imported."""
+    folder = Path(imu.__file__).parent / package
+    names = discovery.names(f"imu.{package}")
+    return _listed({name: _sentence(folder / f"{name}.py") for name in names})
+
+
+def _listed(said: dict[str, str]) -> str:
+    return "\n\n".join(f"- `{name}`: {text}" for name, text in said.items())
+
+
+def _sentence(file: Path) -> str:
+    """The first of a file's docstring, without its source and what follows a semicolon."""
+    text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    first = re.sub(r"\s*\([^()]*\)", "", text.partition("\n\n")[0])
+    return re.split(r"(?<=\.)\s|;", first)[0].replace("\n", " ").rstrip(".")
+
+
+def presets() -> dict[str, str]:
+    """Name -> what it is for, as its file says."""
+    found = {}
+    for file in sorted((Path(imu.__file__).parent.parent / SETTINGS).glob("*.yaml")):
+        found[file.stem] = file.read_text(encoding="utf-8").partition("\n")[0].strip("# :")
+    return found
+
+
 Method = StrEnum("Method", {name: name for name in discovery.names("imu.methods")})  # type: ignore[misc]
+Method.__doc__ = f"a file in imu/methods:\n\n{described('methods')}"  # the form shows it
+Dataset = StrEnum("Dataset", {name: name for name in (AS_IT_IS, *discovery.names("imu.datasets"))})  # type: ignore[misc]
+Preset = StrEnum("Preset", {name: name for name in (NONE, *presets())})  # type: ignore[misc]
 
 
-# Scenario -> its fields, each named as in the section split.by_<scenario> of params.yaml.
-FIELDS = {
-    "class": ("classes",),
-    "fraction": ("fraction",),
-    "ids": ("file",),
-    "group": ("attribute", "values"),
-    "subject": ("subjects",),
-}
+def _left_empty(schema: dict[str, Any]) -> None:
+    """The form then shows an empty field rather than a switch to None."""
+    schema.pop("default")
+    (given,) = (kind for kind in schema.pop("anyOf") if kind.get("type") != "null")
+    schema.update(given)
+
+
+class Forget(BaseModel):
+    """A kind of forget set; its fields are named as in the section split.by_<scenario>."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    SCENARIO: ClassVar[str] = ""
+
+    def changes(self) -> dict[str, Any]:
+        """Parameters that differ from ``params.yaml``, by dotted path."""
+        if not self.SCENARIO:
+            return {}
+        fields = {f"split.by_{self.SCENARIO}.{name}": value for name, value in self if value}
+        return {"split.scenario": self.SCENARIO, **fields}
+
+
+class AsItIs(Forget):
+    """What params.yaml says."""
+
+    model_config = ConfigDict(title=AS_IT_IS)
+
+
+class Classes(Forget):
+    """One class or several, whole."""
+
+    model_config = ConfigDict(title="classes")
+    SCENARIO = "class"
+    classes: list[str] = Field(
+        min_length=1,
+        description="their names, such as 8 of digits or cat of cifar10",
+        json_schema_extra={"default": ["8"]},
+    )
+
+
+class Fraction(Forget):
+    """A random share of the training samples, or of the subjects of texts."""
+
+    model_config = ConfigDict(title="a share")
+    SCENARIO = "fraction"
+    fraction: float = Field(
+        gt=0,
+        lt=1,
+        description="between 0 and 1",
+        json_schema_extra={"default": 0.1},
+    )
+
+
+class Ids(Forget):
+    """The samples that a file lists: an erasure request."""
+
+    model_config = ConfigDict(title="ids")
+    SCENARIO = "ids"
+    file: str = Field(
+        min_length=1,
+        description='CSV or parquet file in the repository, with a column "id"',
+        json_schema_extra={"default": "requests/example.csv"},
+    )
+
+
+class Group(Forget):
+    """Samples that share an attribute, such as a superclass of CIFAR-100."""
+
+    model_config = ConfigDict(title="a group")
+    SCENARIO = "group"
+    attribute: str = Field(
+        min_length=1,
+        description="what the data know of a sample besides its label",
+        json_schema_extra={"default": "superclass"},
+    )
+    values: list[str] = Field(
+        min_length=1,
+        description="of the attribute",
+        json_schema_extra={"default": ["flowers"]},
+    )
+
+
+class Subjects(Forget):
+    """All samples of one person or thing, or of several."""
+
+    model_config = ConfigDict(title="subjects")
+    SCENARIO = "subject"
+    subjects: list[str] = Field(
+        min_length=1,
+        description="their names in the data",
+        json_schema_extra={"default": ["subject-1"]},
+    )
 
 
 class Request(BaseModel):
@@ -26,59 +151,37 @@ class Request(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    forget: AsItIs | Classes | Fraction | Ids | Group | Subjects = Field(
+        default=AsItIs(), title="what to forget"
+    )
     seed: int | None = Field(
         default=None,
         ge=0,
         description="of the original model, its retrained references and the methods",
+        json_schema_extra=_left_empty,
     )
-    scenario: Literal["class", "fraction", "ids", "group", "subject"] | None = Field(
-        default=None,
-        description="which kind of forget set; empty: the kind whose field is filled in below",
+    dataset: Dataset = Field(
+        default=Dataset(AS_IT_IS), description=f"by name:\n\n{described('datasets')}"
     )
-    classes: list[str] = Field(
-        default=[], description="class: names of the classes to forget whole"
+    preset: Preset = Field(
+        default=Preset(NONE),
+        description=f"parameters that belong together:\n\n{_listed(presets())}",
     )
-    fraction: float | None = Field(
-        default=None, gt=0, lt=1, description="fraction: share of the training samples"
-    )
-    file: str = Field(
-        default="", description='ids: CSV or parquet file in the repository, column "id"'
-    )
-    attribute: str = Field(
-        default="", description="group: what the data know of a sample besides its label"
-    )
-    values: list[str] = Field(default=[], description="group: values of the attribute")
-    subjects: list[str] = Field(default=[], description="subject: whose samples to forget")
     settings: dict[str, Any] = Field(
         default={}, description='any other parameter by its path, such as {"train.epochs": 30}'
     )
 
     def changes(self) -> dict[str, Any]:
-        """Parameters that differ from ``params.yaml``, by dotted path.
+        """Parameters that differ from ``params.yaml``, by dotted path; a preset is overruled.
 
-        Raises ParameterError where fields contradict each other: Prefect would show what a
-        validator says with a traceback, and not before the run begins either.
+        Raises ParameterError where ``settings`` repeat what has a field of its own: Prefect would
+        show what a validator says with a traceback, and not before the run begins either.
         """
-        for scenario, fields in FIELDS.items():
-            for name in fields:
-                if getattr(self, name) and scenario != self._chosen():
-                    raise ParameterError(
-                        f"{name} belongs to the scenario {scenario}, got the scenario "
-                        f"{self.scenario}: set scenario to {scenario!r}"
-                    )
-        if twice := sorted(self._named().keys() & self.settings.keys()):
+        given = self.forget.changes()
+        given |= {} if self.seed is None else {"seed": self.seed}
+        given |= {} if self.dataset == AS_IT_IS else {"split.dataset": str(self.dataset)}
+        if twice := sorted(given.keys() & self.settings.keys()):
             raise ParameterError(f"settings repeat {twice[0]}, which has a field of its own here")
-        return self._named() | self.settings
-
-    def _chosen(self) -> str | None:
-        """The scenario; where none is set, the only one of which a field is filled in."""
-        filled = [of for of, fields in FIELDS.items() if any(getattr(self, f) for f in fields)]
-        return self.scenario or (filled[0] if len(filled) == 1 else None)
-
-    def _named(self) -> dict[str, Any]:
-        found = {"seed": self.seed, "split.scenario": self._chosen()} | {
-            f"split.by_{scenario}.{name}": getattr(self, name)
-            for scenario, fields in FIELDS.items()
-            for name in fields
-        }
-        return {path: value for path, value in found.items() if value not in (None, "", [])}
+        file = SETTINGS / f"{self.preset}.yaml"
+        preset = {} if self.preset == NONE else params.read_file(file, str(file), "paths")
+        return preset | given | self.settings

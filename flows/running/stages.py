@@ -8,6 +8,7 @@ from typing import Literal
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture, as_completed
+from prefect.states import Completed, State
 
 from flows.running.children import ChildError, Children
 from flows.running.pools import Pools
@@ -20,8 +21,13 @@ from tasks.graph.stages import Stage
 from tasks.starting.ending import KILLED
 
 LOOKS = 3
+RARELY = (
+    60.0  # seconds between two lines of the same stage on how far it is, such as "step 51: ..."
+)
 # What DVC says to people at a terminal.
 DVC_HINTS = (
+    "Running stage",
+    "> ",
     "To track the changes",
     "\tgit add",
     "To enable auto staging",
@@ -46,8 +52,8 @@ class Running:
 
 
 @task(task_run_name="{name}", cache_policy=NO_CACHE)
-def stage(name: str, run: Running, *, pool: str = "") -> Outcome:
-    """Bring one stage up to date.
+def stage(name: str, run: Running, *, pool: str = "") -> Outcome | State[Outcome]:
+    """Bring one stage up to date; the name of its state says so where it was not computed.
 
     pool: whose worker is to compute it; "" for this process. What a worker computed counts as
     computed, though it is restored from the remote here.
@@ -67,7 +73,7 @@ def stage(name: str, run: Running, *, pool: str = "") -> Outcome:
     before = progress.when_ended(run.workspace, this.producer)
     _repro(name, run, forced=run.force and not elsewhere)
     if not elsewhere and progress.when_ended(run.workspace, this.producer) == before:
-        return "restored"
+        return Completed(name="Restored", data="restored")
     run.tracking.ended(this)
     return "computed"
 
@@ -75,11 +81,17 @@ def stage(name: str, run: Running, *, pool: str = "") -> Outcome:
 def _repro(name: str, run: Running, *, forced: bool) -> None:
     """Have DVC run the stage or restore it; once more where a signal ended it."""
     log, this, since = get_run_logger(), run.graph[name], time.time()
+    told = time.monotonic()
 
     def say(line: str) -> None:
-        if line and not line.startswith(DVC_HINTS):
-            log.info(line)
+        nonlocal told
         run.tracking.grew(this, since)
+        if line.startswith("step "):
+            if time.monotonic() - told < RARELY:
+                return
+            told = time.monotonic()
+        if is_logged(this.stage, line):
+            log.info(line)
 
     call = ["repro", "--single-item", *(["--force"] if forced else []), name]
     try:
@@ -89,6 +101,15 @@ def _repro(name: str, run: Running, *, forced: bool) -> None:
             raise
         log.warning(f"{error}; it is run again, once")
         run.children.dvc(call, say)
+
+
+def is_logged(stage: str, line: str) -> bool:
+    """Whether a line that a stage or DVC prints tells of it what the flow does not tell itself.
+
+    The flow shows the table of the report, with times, when all stages are done.
+    """
+    table = stage == "report" and ("  " in line or line.startswith("--"))
+    return bool(line) and not line.startswith(DVC_HINTS) and not table
 
 
 def _absent(name: str, run: Running) -> bool:

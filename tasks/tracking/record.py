@@ -137,14 +137,8 @@ def _fitted(workspace: Workspace, producer: str, recipe: dict[str, Any], seed: i
 
 
 def _influence(workspace: Workspace, item: str) -> Record:
-    table = artifacts.read_table(workspace.influence)
-    found = artifacts.read_json(workspace.influence.with_name("metrics.json"))
-    found |= {"min": table["influence"].min(), "max": table["influence"].max()}
-    found |= progress.took(workspace, "influence")
-    return Record(
-        metrics={f"influence_{name}": v for name, v in found.items() if v is not None},
-        files={"influence": [workspace.influence]},
-    )
+    found = workspace.influence
+    return Record(files={"influence": [found, found.with_name("metrics.json")]})
 
 
 def _unlearn(workspace: Workspace, item: str) -> Record:

@@ -28,6 +28,7 @@ SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 DAMAGED = (
     "The database is damaged: move that file away, and the next run makes a new one; models and "
@@ -104,14 +105,14 @@ class Store:
                     return f"{found[0]}. {way_out}"
         return lines[0]
 
-    def search(self, query: str) -> list["Run"]:
+    def search(self, query: str, most: int = 1000) -> list["Run"]:
         """Runs of the experiment, the newest first."""
         with self.reaching():
             return list(
                 self.client.search_runs(
                     [self.experiment],
                     query,
-                    max_results=1000,
+                    max_results=most,
                     order_by=["attributes.start_time DESC"],
                 )
             )
@@ -193,9 +194,10 @@ class Store:
             if ours and self._here.items() <= run.data.tags.items():
                 self.end(run.info.run_id, "KILLED", "its process was ended")
 
-    def link(self, run: str) -> str:
-        """Path of a run's page in the MLflow UI, behind the server's address."""
-        return f"/#/experiments/{self.experiment}/runs/{run}?workflowType=machine_learning"
+    def link(self, run: str, file: str = "") -> str:
+        """Path of the page of a run, or of its file, in the MLflow UI, behind an address."""
+        page = f"/#/experiments/{self.experiment}/runs/{run}"
+        return f"{page}{f'/artifacts/{file}' if file else ''}?workflowType=machine_learning"
 
     def _tables(self, run: str, tables: Mapping[str, "pd.DataFrame"]) -> None:
         import numpy as np

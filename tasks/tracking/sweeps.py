@@ -6,6 +6,7 @@ from typing import Any
 
 from tasks.files.commit import git_tags
 from tasks.files.workspace import Workspace
+from tasks.tracking import views
 from tasks.tracking.store import Store
 
 
@@ -35,6 +36,11 @@ class Group:
         with self.store.reaching():
             for file in files:
                 self.store.client.log_artifact(self.run, str(file))
+        query = f"tags.`pipeline.{self.run}` = 'true'"
+        if columns := views.columns(self.store.search(query)):
+            state = views.of_models(query, columns, grouped=True)
+            table = views.share(self.store, self.run, state).removeprefix("/")
+            self.store.tag(self.run, {"mlflow.note.content": f"[Models of all cells]({table})"})
         self.store.end(self.run, status)
 
     def log_trials(self, trials: Sequence[Mapping[str, Any]]) -> None:

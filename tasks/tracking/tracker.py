@@ -7,27 +7,31 @@ Tags:
                    is not logged again: the later run points to it
     model          its name in params.yaml; "original" for the trained one
     verdict        as README names it; verdict.words, verdict.decided: in a sentence, and why
+    kind, order    what it is, such as method or baseline, and its place in the table
+    best           of a pipeline: its best model, with the best verdict and then the least work
+    changed        of a pipeline: what differs from the last one of the same title
 """
 
-import json
 import platform
 import socket
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import NamedTuple
-from urllib.parse import quote, urlencode
+from typing import TYPE_CHECKING, NamedTuple
 
 from tasks.files import params, progress
 from tasks.files.commit import git_tags
 from tasks.files.workspace import Workspace
 from tasks.graph import lock
 from tasks.graph.lock import Locked
+from tasks.tracking import candidates, views
 from tasks.tracking.record import Record, curve, model_of, pipeline_key, record
 from tasks.tracking.store import Store
 
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
 PACKAGES = ("torch", "numpy", "pandas", "scikit-learn", "prefect", "mlflow", "dvc")
-ORIGINAL = "original"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +48,19 @@ class Context:
 
 
 class Page(NamedTuple):
-    """Where a run is shown: the store's address, and paths behind a server's."""
+    """Where a run is shown: the store's address, and paths behind a server's.
+
+    comparison, charts: the prepared table of its models, and the charts. report: where it was
+    made, the page of results. said: the result in a few sentences.
+    """
 
     run: str
     uri: str
     link: str
     comparison: str = ""
+    charts: str = ""
+    report: str = ""
+    said: str = ""
     times: Mapping[str, float] = {}  # RTE_time by model, where it is known
 
 
@@ -64,9 +75,11 @@ class Tracker:
         self._parts: set[str] = set()  # stages that are logged, by producer
         self._points: dict[tuple[str, str], int] = {}  # how many of a curve are logged
         self.store.close_left()
-        tags = {"imu.kind": "pipeline", **git_tags(workspace.root), **context.tags}
-        title = params.title(params.read(workspace.root))
-        self.run = self.store.create(title, tags, context.below)
+        name, named = self._named()
+        tags = {"imu.kind": "pipeline", **git_tags(workspace.root), **context.tags, **named}
+        self.run = self.store.create(name, tags, context.below)
+        of = [self.run, *([context.below] if context.below else [])]
+        self._belongs = {f"pipeline.{run}": "true" for run in of}
 
     def grew(self, stage: str, item: str | None, since: float) -> None:
         """Log what a stage that runs has done since the last call; it began at ``since``."""
@@ -101,18 +114,23 @@ class Tracker:
         said = self._verdicts() if whole else {}
         for at in of_models.pop("", {}).values():
             self.ended(at.stage, at.item)
-        runs = {
-            producer: self._settled(producer, made, said.get(_name(producer), {}))
+        kinds = views.kinds(self.workspace)
+        models = [
+            self._settled(producer, made, kinds[producer], said.get(_name(producer), {}))
             for producer, made in of_models.items()
-        }
-        self._sum_up(said)
+        ]
+        text = self._sum_up(said, models)
         self.store.end(self.run, "FINISHED")
         times = {
-            _name(producer): run.data.metrics["RTE_time"]
-            for producer, run in ((p, self.store.client.get_run(r)) for p, r in runs.items())
+            run.data.tags["model"]: run.data.metrics["RTE_time"]
+            for run in models
             if "RTE_time" in run.data.metrics
         }
-        return self.page()._replace(comparison=self._comparison(runs), times=times)
+        table, charts = (views.path(self.store, self.run, charts=c) for c in (False, True))
+        report = self.store.link(self.run, "report.html") if whole else ""
+        return self.page()._replace(
+            comparison=table, charts=charts, report=report, said=text, times=times
+        )
 
     def fail(self, status: str, reason: str) -> None:
         """Close the run, and those of models that are not done, as FAILED or KILLED."""
@@ -124,14 +142,14 @@ class Tracker:
 
     def _model(self, producer: str) -> str:
         if producer not in self._models:
-            tags = {"imu.kind": "model", "model": _name(producer), f"pipeline.{self.run}": "true"}
+            tags = {"imu.kind": "model", "model": _name(producer), **self._belongs}
             tags |= git_tags(self.workspace.root)
             self._models[producer] = self.store.create(_name(producer), tags, self.run)
         return self._models[producer]
 
     def _settled(
-        self, producer: str, made: Mapping[str, Locked], verdict: Mapping[str, str]
-    ) -> str:
+        self, producer: str, made: Mapping[str, Locked], kind: str, verdict: Mapping[str, str]
+    ) -> "Run":
         """The run of a model that is done: one that was logged before, or one that is closed now.
 
         made: the stages that made and judged it, by name.
@@ -144,19 +162,27 @@ class Tracker:
         if producer not in self._models:
             query = f"tags.`imu.key` = '{key}' AND attributes.status = 'FINISHED'"
             if known := self.store.search(query):
-                run: str = known[0].info.run_id
-                self.store.tag(run, {f"pipeline.{self.run}": "true"})
-                return run
+                return self._placed(known[0], kind, self._belongs)
             restored = {"restored": "true"}
         run = self._model(producer)
         for at in made.values():
             self.ended(at.stage, at.item)
-        self.store.tag(run, {"imu.key": key, **restored, **verdict})
         if verdict:
             title = f"{_name(producer)} — {verdict['verdict']}"
             self.store.client.update_run(run, name=title)
         self.store.end(run, "FINISHED")
         del self._models[producer]
+        with self.store.reaching():
+            found = self.store.client.get_run(run)
+        return self._placed(found, kind, {"imu.key": key, **restored, **verdict})
+
+    def _placed(self, run: "Run", kind: str, tags: Mapping[str, str]) -> "Run":
+        """Tag the run of a model, with its place in the table as well."""
+        outcome = {**run.data.tags, **tags}.get("verdict", "")
+        work = run.data.metrics.get(views.WORK, 0.0)
+        tags = {**tags, **views.place(kind, outcome, work)}
+        self.store.tag(run.info.run_id, tags)
+        run.data.tags.update(tags)
         return run
 
     def _log(self, run: str, producer: str, found: Record) -> None:
@@ -186,30 +212,54 @@ class Tracker:
             for model, said in report.read_verdicts(self.workspace).items()
         }
 
-    def _sum_up(self, said: Mapping[str, Mapping[str, str]]) -> None:
+    def _named(self) -> tuple[str, dict[str, str]]:
+        """Name of the run, with what changed since the last one of its title, and tags of both."""
+        now = params.read(self.workspace.root)
+        title = self.context.tags.get("prefect.flow_run_name") or params.title(now)
+        quoted = title.replace('"', "'")  # a query cannot hold both
+        known = self.store.search(
+            f"tags.`imu.kind` = 'pipeline' AND tags.`imu.title` = \"{quoted}\" "
+            "AND attributes.status = 'FINISHED'",
+            most=1,
+        )
+        if not known or not known[0].data.params:
+            return title, {"imu.title": quoted}
+        changed = views.difference(now, known[0].data.params)
+        return f"{title} · {changed}", {"imu.title": quoted, "changed": changed}
+
+    def _sum_up(self, said: Mapping[str, Mapping[str, str]], models: Sequence["Run"]) -> str:
+        """Tags, numbers and prepared pages of the run; returns its result in a few sentences."""
         tags = {"imu.key": pipeline_key(self.workspace)}
         tags |= {"host": socket.gethostname(), "platform": platform.platform()}
         tags |= {f"version.{package}": version(package) for package in PACKAGES}
         tags |= {f"verdict.{model}": verdict["verdict"] for model, verdict in said.items()}
+        best, columns = views.best(models) if said else None, views.columns(models)
+        if best is not None:
+            tags |= {"best": best.data.tags["model"]}
+            tags |= {"best.verdict": best.data.tags["verdict"]}
+            found = best.data.metrics
+            values = {f"best/{name}": found[name] for name in columns if name in found}
+            self.store.values(self.run, metrics=values)
+        text = views.sentences(self.workspace, models) if said else ""
         if said:
-            from tasks import report
-
-            tags["mlflow.note.content"] = report.note(self.workspace)
+            tags["mlflow.note.content"] = views.note(self.store, self.run, text)
         self.store.tag(self.run, tags)
+        self._share(columns)
+        if said and not self.context.below:
+            candidates.register(self.store, models, params.title(params.read(self.workspace.root)))
         with self.store.reaching():
             self.store.client.log_artifact(self.run, str(self.workspace.root / lock.FILE))
+        return text
 
-    def _comparison(self, runs: Mapping[str, str]) -> str:
-        """Path of the page that compares models, in the order of the report's table."""
-        from tasks.pages import lineup
-
-        order = [row.producer for row in lineup.rows(self.workspace)]
-        chosen = [runs[producer] for producer in order if producer in runs]
-        wanted = {
-            "runs": json.dumps(chosen),
-            "experiments": json.dumps([self.store.experiment]),
-        }
-        return f"/#/compare-runs?{urlencode(wanted, quote_via=quote)}&workflowType=machine_learning"
+    def _share(self, columns: Sequence[str]) -> None:
+        """The prepared pages of this run, and those of the experiment."""
+        own = views.of_models(f"tags.`pipeline.{self.run}` = 'true'", columns)
+        views.share(self.store, self.run, own)
+        if not self.context.below:
+            every = views.of_models("tags.`imu.kind` = 'model'", columns, grouped=True)
+            views.share(self.store, views.LATEST, own, "Latest run")
+            views.share(self.store, views.OVER_ALL, every, "Over all runs")
+            views.share(self.store, views.PIPELINES, views.of_pipelines(columns), "Pipelines")
 
 
 def logged_already(workspace: Workspace, store: str) -> str:
@@ -223,4 +273,4 @@ def logged_already(workspace: Workspace, store: str) -> str:
 
 
 def _name(producer: str) -> str:
-    return ORIGINAL if producer == "train" else producer.partition("/")[2]
+    return views.ORIGINAL if producer == "train" else producer.partition("/")[2]

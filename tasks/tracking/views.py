@@ -1,0 +1,255 @@
+"""Pages of MLflow that are prepared: tables and charts of models, which a link opens for everyone.
+
+MLflow's page stores what a reader shares in a tag of the experiment, and opens it by the tag's key;
+with a name it also stands in the page's menu *Views*. Here such tags are written.
+
+    models of one run     one table for each run of the pipeline, a sweep or a search
+    Latest run            the same, of the last run of the pipeline
+    Over all runs         models grouped by name, with means over seeds and forget sets
+    Pipelines             one row for each run of the pipeline, with its best model
+"""
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from imu import verdicts
+from tasks.files import params
+from tasks.pages import findings, lineup
+from tasks.tracking.store import Store
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+    from tasks.files.workspace import Workspace
+
+TAG = "mlflow.sharedViewState."  # and a key
+LATEST, OVER_ALL, PIPELINES = "latest", "over-all", "pipelines"
+ORIGINAL = "original"
+# Tag `kind` of a model, in the order of the table.
+KINDS = {
+    "method": "method",
+    "with_retain": "method with retain set",
+    "baseline": "baseline",
+    "reference": "reference",
+    "retrained": "retrained",
+    ORIGINAL: ORIGINAL,
+}
+OUTCOMES = tuple(reversed(verdicts.OUTCOMES))  # the best first
+WORK, TIME = findings.WORK, findings.TIME
+COLUMNS = (*(name for name in findings.HEADLINE if name not in (WORK, TIME)), "U_LiRA", WORK, TIME)
+BARS = ("gap", "dP_forget", "JSD_unseen")  # how far a model is from retraining: the first there is
+APART = (("TV", "probe_5"), ("dP_forget", "relearn_P"))  # what a model says against what it keeps
+COURSE = ("curve/forget_accuracy", "curve/retain_accuracy")
+WIDTHS = {"tags.`verdict`": 130, "tags.`best.verdict`": 130, "tags.`changed`": 200}  # pixels
+MOST_WORK = 1e6  # of retraining over that of a method, in a tag that sorts
+
+
+def kinds(workspace: "Workspace") -> dict[str, str]:
+    """Producer -> kind of its model."""
+    found = {row.producer: row.kind for row in lineup.rows(workspace)}
+    retrained = params.section(workspace.root, "retrain")  # no rows where nothing is retrained
+    return {"train": ORIGINAL, **{f"retrain/{name}": "retrained" for name in retrained}, **found}
+
+
+def place(kind: str, outcome: str, work: float) -> dict[str, str]:
+    """Tags by which models sort: by kind, then verdict, then cost.
+
+    work: of retraining over that of the method; 0 where it is not known.
+    """
+    known = OUTCOMES.index(outcome) if outcome in OUTCOMES else len(OUTCOMES)
+    cost = MOST_WORK - min(work, MOST_WORK)
+    order = f"{list(KINDS).index(kind)} {known} {cost:09.1f}"
+    return {"kind": KINDS[kind], "order": order}
+
+
+def best(models: "Iterable[Run]") -> "Run | None":
+    """The method with the best verdict, and of those the cheapest; None without methods."""
+    methods = [run for run in models if run.data.tags["kind"].startswith(KINDS["method"])]
+    return min(methods, key=lambda run: run.data.tags["order"].split(" ", 1)[1], default=None)
+
+
+def accepted(model: "Run") -> bool:
+    """Whether it is a method's, and passed tests that neither a mask nor the original passes."""
+    tags = model.data.tags
+    method = tags["kind"].startswith(KINDS["method"])
+    return method and tags.get("verdict.words") == findings.WORDS["indistinguishable"]
+
+
+def columns(models: "Iterable[Run]") -> list[str]:
+    """Metrics of the table: the headline of the report, as far as it was measured."""
+    measured = {name for run in models for name in run.data.metrics}
+    return [name for name in COLUMNS if name in measured]
+
+
+def of_models(query: str, metrics: Sequence[str], *, grouped: bool = False) -> dict[str, Any]:
+    """State of a table and of charts of the models that ``query`` finds.
+
+    grouped: one row per name, with means of its runs.
+    """
+    group = {
+        "aggregateFunction": "average",
+        "groupByKeys": [{"mode": "tag", "groupByData": "model"}],
+    }
+    return _table(query, ("verdict", "kind"), metrics, sort="tags.`order`") | {
+        "runsHiddenMode": "SHOW_ALL",
+        "groupBy": group if grouped else None,
+        "hideEmptyCharts": True,
+        "isAccordionReordered": True,  # sections stay in this order
+        "compareRunSections": [
+            _section("prepared", "How far from retraining", shown=True),
+            _section("course", "curve"),
+            _section("metrics", "Model metrics"),
+            _section("system", "System metrics"),
+        ],
+        "compareRunCharts": _charts(metrics),
+    }
+
+
+def of_pipelines(metrics: Sequence[str]) -> dict[str, Any]:
+    """State of a table of pipelines, with the numbers of the best model of each."""
+    return _table(
+        "tags.`imu.kind` = 'pipeline'",
+        ("best", "best.verdict", "changed"),
+        ["n_forget", *(f"best/{name}" for name in metrics)],
+        sort="attributes.start_time",
+        ascending=False,
+    )
+
+
+def share(store: Store, key: str, state: dict[str, Any], name: str = "") -> str:
+    """Store a view under ``key``; returns the path that opens it. name: in the menu, "" for not."""
+    text = json.dumps(state, separators=(",", ":"))
+    if name:
+        now = int(time.time() * 1000)
+        text = json.dumps({"name": name, "createdAt": now, "updatedAt": now, "state": text})
+    with store.reaching():
+        store.client.set_experiment_tag(store.experiment, TAG + key, text)
+    return path(store, key)
+
+
+def path(store: Store, key: str, *, charts: bool = False) -> str:
+    mode = "&compareRunsMode=CHART" if charts else ""
+    runs = f"/#/experiments/{store.experiment}/runs?workflowType=machine_learning"
+    return f"{runs}&viewStateShareKey={key}{mode}"
+
+
+def sentences(workspace: "Workspace", models: "Sequence[Run]") -> str:
+    """The result in a few sentences, the best model first."""
+    compared = lineup.compared(workspace, lineup.table(workspace))
+    lines, chosen = findings.headlines(compared, findings.findings(compared)), best(models)
+    if chosen is not None and accepted(chosen):
+        model, words = chosen.data.tags["model"], chosen.data.tags["verdict.words"]
+        work = chosen.data.metrics.get(WORK)
+        less = f"; retraining is {findings.shown(WORK, work)} × the work" if work else ""
+        file = workspace.model(f"unlearn/{model}").relative_to(workspace.root)
+        alone = f"{words[0].upper()}{words[1:]}: {model}."
+        first = f"Best: **{model}** (`{file}`), {words}{less}."
+        lines = [first, *(line for line in lines if line != alone)]
+    elif compared.retrained:
+        lines = ["No method is accepted.", *lines]
+    return f"{' '.join(lines)} Evidence from the tests that were made, not a guarantee."
+
+
+def note(store: Store, run: str, said: str) -> str:
+    """What the page of a pipeline shows first, in Markdown, short enough to be shown whole."""
+    pages = (path(store, run), path(store, run, charts=True), store.link(run, "report.html"))
+    table, charts, report = (page.removeprefix("/") for page in pages)
+    return f"[Table of models]({table}) · [Charts]({charts}) · [Report]({report})\n\n{said}"
+
+
+def difference(now: dict[str, Any], before: dict[str, str]) -> str:
+    """What changed in ``params.yaml``, in a few words; "again" where nothing did.
+
+    before: as MLflow holds it, flat and as text.
+    """
+    flat = {name: str(value) for name, value in params.flattened(now).items()}
+    said, hidden = [], set()
+    for section in ("unlearn", "retrain"):
+        old, new = (_entries(content, section) for content in (before, flat))
+        said += [f"with {name}" for name in sorted(new - old)]
+        said += [f"without {name}" for name in sorted(old - new)]
+        hidden |= {f"{section}.{name}" for name in old ^ new}
+    said += [
+        f"{name} {flat.get(name, 'absent')}"
+        for name in sorted(flat.keys() | before.keys())
+        if flat.get(name) != before.get(name) and ".".join(name.split(".")[:2]) not in hidden
+    ]
+    more = [f"{len(said) - 2} more"] if len(said) > 2 else []
+    return ", ".join(said[:2] + more) or "again"
+
+
+def _entries(flat: Iterable[str], section: str) -> set[str]:
+    return {name.split(".")[1] for name in flat if name.startswith(f"{section}.")}
+
+
+def _table(
+    query: str, tags: Sequence[str], metrics: Sequence[str], *, sort: str, ascending: bool = True
+) -> dict[str, Any]:
+    shown = [f"tags.`{name}`" for name in tags] + [f"metrics.`{name}`" for name in metrics]
+    widths = {
+        column: WIDTHS.get(column, max(76, 26 + 8 * len(name)))
+        for column, name in zip(shown, [*tags, *metrics], strict=True)
+    }
+    return {
+        "searchFilter": query,
+        "orderByKey": sort,
+        "orderByAsc": ascending,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "modelVersionFilter": "All Runs",
+        "datasetsFilter": [],
+        "selectedColumns": shown,
+        "columnOrder": shown,
+        "columnWidths": widths,
+    }
+
+
+def _section(key: str, name: str, *, shown: bool = False) -> dict[str, Any]:
+    """Charts of metrics that nobody prepared go into sections of these names, folded."""
+    return {
+        "uuid": key,
+        "name": name,
+        "display": shown,
+        "columns": 2,
+        "cardHeight": 360,
+        "isReordered": True,
+        "deleted": False,
+        "isGenerated": False,
+    }
+
+
+def _charts(metrics: Sequence[str]) -> list[dict[str, Any]]:
+    bars = [name for name in BARS if name in metrics][:1]
+    apart = [(x, y) for x, y in APART if x in metrics and y in metrics][:1]
+    made: list[dict[str, Any]] = [
+        {"type": "BAR", "metricKey": name, "runsCountToCompare": 100} for name in bars
+    ]
+    made.append(
+        {
+            "type": "LINE",
+            "metricKey": COURSE[0],
+            "selectedMetricKeys": list(COURSE),
+            "xAxisKey": "step",
+            "xAxisScaleType": "linear",
+            "scaleType": "linear",
+            "yAxisKey": "metric",
+            "yAxisExpressions": [],
+            "range": {},
+            "lineSmoothness": 0,
+            "useGlobalXaxisKey": True,
+            "useGlobalLineSmoothing": True,
+        }
+    )
+    made += [
+        {
+            "type": "SCATTER",
+            "xaxis": {"key": x, "type": "METRIC"},
+            "yaxis": {"key": y, "type": "METRIC"},
+            "runsCountToCompare": 100,
+        }
+        for x, y in apart
+    ]
+    shared = {"metricSectionId": "prepared", "deleted": False, "isGenerated": False}
+    return [{"uuid": f"prepared-{number}", **shared, **chart} for number, chart in enumerate(made)]

@@ -1,0 +1,253 @@
+"""Erasure requests, from the letter to the certificate (tasks/erasing, docs/erasure.md).
+
+python -m flows.erase request --subject NAME … | --id ID … | --ids FILE
+python -m flows.erase inbox             every letter in requests/inbox, and what was left open
+python -m flows.erase status            every request, its last step, and what is served
+python -m flows.erase verify FILE       a certificate; --rerun: make the model again
+python -m flows.erase verify-ledger
+python -m flows.erase scan              where something of forgotten samples lies
+python -m flows.erase rollback VERSION  refused for what remembers
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_table_artifact
+from pydantic import BaseModel, ConfigDict, Field
+
+from flows.erasing import life, pipeline_work
+from flows.erasing.letters import letters
+from flows.erasing.office import FOLDER, Office, open_office
+from flows.pipeline import JOBS, Jobs
+from flows.running.failures import EXPLAINED
+from flows.running.server import serving
+from imu.verdicts import Outcome
+from tasks.erasing import ErasureError, certificate, keys, ledger
+from tasks.erasing.matching import Asked
+from tasks.files import params
+
+
+class Inbox(BaseModel):
+    """The letters in requests/inbox, and requests that were left open."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Subjects(BaseModel):
+    """All samples of these people."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    subjects: list[str] = Field(min_length=1, description="as the data name them")
+
+
+class Samples(BaseModel):
+    """Samples by their ids."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    ids: list[str] = Field(min_length=1, description="as the data name them")
+
+
+What = Inbox | Subjects | Samples
+ALL_LETTERS = Inbox()
+
+
+@flow(name="erase", flow_run_name=pipeline_work.run_name, validate_parameters=True)
+def erase(
+    what: What = ALL_LETTERS,
+    settings: str = "",
+    methods: list[str] = ["imu_deep"],  # noqa: B006
+    retain: bool = False,
+    accepted: list[Outcome] = ["indistinguishable"],  # noqa: B006
+    drift: float = 0.1,
+    twins: bool = True,
+    purge: bool = True,
+    backups: list[str] = [],  # noqa: B006
+    jobs: Jobs = JOBS,
+) -> dict[str, str]:
+    """Forget what people ask to have forgotten, judge it, serve it, purge, and certify it.
+
+    Args:
+        what: letters that lie in requests/inbox, or a request.
+        settings: file of what differs from params.yaml, such as settings/biographies.yaml.
+        methods: entries of `unlearn`, or methods, tried in this order; then retraining.
+        retain: methods that are given the retain set may be tried.
+        accepted: verdicts that pass.
+        drift: largest distance to retraining that passes (TV; of texts dP_retain).
+        twins: exact copies under other ids are forgotten too.
+        purge: remove what shows or remembers the samples.
+        backups: places that the certificate names, and that are not touched.
+        jobs: stages that run at the same time.
+
+    A request that comes again is answered with what was done the first time; two at once queue.
+    Returns what became of each request.
+    """
+    log, root = get_run_logger(), Path.cwd()
+    options = life.Options(
+        methods=tuple(methods),
+        retain=retain,
+        accepted=tuple(accepted),
+        drift=drift,
+        twins=twins,
+        purge=purge,
+        backups=tuple(backups),
+    )
+    with open_office(root) as office:
+        numbers = _received(office, what, settings, options)
+        work = pipeline_work.PipelineWork(office, jobs, log.info)
+        done = {}
+        for number in sorted({*numbers, *office.open_requests()}):
+            try:
+                step = life.serve(office, number, work, log.info)
+            finally:
+                _shown(office, number)
+            done[f"request {number}"] = step
+            log.info(f"request {number}: {_answer(office, number)}")
+    return done
+
+
+def _received(office: Office, what: What, settings: str, options: life.Options) -> list[int]:
+    root = office.root
+    if isinstance(what, Inbox):
+        given = letters(root)
+    else:
+        changes = params.read_file(root / settings, settings, "paths") if settings else {}
+        asked = (
+            Asked(subjects=tuple(what.subjects), settings=changes)
+            if isinstance(what, Subjects)
+            else Asked(ids=tuple(what.ids), settings=changes)
+        )
+        given = [(None, asked)]
+    numbers = []
+    for letter, asked in given:
+        content = params.changed(params.read(root), asked.settings)
+        numbers.append(life.receive(office, content["split"]["dataset"], asked, options))
+        if letter:
+            letter.unlink()  # its content lies with the request
+    return numbers
+
+
+def _shown(office: Office, number: int) -> None:
+    """The steps of a request on the run's page."""
+    steps = office.ledger.of(number)
+    create_table_artifact(
+        [{"step": s["step"], "time": s["time"], "what": life.said(s)} for s in steps],
+        key=f"request-{number}",
+        description=f"Erasure request {number}",
+    )
+
+
+def _answer(office: Office, number: int) -> str:
+    if office.step(number) == "refused":
+        why = office.ledger.of(number, "refused")[-1]["why"]
+        place = office.place(number, "refused.json")
+        words = place.read_text().strip() if place.is_file() else ""
+        return f"refused: {why}: {words}"
+    page = office.place(number, "certificate.html")
+    return f"certified, {page}"
+
+
+def main() -> None:
+    arguments = _arguments()
+    try:
+        arguments.run(arguments)
+    except EXPLAINED as error:
+        sys.exit(f"erase: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; the next run goes on from the last step that was recorded")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.erase",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Any) -> argparse.ArgumentParser:
+        added = commands.add_parser(name)
+        added.set_defaults(run=run)
+        return added
+
+    request, inbox = command("request", _request), command("inbox", _request)
+    what = request.add_mutually_exclusive_group(required=True)
+    what.add_argument("--subject", action="append", default=[])
+    what.add_argument("--id", action="append", default=[])
+    what.add_argument("--ids", type=Path, help="a CSV or parquet file with a column id")
+    for one in (request, inbox):
+        one.add_argument("--with", dest="settings", default="", help="file of parameters")
+        one.add_argument("--methods", nargs="*", default=["imu_deep"], help="in this order")
+        one.add_argument("--retain", action="store_true", help="the retain set may be used")
+        one.add_argument("--accepted", nargs="*", default=["indistinguishable"])
+        one.add_argument("--drift", type=float, default=0.1)
+        one.add_argument("--keep-twins", action="store_true")
+        one.add_argument("--no-purge", action="store_true")
+        one.add_argument("--backup", action="append", default=[])
+        one.add_argument("--jobs", type=int, default=JOBS)
+    command("status", _status)
+    command("verify-ledger", _verify_ledger)
+    verify = command("verify", _verify)
+    verify.add_argument("file", type=Path)
+    verify.add_argument("--key", type=Path, help="public key; else that of this clone")
+    verify.add_argument("--rerun", action="store_true", help="make the model again, compare bits")
+    return parser.parse_args()
+
+
+def _request(arguments: argparse.Namespace) -> None:
+    from tasks.files import artifacts
+
+    ids = list(getattr(arguments, "id", []))
+    if getattr(arguments, "ids", None):
+        ids = artifacts.read_given(arguments.ids, id="str")["id"].tolist()
+    subjects = getattr(arguments, "subject", [])
+    what: What = Subjects(subjects=subjects) if subjects else Samples(ids=ids) if ids else Inbox()
+    with serving() as ready:
+        ready()
+        done = erase(
+            what,
+            settings=arguments.settings,
+            methods=arguments.methods,
+            retain=arguments.retain,
+            accepted=arguments.accepted,
+            drift=arguments.drift,
+            twins=not arguments.keep_twins,
+            purge=not arguments.no_purge,
+            backups=arguments.backup,
+            jobs=arguments.jobs,
+        )
+    with open_office(Path.cwd()) as office:
+        for name in done:
+            print(f"{name}: {_answer(office, int(name.split()[1]))}")
+    if not done:
+        print("nothing to do: requests/inbox is empty, and no request is open")
+
+
+def _status(arguments: argparse.Namespace) -> None:
+    with open_office(Path.cwd()) as office:
+        for record in office.ledger.all("received"):
+            steps = office.ledger.of(record["request"])
+            print(f"request {record['request']} ({record['dataset']}, {record['kind']})")
+            for step in steps:
+                print(f"  {step['time']}  {step['step']:<10} {life.said(step)}")
+
+
+def _verify_ledger(arguments: argparse.Namespace) -> None:
+    folder = Path.cwd() / FOLDER
+    key = keys.read_public(folder / "keys" / keys.PUBLIC)
+    if problems := ledger.verify(folder, key):
+        raise ErasureError("the ledger does not hold together: " + "; ".join(problems))
+    print(f"the ledger holds together: {len(ledger.records(folder))} records")
+
+
+def _verify(arguments: argparse.Namespace) -> None:
+    folder = Path.cwd() / FOLDER
+    key = keys.read_public(arguments.key or folder / "keys" / keys.PUBLIC)
+    for line in certificate.checked(arguments.file, key, folder):
+        print(f"ok    {line}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""What a request needs done, done by the pipeline in cells, by MLflow and by the scan."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from prefect.runtime import flow_run
+
+from flows.erasing.life import RETRAIN, Place, Unlearned
+from flows.erasing.office import Office
+from flows.pipeline import bring_data, entry_of, run_tags, run_workspace
+from flows.running.cells import Cell, prepare
+from flows.running.children import Children
+from flows.running.holding import only_run
+from flows.running.requests import Method
+from imu import verdicts
+from tasks import report
+from tasks.erasing import matching
+from tasks.erasing.certificate import digest
+from tasks.erasing.matching import Asked, Match
+from tasks.files import artifacts, params
+from tasks.files.workspace import OWN, Workspace, baselines
+from tasks.tracking import registry
+from tasks.tracking.store import Store, address
+from tasks.tracking.tracker import Context
+
+PARENT = f"{OWN}/production.safetensors"  # in a cell: the model that is to forget
+REFERENCE = "reference"
+
+
+class PipelineWork:
+    """In the clone of ``office``."""
+
+    def __init__(self, office: Office, jobs: int, say: Callable[[str], None]):
+        self.office, self.root, self.jobs, self.say = office, office.root, jobs, say
+
+    def match(self, asked: Asked, *, twins: bool) -> Match:
+        return matching.match(Workspace(self._with_data(asked)), asked, twins=twins)
+
+    def skipped(self, method: str, asked: Asked, retain: bool) -> str:
+        if method != RETRAIN and not retain:
+            ((_, entry),) = self._entry(asked, method).items()
+            if entry["data_access"] != "forget":
+                return "it is given the retain set, which may not be used for this request"
+        return ""
+
+    def unlearn(self, number: int, asked: Asked, match: Match, method: str) -> Unlearned:
+        cell = Cell(name=f"request {number}", changes=self._changes(number, asked, method))
+        folder = cell.folder(self.root)
+        with only_run(folder):
+            prepare(self.root, cell)
+            ids = match.samples["id"][match.samples["of"] == ""]  # copies are found by the split
+            artifacts.write_table(folder / _listed(number), ids.to_frame())
+            if former := self.office.production(self._dataset(asked)):
+                artifacts.write_bytes(folder / PARENT, former.model.read_bytes())
+            tags = {**run_tags(), "imu.request": str(number)}
+            context = Context(store=address(self.root), tags=tags)
+            run_workspace(self.root, folder, cell, context, jobs=self.jobs)
+        before = former.sha256 if former else digest(Workspace(folder).model("train"))
+        return self._found(Workspace(folder), method, before)
+
+    def promote(self, number: int, asked: Asked, model: Path, tags: dict[str, str]) -> str:
+        store = self.store(asked)
+        return registry.promote(store, number, model, tags).version
+
+    def scan(self, number: int) -> list[Place]:
+        return []
+
+    def purge(self, number: int) -> None:
+        pass
+
+    def store(self, asked: Asked) -> Store:
+        return Store(Workspace(self._folder(asked)), address(self.root))
+
+    def _found(self, workspace: Workspace, method: str, before: str) -> Unlearned:
+        producer = f"retrain/{REFERENCE}" if method == RETRAIN else f"unlearn/{method}"
+        out = workspace.evaluation(producer) / "metrics.json"
+        said = report.read_verdicts(workspace).get(method, {})
+        metrics: dict[str, Any] = artifacts.read_json(out)
+        entry = {} if method == RETRAIN else params.section(workspace.root, f"unlearn.{method}")
+        files = (out, report.verdicts(workspace), workspace.root / params.FILE)
+        return Unlearned(
+            model=workspace.model(producer),
+            access="retain" if method == RETRAIN else entry["data_access"],
+            parameters={"seed": workspace.seed, **entry},
+            before=before,
+            outcome=said.get("outcome", "retrained without the samples"),
+            decided=said.get("decided", []),
+            metrics={k: v for k, v in metrics.items() if isinstance(v, float) and v == v},
+            thresholds=vars(params.load(workspace.root, "verdict", verdicts.Config)),
+            evidence={str(f.relative_to(workspace.root)): digest(f) for f in files},
+        )
+
+    def _changes(self, number: int, asked: Asked, method: str) -> dict[str, Any]:
+        content, dataset = self._parameters(asked), self._dataset(asked)
+        known = content["unlearn"]
+        nothing = {"nothing": {"method": "nothing", "data_access": "forget"}}
+        tried = {} if method == RETRAIN else self._entry(asked, method)
+        twins = self.office.ledger.of(number, "received")[0]["options"]["twins"]
+        changes = {
+            "split.scenario": "ids",
+            "split.by_ids.file": _listed(number),
+            "split.forget_twins": twins,
+            "original.retrain": True,
+            "unlearn": nothing | baselines(known) | tried,
+        }
+        if self.office.production(dataset):
+            changes["original.checkpoint"] = PARENT
+        return asked.settings | changes
+
+    def _entry(self, asked: Asked, method: str) -> dict[str, Any]:
+        """The entry of that name in the section ``unlearn``, else that of the method."""
+        known = self._parameters(asked)["unlearn"]
+        if method in known:
+            return {method: known[method]}
+        if method not in Method.__members__:
+            raise params.ParameterError(
+                f"methods: there is neither an entry of `unlearn` nor a method {method!r}"
+            )
+        return {method: entry_of(known, Method(method), {})[1]}
+
+    def _parameters(self, asked: Asked) -> dict[str, Any]:
+        return params.changed(params.read(self.root), asked.settings)
+
+    def _dataset(self, asked: Asked) -> str:
+        return str(self._parameters(asked)["split"]["dataset"])
+
+    def _with_data(self, asked: Asked) -> Path:
+        folder = self._folder(asked)
+        children = Children(folder)
+        try:
+            if folder == self.root:
+                children.run(["data"], self.say)
+            else:
+                bring_data(self.root, children, self.say)
+        finally:
+            children.end_all()
+        return folder
+
+    def _folder(self, asked: Asked) -> Path:
+        """A workspace with the parameters of a request."""
+        if not asked.settings:
+            return self.root
+        return prepare(self.root, Cell(name="erasure", changes=asked.settings))
+
+
+def _listed(number: int) -> str:
+    """Where a cell has the ids of a request; nowhere else they lie in plain text."""
+    return f"requests/erasure-{number:04d}.csv"
+
+
+def run_name() -> str:
+    """It names nobody."""
+    kind = type(flow_run.parameters["what"]).__name__.lower()
+    return f"erasure · {kind}"

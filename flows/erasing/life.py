@@ -129,9 +129,11 @@ def _match(office: Office, number: int, work: Work) -> None:
     try:
         found = work.match(asked, twins=options.twins)
     except ErasureError as error:
-        return _refuse(office, number, "it names what the data do not have", error)
+        _refuse(office, number, "it names what the data do not have", str(error))
+        return
     if found.reason:
-        return _refuse(office, number, "the pipeline cannot judge it", ErasureError(found.reason))
+        _refuse(office, number, "the pipeline cannot judge it", found.reason)
+        return
     office.keep_match(number, found)
     new = office.keys.pseudonym
     office.ledger.append(
@@ -145,9 +147,9 @@ def _match(office: Office, number: int, work: Work) -> None:
     )
 
 
-def _refuse(office: Office, number: int, why: str, error: ErasureError) -> None:
-    """The words of the error may name people: they are told, and kept with the request alone."""
-    office.write(number, "refused.json", str(error))
+def _refuse(office: Office, number: int, why: str, words: str) -> None:
+    """words: they may name people, and are kept with the request alone."""
+    office.write(number, "refused.json", words)
     office.ledger.append(number, "refused", why=why)
 
 
@@ -158,11 +160,12 @@ def _unlearn(office: Office, number: int, work: Work) -> None:
     if not match.counts["train"]:
         why = "no model was trained on any of the samples"
         office.ledger.append(number, "accepted", method=UNTRAINED, why=why)
-        return None
+        return
     tried = office.ledger.of(number, "escalated")
     method = options.order[len(tried)]
     if why := work.skipped(method, asked, options.retain):
-        return _escalate(office, number, options, method, why)
+        _escalate(office, number, options, method, why)
+        return
     found = work.unlearn(number, asked, match, method)
     office.keep_model(number, found.model)
     office.ledger.append(

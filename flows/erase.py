@@ -28,6 +28,7 @@ from imu.verdicts import Outcome
 from tasks.erasing import ErasureError, certificate, keys, ledger
 from tasks.erasing.matching import Asked
 from tasks.files import params
+from tasks.tracking import registry
 
 
 class Inbox(BaseModel):
@@ -189,6 +190,12 @@ def _arguments() -> argparse.Namespace:
         one.add_argument("--jobs", type=int, default=JOBS)
     command("status", _status)
     command("verify-ledger", _verify_ledger)
+    scan = command("scan", _scan)
+    scan.add_argument("number", type=int, nargs="?", default=0, help="of a request; else of all")
+    rollback = command("rollback", _rollback)
+    rollback.add_argument("version")
+    for one in (scan, rollback):
+        one.add_argument("--with", dest="settings", default="", help="file of parameters")
     verify = command("verify", _verify)
     verify.add_argument("file", type=Path)
     verify.add_argument("--key", type=Path, help="public key; else that of this clone")
@@ -240,6 +247,29 @@ def _verify_ledger(arguments: argparse.Namespace) -> None:
     if problems := ledger.verify(folder, key):
         raise ErasureError("the ledger does not hold together: " + "; ".join(problems))
     print(f"the ledger holds together: {len(ledger.records(folder))} records")
+
+
+def _scan(arguments: argparse.Namespace) -> None:
+    with open_office(Path.cwd()) as office:
+        work, asked = pipeline_work.PipelineWork(office, JOBS, print), _about(arguments.settings)
+        places = work.scan(arguments.number, asked, purge=False)
+    for place in places:
+        kept = f"; kept: {place.kept}" if place.kept else ""
+        print(f"{place.where}\n    {place.holds}{kept}")
+    print(f"{len(places)} places, of which {sum(not p.kept for p in places)} could be removed")
+
+
+def _rollback(arguments: argparse.Namespace) -> None:
+    with open_office(Path.cwd()) as office:
+        work = pipeline_work.PipelineWork(office, JOBS, print)
+        registry.require_servable(work.store(_about(arguments.settings)), arguments.version)
+    print(f"version {arguments.version} is the one that is served")
+
+
+def _about(settings: str) -> Asked:
+    """A request about the data of that file of parameters, by which its workspace is found."""
+    changes = params.read_file(Path.cwd() / settings, settings, "paths") if settings else {}
+    return Asked(ids=("",), settings=changes)
 
 
 def _verify(arguments: argparse.Namespace) -> None:

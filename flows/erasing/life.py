@@ -13,6 +13,7 @@ from flows.erasing.office import ENDS, PERSONAL, Office
 from imu.verdicts import Outcome
 from tasks.erasing import ErasureError, certificate, page
 from tasks.erasing.matching import Asked, Match
+from tasks.erasing.residue import Place
 from tasks.files import artifacts, params
 from tasks.files.commit import git_tags
 
@@ -69,14 +70,6 @@ class Unlearned(NamedTuple):
     evidence: dict[str, str]
 
 
-class Place(NamedTuple):
-    """Where something of the samples lies. kept: why the purge leaves it; "" where it does not."""
-
-    where: str
-    holds: str
-    kept: str = ""
-
-
 class Work(Protocol):
     """What a request needs done that takes time, or a server."""
 
@@ -88,9 +81,8 @@ class Work(Protocol):
     def promote(self, number: int, asked: Asked, model: Path, tags: dict[str, str]) -> str:
         """Returns the version."""
 
-    def scan(self, number: int) -> list[Place]: ...
-    def purge(self, number: int) -> None:
-        """Remove what ``scan`` finds and does not keep."""
+    def scan(self, number: int, asked: Asked, *, purge: bool) -> list[Place]:
+        """Where something of the samples lies. purge: it is removed, but for what is kept."""
 
 
 def receive(office: Office, dataset: str, asked: Asked, options: Options) -> int:
@@ -250,16 +242,20 @@ def _deploy(office: Office, number: int, work: Work) -> None:
 
 
 def _purge(office: Office, number: int, work: Work) -> None:
-    options = _options(office, number)
-    found = work.scan(number)
+    asked, options = office.asked(number), _options(office, number)
+    places = work.scan(number, asked, purge=options.purge)
+    removed = []
     if options.purge:
-        work.purge(number)
-    left = work.scan(number) if options.purge else found
-    places = [*left, *(Place(b, "a backup of all of it", "not touched") for b in options.backups)]
+        removed = [place.where for place in places if not place.kept]
+        places = work.scan(number, asked, purge=False)
+    places += [
+        Place(place, "as it was at the time of the backup", "a backup, not touched")
+        for place in options.backups
+    ]
     office.ledger.append(
         number,
         "purged",
-        removed=sorted({p.where for p in found} - {p.where for p in left}),
+        removed=sorted({*removed} - {place.where for place in places}),
         remains=[place._asdict() for place in places],
     )
 

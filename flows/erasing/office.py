@@ -82,12 +82,16 @@ class Office:
         received = [record["request"] for record in self.ledger.all("received")]
         return [number for number in received if self.step(number) not in ENDS]
 
+    def numbers(self, dataset: str) -> list[int]:
+        """Requests about the data set."""
+        return [r["request"] for r in self.ledger.all("received") if r["dataset"] == dataset]
+
     def production(self, dataset: str) -> Production | None:
         """The model that is served; None where no request was served yet.
 
         Raises ErasureError where its file is missing, or not the one that was deployed.
         """
-        of = {r["request"] for r in self.ledger.all("received") if r["dataset"] == dataset}
+        of = self.numbers(dataset)
         served = [r for r in self.ledger.all("deployed") if r["request"] in of and r["model"]]
         if not served:
             return None

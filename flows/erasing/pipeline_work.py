@@ -6,7 +6,7 @@ from typing import Any
 
 from prefect.runtime import flow_run
 
-from flows.erasing.life import RETRAIN, Place, Unlearned
+from flows.erasing.life import RETRAIN, Unlearned
 from flows.erasing.office import Office
 from flows.pipeline import bring_data, entry_of, run_tags, run_workspace
 from flows.running.cells import Cell, prepare
@@ -15,9 +15,10 @@ from flows.running.holding import only_run
 from flows.running.requests import Method
 from imu import verdicts
 from tasks import report
-from tasks.erasing import matching
+from tasks.erasing import matching, residue
 from tasks.erasing.certificate import digest
 from tasks.erasing.matching import Asked, Match
+from tasks.erasing.residue import Place
 from tasks.files import artifacts, params
 from tasks.files.workspace import OWN, Workspace, baselines
 from tasks.tracking import registry
@@ -63,11 +64,25 @@ class PipelineWork:
         store = self.store(asked)
         return registry.promote(store, number, model, tags).version
 
-    def scan(self, number: int) -> list[Place]:
-        return []
-
-    def purge(self, number: int) -> None:
-        pass
+    def scan(self, number: int, asked: Asked, *, purge: bool) -> list[Place]:
+        file = self._parameters(asked)["split"]["forgotten_before"]
+        marks = residue.marks_of(self.root, file, number)
+        served = self.office.production(self._dataset(asked))
+        store, models = self.store(asked), [served.model] if served else []
+        found = residue.scan(self.root, store, marks, models)
+        former = [
+            self.office.model(other)
+            for other in self.office.numbers(self._dataset(asked))
+            if self.office.model(other).exists() and self.office.model(other) not in models
+        ]
+        if purge:
+            residue.remove(self.root, store, found)
+            for path in former:
+                path.unlink()
+        return [
+            *(Place(str(f.relative_to(self.root)), "a former model") for f in former),
+            *found.places,
+        ]
 
     def store(self, asked: Asked) -> Store:
         return Store(Workspace(self._folder(asked)), address(self.root))

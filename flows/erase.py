@@ -16,6 +16,7 @@ from typing import Any
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_table_artifact
+from prefect.runtime import flow_run
 from pydantic import BaseModel, ConfigDict, Field
 
 from flows.erasing import life, pipeline_work
@@ -55,7 +56,12 @@ What = Inbox | Subjects | Samples
 ALL_LETTERS = Inbox()
 
 
-@flow(name="erase", flow_run_name=pipeline_work.run_name, validate_parameters=True)
+def run_name() -> str:
+    """It names nobody."""
+    return f"erasure · {type(flow_run.parameters['what']).__name__.lower()}"
+
+
+@flow(name="erase", flow_run_name=run_name, validate_parameters=True)
 def erase(
     what: What = ALL_LETTERS,
     settings: str = "",
@@ -277,6 +283,19 @@ def _verify(arguments: argparse.Namespace) -> None:
     key = keys.read_public(arguments.key or folder / "keys" / keys.PUBLIC)
     for line in certificate.checked(arguments.file, key, folder):
         print(f"ok    {line}")
+    said = certificate.opened(arguments.file, key)["predicate"]
+    with open_office(Path.cwd()) as office:
+        served = office.production(said["data"]["dataset"])
+        if served and served.sha256 == said["model"]["after"]:
+            print(f"ok    {served.model} is the model of the certificate, and is served")
+        elif served:
+            print(f"note  since request {served.request} another model is served")
+        if arguments.rerun:
+            number, work = said["request"], pipeline_work.PipelineWork(office, JOBS, print)
+            made = work.rerun(number, office.asked(number))
+            if made != said["model"]["after"]:
+                raise ErasureError(f"run again, the method made another model: SHA-256 {made}")
+            print("ok    run again, the method made the same model to the last bit")
 
 
 if __name__ == "__main__":

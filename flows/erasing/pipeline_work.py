@@ -1,10 +1,10 @@
 """What a request needs done, done by the pipeline in cells, by MLflow and by the scan."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
-
-from prefect.runtime import flow_run
 
 from flows.erasing.life import RETRAIN, Unlearned
 from flows.erasing.office import Office
@@ -15,7 +15,7 @@ from flows.running.holding import only_run
 from flows.running.requests import Method
 from imu import verdicts
 from tasks import report
-from tasks.erasing import matching, residue
+from tasks.erasing import ErasureError, matching, residue
 from tasks.erasing.certificate import digest
 from tasks.erasing.matching import Asked, Match
 from tasks.erasing.residue import Place
@@ -83,6 +83,29 @@ class PipelineWork:
             *(Place(str(f.relative_to(self.root)), "a former model") for f in former),
             *found.places,
         ]
+
+    def rerun(self, number: int, asked: Asked) -> str:
+        """SHA-256 of the model that the last method of a request makes when it runs again.
+
+        It runs in a copy of its workspace. Raises ErasureError where that was purged.
+        """
+        method = self.office.ledger.of(number, "unlearned")[-1]["method"]
+        cell = Cell(name="", changes=self._changes(number, asked, method))
+        folder = cell.folder(self.root)
+        producer = f"retrain/{REFERENCE}" if method == RETRAIN else f"unlearn/{method}"
+        if not Workspace(folder).model(producer).is_file():
+            raise ErasureError(
+                f"request {number} cannot be run again: what it was made from was purged"
+            )
+        with TemporaryDirectory(dir=folder.parent) as copy:
+            shutil.copytree(folder, copy, dirs_exist_ok=True, symlinks=True)
+            shutil.rmtree(Workspace(Path(copy)).model(producer).parent)
+            children = Children(Path(copy))
+            try:
+                children.run(producer.split("/"), self.say)
+            finally:
+                children.end_all()
+            return digest(Workspace(Path(copy)).model(producer))
 
     def store(self, asked: Asked) -> Store:
         return Store(Workspace(self._folder(asked)), address(self.root))
@@ -162,9 +185,3 @@ class PipelineWork:
 def _listed(number: int) -> str:
     """Where a cell has the ids of a request; nowhere else they lie in plain text."""
     return f"requests/erasure-{number:04d}.csv"
-
-
-def run_name() -> str:
-    """It names nobody."""
-    kind = type(flow_run.parameters["what"]).__name__.lower()
-    return f"erasure · {kind}"

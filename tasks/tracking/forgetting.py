@@ -4,6 +4,7 @@
 are made before it runs, and what it leaves is removed after.
 """
 
+import os
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import NamedTuple
 from urllib.parse import unquote, urlparse
 
 from tasks.tracking import registry
-from tasks.tracking.store import Store
+from tasks.tracking.store import Store, TrackingError
 
 
 class Logged(NamedTuple):
@@ -29,28 +30,23 @@ class Logged(NamedTuple):
 def remembering(store: Store, lists: Callable[[Path], bool]) -> list[Logged]:
     """Pipeline runs whose split lists some of the samples, the runs below them, and former models.
 
-    lists: whether a manifest does.
+    lists: whether a manifest does. Runs that are marked as deleted count: they can be restored.
     """
     found: dict[str, Logged] = {}
     with store.reaching():
-        for run in store.search("tags.`imu.kind` = 'pipeline'"):
-            if not _lists(store, run.info.run_id, lists):
+        for run in _search(store, "tags.`imu.kind` = 'pipeline'"):
+            if not _lists(store, run, lists):
                 continue
-            of = run.info.run_id
             below = [
-                *store.search(f"tags.`mlflow.parentRunId` = '{of}'"),
-                *store.search(f"tags.`pipeline.{of}` = 'true'"),
+                *_search(store, f"tags.`mlflow.parentRunId` = '{run}'"),
+                *_search(store, f"tags.`pipeline.{run}` = 'true'"),
             ]
             for one in (run, *below):
-                found[one.info.run_id] = _logged(
-                    store, one.info.run_id, "their predictions, images or models"
-                )
+                found[one] = _logged(store, one, "their predictions, images or models")
         served = registry.production(store)
-        for run in store.search("tags.`imu.kind` = 'erasure'"):
-            if served and run.info.run_id != served.run_id:
-                logged = _logged(store, run.info.run_id, "a former model, which remembers")
-                if logged.models:
-                    found[run.info.run_id] = logged
+        for run in _search(store, "tags.`imu.kind` = 'erasure'"):
+            if served and run != served.run_id:
+                found[run] = _logged(store, run, "a former model, which remembers")
     return list(found.values())
 
 
@@ -64,19 +60,34 @@ def remove(store: Store, logged: list[Logged]) -> list[Logged]:
             for model in one.models:
                 store.client.delete_logged_model(model)
             store.client.delete_run(one.run)
-    if not store.uri.startswith("http"):
-        for folder in local:
-            folder.mkdir(parents=True, exist_ok=True)
-        call = [sys.executable, "-m", "mlflow", "gc", "--backend-store-uri", store.uri]
-        for kind, ids in (
-            ("--run-ids", [one.run for one in logged]),
-            ("--logged-model-ids", [model for one in logged for model in one.models]),
-        ):
-            if ids:
-                subprocess.run([*call, kind, ",".join(ids)], capture_output=True, check=False)
+        if not store.uri.startswith("http"):
+            for folder in local:
+                folder.mkdir(parents=True, exist_ok=True)
+            _collect(store, [one.run for one in logged], [m for one in logged for m in one.models])
     for folder in local:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder.parent if folder.name == "artifacts" else folder, ignore_errors=True)
     return [one for one in logged if not all(map(_folder, one.places))]
+
+
+def _collect(store: Store, runs: list[str], models: list[str]) -> None:
+    call = [sys.executable, "-m", "mlflow", "gc", "--backend-store-uri", store.uri]
+    done = subprocess.run(
+        [*call, "--run-ids", ",".join(runs), "--logged-model-ids", ",".join(models)],
+        env={**os.environ, "MLFLOW_TRACKING_URI": store.uri},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise TrackingError(f"`mlflow gc` failed: {done.stderr.strip().splitlines()[-1:]}")
+
+
+def _search(store: Store, query: str) -> list[str]:
+    from mlflow.entities import ViewType
+
+    found = store.client.search_runs(
+        [store.experiment], query, run_view_type=ViewType.ALL, max_results=10_000
+    )
+    return [run.info.run_id for run in found]
 
 
 def _lists(store: Store, run: str, lists: Callable[[Path], bool]) -> bool:

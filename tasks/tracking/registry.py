@@ -39,7 +39,7 @@ def promote(store: Store, request: int, model: Path, tags: dict[str, str]) -> Pr
         version = _version(store, name, request, model, tags)
         store.client.set_registered_model_alias(name, PRODUCTION, version)
         for other in store.client.search_model_versions(f"name='{name}'"):
-            if other.version != version and other.tags.get(SERVED) != SUPERSEDED:
+            if str(other.version) != version and other.tags.get(SERVED) != SUPERSEDED:
                 store.client.set_model_version_tag(name, other.version, SERVED, SUPERSEDED)
     former = str(before.version) if before else ""
     return Promoted(version, former if former != version else tags.get("parent", ""))
@@ -85,21 +85,23 @@ def _version(store: Store, name: str, request: int, model: Path, tags: dict[str,
     for known in store.client.search_model_versions(f"name='{name}'"):
         if known.tags.get("request") == str(request):
             return str(known.version)
-    run = store.create(
-        f"erasure request {request}",
-        {"imu.kind": "erasure", "imu.request": str(request), "model": PRODUCTION},
-    )
-    store.log(run, Record(model=model))
-    store.tag(run, tags)
-    store.end(run, "FINISHED")
+    about = {"imu.kind": "erasure", "imu.request": str(request), "model": PRODUCTION}
+    begun = store.search(" AND ".join(f"tags.`{key}` = '{value}'" for key, value in about.items()))
+    for run in begun:  # of a try that was ended
+        store.client.delete_run(run.info.run_id)
+    made = store.create(f"erasure request {request}", about)
+    store.log(made, Record(model=model))
+    store.tag(made, tags)
+    store.end(made, "FINISHED")
     (logged,) = store.client.search_logged_models(
-        [store.experiment], filter_string=f"source_run_id = '{run}'"
+        [store.experiment], filter_string=f"source_run_id = '{made}'"
     )
-    made = store.client.create_model_version(
-        name,
-        source=f"models:/{logged.model_id}",
-        run_id=run,
-        model_id=logged.model_id,
-        tags={"request": str(request), **tags},
+    return str(
+        store.client.create_model_version(
+            name,
+            source=logged.artifact_location,
+            run_id=made,
+            model_id=logged.model_id,
+            tags={"request": str(request), **tags},
+        ).version
     )
-    return str(made.version)

@@ -292,7 +292,7 @@ def _verify(arguments: argparse.Namespace) -> None:
             print(f"note  since request {served.request} another model is served")
         if arguments.rerun:
             number, work = said["request"], pipeline_work.PipelineWork(office, JOBS, print)
-            made = work.rerun(number, office.asked(number))
+            made = work.rerun(number)
             if made != said["model"]["after"]:
                 raise ErasureError(f"run again, the method made another model: SHA-256 {made}")
             print("ok    run again, the method made the same model to the last bit")

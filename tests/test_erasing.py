@@ -60,6 +60,7 @@ class Pretended:
             access="forget",
             parameters={"seed": 0},
             before="0" * 64,
+            workspace=".cells/x",
             outcome=self.outcomes.get(method, "retrained"),
             decided=[],
             metrics={"TV": self.drift},

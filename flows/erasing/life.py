@@ -55,7 +55,7 @@ class Options:
 class Unlearned(NamedTuple):
     """A model that a method made, and what is said of it.
 
-    access: the data that the method was given. before: SHA-256 of the model that it started from.
+    access: the data that the method was given. workspace: where it was made. before: SHA-256 of the model that it started from.
     decided: the numbers that decided the verdict. evidence: SHA-256 of the files with all of it.
     """
 
@@ -63,6 +63,7 @@ class Unlearned(NamedTuple):
     access: str
     parameters: dict[str, Any]
     before: str
+    workspace: str
     outcome: str
     decided: list[str]
     metrics: dict[str, float]
@@ -167,6 +168,7 @@ def _unlearn(office: Office, number: int, work: Work) -> None:
         access=found.access,
         parameters=found.parameters,
         before=found.before,
+        workspace=found.workspace,
         model=certificate.digest(office.model(number)),
         outcome=found.outcome,
         decided=found.decided,

@@ -84,15 +84,13 @@ class PipelineWork:
             *found.places,
         ]
 
-    def rerun(self, number: int, asked: Asked) -> str:
+    def rerun(self, number: int) -> str:
         """SHA-256 of the model that the last method of a request makes when it runs again.
 
         It runs in a copy of its workspace. Raises ErasureError where that was purged.
         """
-        method = self.office.ledger.of(number, "unlearned")[-1]["method"]
-        cell = Cell(name="", changes=self._changes(number, asked, method))
-        folder = cell.folder(self.root)
-        producer = f"retrain/{REFERENCE}" if method == RETRAIN else f"unlearn/{method}"
+        made = self.office.ledger.of(number, "unlearned")[-1]
+        folder, producer = self.root / made["workspace"], _producer(made["method"])
         if not Workspace(folder).model(producer).is_file():
             raise ErasureError(
                 f"request {number} cannot be run again: what it was made from was purged"
@@ -111,7 +109,7 @@ class PipelineWork:
         return Store(Workspace(self._folder(asked)), address(self.root))
 
     def _found(self, workspace: Workspace, method: str, before: str) -> Unlearned:
-        producer = f"retrain/{REFERENCE}" if method == RETRAIN else f"unlearn/{method}"
+        producer = _producer(method)
         out = workspace.evaluation(producer) / "metrics.json"
         said = report.read_verdicts(workspace).get(method, {})
         metrics: dict[str, Any] = artifacts.read_json(out)
@@ -122,6 +120,7 @@ class PipelineWork:
             access="retain" if method == RETRAIN else entry["data_access"],
             parameters={"seed": workspace.seed, **entry},
             before=before,
+            workspace=str(workspace.root.relative_to(self.root)),
             outcome=said.get("outcome", "retrained without the samples"),
             decided=said.get("decided", []),
             metrics={k: v for k, v in metrics.items() if isinstance(v, float) and v == v},
@@ -180,6 +179,10 @@ class PipelineWork:
         if not asked.settings:
             return self.root
         return prepare(self.root, Cell(name="erasure", changes=asked.settings))
+
+
+def _producer(method: str) -> str:
+    return f"retrain/{REFERENCE}" if method == RETRAIN else f"unlearn/{method}"
 
 
 def _listed(number: int) -> str:

@@ -55,8 +55,9 @@ class Options:
 class Unlearned(NamedTuple):
     """A model that a method made, and what is said of it.
 
-    access: the data that the method was given. workspace: where it was made. before: SHA-256 of the model that it started from.
-    decided: the numbers that decided the verdict. evidence: SHA-256 of the files with all of it.
+    access: the data that the method was given. before: SHA-256 of the model that it started from.
+    workspace: where it ran. decided: the numbers that decided the verdict. evidence: SHA-256 of
+    the files with all of it.
     """
 
     model: Path

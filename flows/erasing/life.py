@@ -20,6 +20,7 @@ from tasks.files.commit import git_tags
 RETRAIN = "retrain"  # the method that always works: the reference itself
 UNTRAINED = "none"  # where the model never saw the samples
 DRIFT = ("TV", "dP_retain")  # distance to retraining, of images and of texts
+UNREMOVED = "it could not be removed from here"
 PACKAGES = ("imu", "torch", "numpy")
 
 
@@ -250,7 +251,8 @@ def _purge(office: Office, number: int, work: Work) -> None:
     removed = []
     if options.purge:
         removed = [place.where for place in places if not place.kept]
-        places = work.scan(number, asked, purge=False)
+        left = work.scan(number, asked, purge=False)
+        places = [place._replace(kept=place.kept or UNREMOVED) for place in left]
     places += [
         Place(place, "as it was at the time of the backup", "a backup, not touched")
         for place in options.backups

@@ -20,7 +20,7 @@ from prefect.runtime import flow_run
 from pydantic import BaseModel, ConfigDict, Field
 
 from flows.erasing import life, pipeline_work
-from flows.erasing.letters import letters
+from flows.erasing.letters import letters, write
 from flows.erasing.office import FOLDER, Office, open_office
 from flows.pipeline import JOBS, Jobs
 from flows.running.failures import EXPLAINED
@@ -28,7 +28,7 @@ from flows.running.server import serving
 from imu.verdicts import Outcome
 from tasks.erasing import ErasureError, certificate, keys, ledger
 from tasks.erasing.matching import Asked
-from tasks.files import params
+from tasks.files import artifacts, params
 from tasks.tracking import registry
 
 
@@ -102,7 +102,7 @@ def erase(
         backups=tuple(backups),
     )
     with open_office(root) as office:
-        numbers = _received(office, what, settings, options)
+        numbers, bad = _received(office, what, settings, options)
         work = pipeline_work.PipelineWork(office, jobs, log.info)
         done = {}
         for number in sorted({*numbers, *office.open_requests()}):
@@ -112,28 +112,32 @@ def erase(
                 _shown(office, number)
             done[f"request {number}"] = step
             log.info(f"request {number}: {_answer(office, number)}")
+    if bad:
+        raise ErasureError("; ".join(bad))
     return done
 
 
-def _received(office: Office, what: What, settings: str, options: life.Options) -> list[int]:
-    root = office.root
+def _received(
+    office: Office, what: What, settings: str, options: life.Options
+) -> tuple[list[int], list[str]]:
+    """Numbers of the requests, and what is wrong with letters that cannot be read."""
+    root, bad = office.root, []
+    given: list[tuple[Path | None, Asked]] = []
     if isinstance(what, Inbox):
-        given = letters(root)
+        found = letters(root)
+        given, bad = [*found.good], found.bad
     else:
         changes = params.read_file(root / settings, settings, "paths") if settings else {}
-        asked = (
-            Asked(subjects=tuple(what.subjects), settings=changes)
-            if isinstance(what, Subjects)
-            else Asked(ids=tuple(what.ids), settings=changes)
-        )
-        given = [(None, asked)]
+        names = what.subjects if isinstance(what, Subjects) else what.ids
+        kind = "subjects" if isinstance(what, Subjects) else "ids"
+        given = [(None, Asked(**{kind: tuple(names)}, settings=changes))]
     numbers = []
     for letter, asked in given:
         content = params.changed(params.read(root), asked.settings)
         numbers.append(life.receive(office, content["split"]["dataset"], asked, options))
         if letter:
             letter.unlink()  # its content lies with the request
-    return numbers
+    return numbers, bad
 
 
 def _shown(office: Office, number: int) -> None:
@@ -184,8 +188,8 @@ def _arguments() -> argparse.Namespace:
     what.add_argument("--subject", action="append", default=[])
     what.add_argument("--id", action="append", default=[])
     what.add_argument("--ids", type=Path, help="a CSV or parquet file with a column id")
+    request.add_argument("--with", dest="settings", default="", help="file of parameters")
     for one in (request, inbox):
-        one.add_argument("--with", dest="settings", default="", help="file of parameters")
         one.add_argument("--methods", nargs="*", default=["imu_deep"], help="in this order")
         one.add_argument("--retain", action="store_true", help="the retain set may be used")
         one.add_argument("--accepted", nargs="*", default=["indistinguishable"])
@@ -198,6 +202,8 @@ def _arguments() -> argparse.Namespace:
     command("verify-ledger", _verify_ledger)
     scan = command("scan", _scan)
     scan.add_argument("number", type=int, nargs="?", default=0, help="of a request; else of all")
+    purge = command("purge", _purge)
+    purge.add_argument("number", type=int)
     rollback = command("rollback", _rollback)
     rollback.add_argument("version")
     for one in (scan, rollback):
@@ -210,18 +216,16 @@ def _arguments() -> argparse.Namespace:
 
 
 def _request(arguments: argparse.Namespace) -> None:
-    from tasks.files import artifacts
-
-    ids = list(getattr(arguments, "id", []))
-    if getattr(arguments, "ids", None):
-        ids = artifacts.read_given(arguments.ids, id="str")["id"].tolist()
-    subjects = getattr(arguments, "subject", [])
-    what: What = Subjects(subjects=subjects) if subjects else Samples(ids=ids) if ids else Inbox()
+    root = Path.cwd()
+    if arguments.run == _request:
+        ids = arguments.id
+        if arguments.ids:
+            ids = artifacts.read_given(arguments.ids, id="str")["id"].tolist()
+        # As a letter it stands in no parameter of a run, which Prefect would keep.
+        write(root, arguments.subject, ids, arguments.settings)
     with serving() as ready:
         ready()
         done = erase(
-            what,
-            settings=arguments.settings,
             methods=arguments.methods,
             retain=arguments.retain,
             accepted=arguments.accepted,
@@ -263,6 +267,12 @@ def _scan(arguments: argparse.Namespace) -> None:
         kept = f"; kept: {place.kept}" if place.kept else ""
         print(f"{place.where}\n    {place.holds}{kept}")
     print(f"{len(places)} places, of which {sum(not p.kept for p in places)} could be removed")
+
+
+def _purge(arguments: argparse.Namespace) -> None:
+    with open_office(Path.cwd()) as office:
+        life.purge(office, arguments.number, pipeline_work.PipelineWork(office, JOBS, print))
+        print(f"request {arguments.number}: {_answer(office, arguments.number)}")
 
 
 def _rollback(arguments: argparse.Namespace) -> None:

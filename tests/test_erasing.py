@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from flows.erasing import life
-from flows.erasing.letters import letters
+from flows.erasing.letters import letters, write
 from flows.erasing.life import Options, Unlearned
 from flows.erasing.office import Office, open_office
 from tasks.erasing import ErasureError, certificate, keys, ledger, matching
@@ -31,7 +31,7 @@ class Pretended:
         self.samples = pd.DataFrame(
             {"id": ["a", "b"], "sha256": ["1" * 64, "2" * 64], "set": ["train", "test"], "of": ""}
         )
-        self.reason, self.drift = "", 0.01
+        self.reason, self.drift, self.idle = "", 0.01, "not forgotten"
 
     def _did(self, what: str) -> None:
         self.done.append(what)
@@ -63,6 +63,7 @@ class Pretended:
             workspace=".cells/x",
             outcome=self.outcomes.get(method, "retrained"),
             decided=[],
+            idle=self.idle,
             metrics={"TV": self.drift},
             thresholds={"distance": 0.04},
             evidence={},
@@ -157,6 +158,31 @@ def test_what_does_not_pass_goes_on_to_the_next_method(root, outcomes, options, 
         method
     ]
     assert work.served[number].read_text() == f"{method} 1"
+
+
+def test_tests_that_doing_nothing_passes_are_no_evidence(root: Path) -> None:
+    work = Pretended(root, imu_deep="indistinguishable")
+    work.idle = "indistinguishable"
+    number = served(root, work, ADA)
+    assert work.served[number].read_text() == "retrain 1"
+
+
+def test_a_request_can_be_purged_later_and_is_certified_anew(root: Path) -> None:
+    work = Pretended(root, imu_deep="indistinguishable")
+    served(root, work, ADA, purge=False)
+    path, key = root / "erasure/requests/0001/certificate.json", root / "erasure/keys/public.pem"
+    first = path.read_bytes()
+    assert path.with_name("asked.json").is_file()
+    with open_office(root) as now:
+        life.purge(now, 1, work)
+        with pytest.raises(ErasureError, match="without a purge"):
+            life.purge(now, 1, work)
+    assert steps(root)[-2:] == ["purged", "certified"]
+    assert not path.with_name("asked.json").exists()
+    said = certificate.checked(path, keys.read_public(key), root / "erasure")
+    assert "later" not in said[-1]
+    path.write_bytes(first)
+    assert "later" in certificate.checked(path, keys.read_public(key), root / "erasure")[-1]
 
 
 @pytest.mark.parametrize("at", ["match", "unlearn", "promote", "scan", "purge"])
@@ -479,11 +505,15 @@ def test_a_request_names_ids_or_subjects(asked, message) -> None:
 
 def test_letters_are_read_and_bad_ones_named(root: Path) -> None:
     inbox = root / "requests" / "inbox"
-    assert list(letters(root)) == []
+    assert letters(root) == ([], [])
     (inbox / "1.csv").write_text("subject\nAda\nAda\n")
-    (inbox / "2.yaml").write_text("ids: ['7']\n")
-    (inbox / ".3.yaml").write_text("half")
-    assert [asked for _, asked in letters(root)] == [Asked(subjects=("Ada",)), Asked(ids=("7",))]
-    (inbox / "4.yaml").write_text("people: [x]\n")
-    with pytest.raises(ErasureError, match=r"letter 4\.yaml cannot be served: .*'people'"):
-        list(letters(root))
+    (inbox / "2.yaml").write_text("people: [x]\n")
+    (inbox / "3.yaml").write_text("ids: ['7']\n")
+    (inbox / ".4.yaml").write_text("half")
+    path = write(root, ["Bo"], [], "")
+    assert path.stat().st_mode & 0o777 == 0o600
+    found = letters(root)
+    asked = [asked for _, asked in found.good]
+    assert asked == [Asked(subjects=("Ada",)), Asked(ids=("7",)), Asked(subjects=("Bo",))]
+    (said,) = found.bad
+    assert said.startswith("the letter 2.yaml cannot be served: it has a field 'people'")

@@ -4,8 +4,11 @@ A YAML file with ``subjects`` or ``ids``, and ``settings``, a file of parameters
 not those of params.yaml; or a CSV or parquet table with a column ``subject`` or ``id``.
 """
 
-from collections.abc import Iterator
+import hashlib
+import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from tasks.erasing import ErasureError
 from tasks.erasing.matching import Asked
@@ -14,16 +17,33 @@ from tasks.files import artifacts, params
 INBOX = "requests/inbox"
 
 
-def letters(root: Path) -> Iterator[tuple[Path, Asked]]:
-    """The oldest first; hidden files are being written, and no letters.
+class Letters(NamedTuple):
+    """good: file and what it asks for, the oldest first. bad: what is wrong with the others."""
 
-    Raises ErasureError at one that cannot be read, when those before it are served.
-    """
-    folder = root / INBOX
+    good: list[tuple[Path, Asked]]
+    bad: list[str]
+
+
+def letters(root: Path) -> Letters:
+    """What lies in the inbox; hidden files are being written, and no letters."""
+    folder, found = root / INBOX, Letters([], [])
     folder.mkdir(parents=True, exist_ok=True)
-    found = (path for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
-    for path in sorted(found, key=lambda path: (path.stat().st_mtime, path.name)):
-        yield path, read(root, path)
+    paths = (path for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
+    for path in sorted(paths, key=lambda path: (path.stat().st_mtime, path.name)):
+        try:
+            found.good.append((path, read(root, path)))
+        except ErasureError as error:
+            found.bad.append(str(error))
+    return found
+
+
+def write(root: Path, subjects: Sequence[str], ids: Sequence[str], settings: str) -> Path:
+    """A letter, for its owner alone."""
+    content = {"subjects": list(subjects), "ids": list(ids), "settings": settings}
+    path = root / INBOX / f"{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]}.yaml"
+    artifacts.write_json(path, content)  # JSON is YAML
+    path.chmod(0o600)
+    return path
 
 
 def read(root: Path, path: Path) -> Asked:
@@ -48,6 +68,7 @@ def read(root: Path, path: Path) -> Asked:
                 raise ErasureError(f"{name} must be a list of texts, got {lists[name]!r}")
         file = str(content.get("settings") or "")
         settings = params.read_file(root / file, file, "paths") if file else {}
+        params.changed(params.read(root), settings)
         return Asked(subjects=tuple(lists["subjects"]), ids=tuple(lists["ids"]), settings=settings)
     except (ErasureError, artifacts.ArtifactError, params.ParameterError) as error:
         raise ErasureError(f"the letter {path.name} cannot be served: {error}") from error

@@ -57,8 +57,8 @@ class Unlearned(NamedTuple):
     """A model that a method made, and what is said of it.
 
     access: the data that the method was given. before: SHA-256 of the model that it started from.
-    workspace: where it ran. decided: the numbers that decided the verdict. evidence: SHA-256 of
-    the files with all of it.
+    workspace: where it ran. decided: the numbers that decided the verdict. idle: the verdict of
+    doing nothing. evidence: SHA-256 of the files with all of it.
     """
 
     model: Path
@@ -68,6 +68,7 @@ class Unlearned(NamedTuple):
     workspace: str
     outcome: str
     decided: list[str]
+    idle: str
     metrics: dict[str, float]
     thresholds: dict[str, float]
     evidence: dict[str, str]
@@ -174,6 +175,7 @@ def _unlearn(office: Office, number: int, work: Work) -> None:
         model=certificate.digest(office.model(number)),
         outcome=found.outcome,
         decided=found.decided,
+        idle=found.idle,
         metrics=found.metrics,
         thresholds=found.thresholds,
         evidence=found.evidence,
@@ -190,6 +192,11 @@ def _judge(office: Office, number: int, work: Work) -> None:
     if made["method"] != RETRAIN:
         if made["outcome"] not in options.accepted:
             why.append(f"its verdict is {made['outcome']!r}")
+        elif made["idle"] in options.accepted:
+            why.append(
+                f"doing nothing is {made['idle']!r} as well: the tests cannot tell whether these "
+                "samples were forgotten"
+            )
         if drift > options.drift:
             why.append(f"it lies {drift:.3g} from retraining, more than {options.drift:g}")
     office.ledger.append(
@@ -245,21 +252,38 @@ def _deploy(office: Office, number: int, work: Work) -> None:
     )
 
 
+def purge(office: Office, number: int, work: Work) -> None:
+    """Purge a request that was served without, and certify it anew.
+
+    Raises ErasureError where it is not at its end, or was purged.
+    """
+    done = office.ledger.of(number, "purged")
+    if office.step(number) != "certified" or done[-1]["purge"]:
+        raise ErasureError(f"request {number} is not one that was certified without a purge")
+    _scanned(office, number, work, purge=True)
+    serve(office, number, work)
+
+
 def _purge(office: Office, number: int, work: Work) -> None:
-    asked, options = office.asked(number), _options(office, number)
-    places = work.scan(number, asked, purge=options.purge)
+    _scanned(office, number, work, purge=_options(office, number).purge)
+
+
+def _scanned(office: Office, number: int, work: Work, *, purge: bool) -> None:
+    asked = office.asked(number)
+    places = work.scan(number, asked, purge=purge)
     removed = []
-    if options.purge:
+    if purge:
         removed = [place.where for place in places if not place.kept]
         left = work.scan(number, asked, purge=False)
         places = [place._replace(kept=place.kept or UNREMOVED) for place in left]
     places += [
         Place(place, "as it was at the time of the backup", "a backup, not touched")
-        for place in options.backups
+        for place in _options(office, number).backups
     ]
     office.ledger.append(
         number,
         "purged",
+        purge=purge,
         removed=sorted({*removed} - {place.where for place in places}),
         remains=[place._asdict() for place in places],
     )
@@ -270,7 +294,7 @@ def _certify(office: Office, number: int, work: Work) -> None:
     content = _statement(office, number)
     artifacts.write_json(path, certificate.sealed(content, office.keys))
     artifacts.write_text(path.with_suffix(".html"), page.page(content))
-    if _options(office, number).purge:
+    if office.ledger.of(number, "purged")[-1]["purge"]:
         for name in PERSONAL:
             office.place(number, name).unlink(missing_ok=True)
     office.ledger.append(number, "certified", certificate=certificate.digest(path))
@@ -302,7 +326,6 @@ def _statement(office: Office, number: int) -> dict[str, Any]:
                 "after": deployed["model"],
                 "version": deployed["version"],
                 "former version": deployed["former_version"],
-                "former version is": "superseded: must not be served",
             },
             "options": received["options"],
             "tried": [

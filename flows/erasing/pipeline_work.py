@@ -111,7 +111,8 @@ class PipelineWork:
     def _found(self, workspace: Workspace, method: str, before: str) -> Unlearned:
         producer = _producer(method)
         out = workspace.evaluation(producer) / "metrics.json"
-        said = report.read_verdicts(workspace).get(method, {})
+        found = report.read_verdicts(workspace)
+        said = found.get(method, {})
         metrics: dict[str, Any] = artifacts.read_json(out)
         entry = {} if method == RETRAIN else params.section(workspace.root, f"unlearn.{method}")
         files = (out, report.verdicts(workspace), workspace.root / params.FILE)
@@ -123,6 +124,7 @@ class PipelineWork:
             workspace=str(workspace.root.relative_to(self.root)),
             outcome=said.get("outcome", "retrained without the samples"),
             decided=said.get("decided", []),
+            idle=found["nothing"]["outcome"],
             metrics={k: v for k, v in metrics.items() if isinstance(v, float) and v == v},
             thresholds=vars(params.load(workspace.root, "verdict", verdicts.Config)),
             evidence={str(f.relative_to(workspace.root)): digest(f) for f in files},

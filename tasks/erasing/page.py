@@ -15,6 +15,7 @@ def page(content: dict[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["clock"] = lambda time: time.replace("T", " ").replace("+00:00", " UTC")
     said = content["predicate"]
     judged = [step for step in said["tried"] if step["step"] == "unlearned"]
     return environment.get_template("certificate.html.j2").render(

@@ -20,7 +20,7 @@ from prefect.runtime import flow_run
 from pydantic import BaseModel, ConfigDict, Field
 
 from flows.erasing import life, pipeline_work
-from flows.erasing.letters import letters, write
+from flows.erasing.letters import letters, settings_of, write
 from flows.erasing.office import FOLDER, Office, open_office
 from flows.pipeline import JOBS, Jobs
 from flows.running.failures import EXPLAINED
@@ -127,7 +127,7 @@ def _received(
         found = letters(root)
         given, bad = [*found.good], found.bad
     else:
-        changes = params.read_file(root / settings, settings, "paths") if settings else {}
+        changes = settings_of(root, settings)
         names = what.subjects if isinstance(what, Subjects) else what.ids
         kind = "subjects" if isinstance(what, Subjects) else "ids"
         given = [(None, Asked(**{kind: tuple(names)}, settings=changes))]
@@ -284,8 +284,7 @@ def _rollback(arguments: argparse.Namespace) -> None:
 
 def _about(settings: str) -> Asked:
     """A request about the data of that file of parameters, by which its workspace is found."""
-    changes = params.read_file(Path.cwd() / settings, settings, "paths") if settings else {}
-    return Asked(ids=("",), settings=changes)
+    return Asked(ids=("",), settings=settings_of(Path.cwd(), settings))
 
 
 def _verify(arguments: argparse.Namespace) -> None:

@@ -509,11 +509,13 @@ def test_letters_are_read_and_bad_ones_named(root: Path) -> None:
     (inbox / "1.csv").write_text("subject\nAda\nAda\n")
     (inbox / "2.yaml").write_text("people: [x]\n")
     (inbox / "3.yaml").write_text("ids: ['7']\n")
+    (inbox / "2b.yaml").write_text("{ids: ['7'], settings: ../../../etc/passwd}\n")
     (inbox / ".4.yaml").write_text("half")
     path = write(root, ["Bo"], [], "")
     assert path.stat().st_mode & 0o777 == 0o600
     found = letters(root)
     asked = [asked for _, asked in found.good]
     assert asked == [Asked(subjects=("Ada",)), Asked(ids=("7",)), Asked(subjects=("Bo",))]
-    (said,) = found.bad
+    said, outside = found.bad
+    assert "settings must be a file in the repository" in outside
     assert said.startswith("the letter 2.yaml cannot be served: it has a field 'people'")

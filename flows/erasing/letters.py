@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tasks.erasing import ErasureError
 from tasks.erasing.matching import Asked
@@ -66,9 +66,21 @@ def read(root: Path, path: Path) -> Asked:
                 isinstance(one, str) for one in lists[name]
             ):
                 raise ErasureError(f"{name} must be a list of texts, got {lists[name]!r}")
-        file = str(content.get("settings") or "")
-        settings = params.read_file(root / file, file, "paths") if file else {}
-        params.changed(params.read(root), settings)
+        settings = settings_of(root, str(content.get("settings") or ""))
         return Asked(subjects=tuple(lists["subjects"]), ids=tuple(lists["ids"]), settings=settings)
     except (ErasureError, artifacts.ArtifactError, params.ParameterError) as error:
         raise ErasureError(f"the letter {path.name} cannot be served: {error}") from error
+
+
+def settings_of(root: Path, file: str) -> dict[str, Any]:
+    """What a file of the repository changes of params.yaml; "" for none.
+
+    Raises ParameterError where it lies elsewhere, or changes what is not there.
+    """
+    if not file:
+        return {}
+    if not (root / file).resolve().is_relative_to(root.resolve()):
+        raise params.ParameterError(f"settings must be a file in the repository, got {file!r}")
+    settings = params.read_file(root / file, file, "paths")
+    params.changed(params.read(root), settings)
+    return settings

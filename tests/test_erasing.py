@@ -412,6 +412,12 @@ def test_a_lost_key_is_explained_and_not_replaced(book: Path, root: Path) -> Non
     assert not (book / "keys" / keys.NAMES).exists()
 
 
+def test_keys_that_a_kill_left_half_are_made_anew(root: Path) -> None:
+    (root / "erasure" / ".keys").mkdir(parents=True)
+    (root / "erasure" / ".keys" / keys.NAMES).write_bytes(b"half")
+    assert len(Office(root).keys.names) == 32
+
+
 def test_keys_are_for_their_owner_alone(book: Path, root: Path) -> None:
     for name in (keys.NAMES, keys.SIGNING):
         assert (book / "keys" / name).stat().st_mode & 0o777 == 0o600

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -76,7 +77,10 @@ class PipelineWork:
             if self.office.model(other).exists() and self.office.model(other) not in models
         ]
         if purge:
-            residue.remove(self.root, store, found)
+            with ExitStack() as held:  # nothing is taken from under a run
+                for folder in (self.root, *(path for path in found.files if path.is_dir())):
+                    held.enter_context(only_run(folder))
+                residue.remove(self.root, store, found)
             for path in former:
                 path.unlink()
         return [

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,16 +48,19 @@ class Keys:
 
 
 def create(folder: Path) -> Keys:
-    """New keys, readable by their owner alone. Raises FileExistsError where there are some."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """New keys, readable by their owner alone: all of them, or none."""
+    making = folder.with_name(f".{folder.name}")
+    shutil.rmtree(making, ignore_errors=True)  # left by a kill
+    making.mkdir(parents=True, mode=0o700)
     signing = Ed25519PrivateKey.generate()
     private = signing.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     public = signing.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     for name, content in ((NAMES, os.urandom(32)), (SIGNING, private), (PUBLIC, public)):
         mode = 0o644 if name == PUBLIC else 0o600
-        with open(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        with open(os.open(making / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             file.write(content)
             os.fsync(file.fileno())
+    making.rename(folder)
     return read(folder)
 
 

@@ -172,7 +172,8 @@ def test_a_request_is_matched_with_the_split(digits_workspace: Workspace) -> Non
     with pytest.raises(ErasureError, match="no attribute 'subject'"):
         matching.match(digits_workspace, matching.Asked(subjects=("Ada",)), twins=True)
     first = eights["train"][0]
-    Office(digits_workspace.root).leave_out("requests/forgotten.csv", 1, matched(first))
+    file = digits_workspace.root / "requests/forgotten.csv"
+    Office(digits_workspace.root).leave_out(file, 1, matched(first))
     again = matched(first, eights["train"][1])
     assert (again.before, again.counts["train"]) == (1, 1)
 

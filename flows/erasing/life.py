@@ -20,6 +20,7 @@ from tasks.files.commit import git_tags
 RETRAIN = "retrain"  # the method that always works: the reference itself
 UNTRAINED = "none"  # where the model never saw the samples
 DRIFT = ("TV", "dP_retain")  # distance to retraining, of images and of texts
+UNSURE = "so much is asked for that nothing is left to judge a method by"
 UNREMOVED = "it could not be removed from here"
 PACKAGES = ("imu", "torch", "numpy")
 
@@ -57,7 +58,7 @@ class Unlearned(NamedTuple):
     """A model that a method made, and what is said of it.
 
     access: the data that the method was given. before: SHA-256 of the model that it started from.
-    workspace: where it ran. decided: the numbers that decided the verdict. idle: the verdict of
+    file: where it was made. decided: the numbers that decided the verdict. idle: the verdict of
     doing nothing. evidence: SHA-256 of the files with all of it.
     """
 
@@ -65,7 +66,7 @@ class Unlearned(NamedTuple):
     access: str
     parameters: dict[str, Any]
     before: str
-    workspace: str
+    file: str
     outcome: str
     decided: list[str]
     idle: str
@@ -81,7 +82,9 @@ class Work(Protocol):
     def skipped(self, method: str, asked: Asked, retain: bool) -> str:
         """Why a method is passed over; "" where it is not."""
 
-    def unlearn(self, number: int, asked: Asked, match: Match, method: str) -> Unlearned: ...
+    def unlearn(self, number: int, asked: Asked, match: Match, method: str) -> Unlearned:
+        """Where ``match.reason`` says that it cannot be judged, by retraining alone."""
+
     def promote(self, number: int, asked: Asked, model: Path, tags: dict[str, str]) -> str:
         """Returns the version."""
 
@@ -127,9 +130,6 @@ def _match(office: Office, number: int, work: Work) -> None:
     except ErasureError as error:
         _refuse(office, number, "it names what the data do not have", str(error))
         return
-    if found.reason:
-        _refuse(office, number, "the pipeline cannot judge it", found.reason)
-        return
     office.keep_match(number, found)
     new = office.keys.pseudonym
     office.ledger.append(
@@ -159,7 +159,8 @@ def _unlearn(office: Office, number: int, work: Work) -> None:
         return
     tried = office.ledger.of(number, "escalated")
     method = options.order[len(tried)]
-    if why := work.skipped(method, asked, options.retain):
+    unsure = match.reason and method != RETRAIN
+    if why := UNSURE if unsure else work.skipped(method, asked, options.retain):
         _escalate(office, number, options, method, why)
         return
     found = work.unlearn(number, asked, match, method)
@@ -171,7 +172,7 @@ def _unlearn(office: Office, number: int, work: Work) -> None:
         access=found.access,
         parameters=found.parameters,
         before=found.before,
-        workspace=found.workspace,
+        file=found.file,
         model=certificate.digest(office.model(number)),
         outcome=found.outcome,
         decided=found.decided,
@@ -221,7 +222,7 @@ def _deploy(office: Office, number: int, work: Work) -> None:
     """From here on no set holds the samples, and no other model is served."""
     received, accepted = (office.ledger.of(number, s)[-1] for s in ("received", "accepted"))
     asked, match = office.asked(number), office.match(number)
-    office.leave_out(forgotten_file(asked, office.root), number, match)
+    office.leave_out(office.root / forgotten_file(asked, office.root), number, match)
     former = office.production(received["dataset"])
     model, served = "", former.version if former else ""
     if accepted["method"] != UNTRAINED:

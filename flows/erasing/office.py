@@ -115,9 +115,8 @@ class Office:
             shutil.copyfile(model, temporary)
         return digest(target)
 
-    def leave_out(self, file: str, number: int, match: Match) -> None:
+    def leave_out(self, path: Path, number: int, match: Match) -> None:
         """Enter the samples of a request into the table of what no set may hold any more."""
-        path = self.root / file
         table = artifacts.read_given(path, **dict.fromkeys(forgotten.COLUMNS, "str"))
         table = table.reindex(columns=list(forgotten.COLUMNS), fill_value="")
         kept = set(match.kept["sha256"])

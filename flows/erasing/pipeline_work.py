@@ -28,6 +28,7 @@ from tasks.tracking.tracker import Context
 
 PARENT = f"{OWN}/production.safetensors"  # in a cell: the model that is to forget
 REFERENCE = "reference"
+RETRAINED = "retrained without the samples"
 
 
 class PipelineWork:
@@ -47,19 +48,30 @@ class PipelineWork:
         return ""
 
     def unlearn(self, number: int, asked: Asked, match: Match, method: str) -> Unlearned:
-        cell = Cell(name=f"request {number}", changes=self._changes(number, asked, method))
+        judged = not match.reason
+        changes = self._changes(number, asked, method) if judged else self._anew(number, asked)
+        cell = Cell(name=f"request {number}", changes=changes)
         folder = cell.folder(self.root)
+        former = self.office.production(self._dataset(asked))
         with only_run(folder):
             prepare(self.root, cell)
-            ids = match.samples["id"][match.samples["of"] == ""]  # copies are found by the split
-            artifacts.write_table(folder / _listed(number), ids.to_frame())
-            if former := self.office.production(self._dataset(asked)):
+            if judged:
+                ids = match.samples["id"][match.samples["of"] == ""]  # the split finds copies
+                artifacts.write_table(folder / _listed(number), ids.to_frame())
+            else:
+                file = params.section(folder, "split.forgotten_before")
+                self.office.leave_out(folder / file, number, match)
+            if former:
                 artifacts.write_bytes(folder / PARENT, former.model.read_bytes())
             tags = {**run_tags(), "imu.request": str(number)}
             context = Context(store=address(self.root), tags=tags)
-            run_workspace(self.root, folder, cell, context, jobs=self.jobs)
-        before = former.sha256 if former else digest(Workspace(folder).model("train"))
-        return self._found(Workspace(folder), method, before)
+            part = "" if judged else "train"
+            run_workspace(self.root, folder, cell, context, jobs=self.jobs, part=part)
+        workspace = Workspace(folder)
+        if not judged:
+            return self._trained(workspace, former.sha256 if former else "")
+        before = former.sha256 if former else digest(workspace.model("train"))
+        return self._found(workspace, method, before)
 
     def promote(self, number: int, asked: Asked, model: Path, tags: dict[str, str]) -> str:
         store = self.store(asked)
@@ -93,8 +105,8 @@ class PipelineWork:
 
         It runs in a copy of its workspace. Raises ErasureError where that was purged.
         """
-        made = self.office.ledger.of(number, "unlearned")[-1]
-        folder, producer = self.root / made["workspace"], _producer(made["method"])
+        made = Path(self.office.ledger.of(number, "unlearned")[-1]["file"])  # .cells/X/runs/…
+        folder, producer = self.root.joinpath(*made.parts[:2]), "/".join(made.parts[3:-1])
         if not Workspace(folder).model(producer).is_file():
             raise ErasureError(
                 f"request {number} cannot be run again: what it was made from was purged"
@@ -113,7 +125,7 @@ class PipelineWork:
         return Store(Workspace(self._folder(asked)), address(self.root))
 
     def _found(self, workspace: Workspace, method: str, before: str) -> Unlearned:
-        producer = _producer(method)
+        producer = f"retrain/{REFERENCE}" if method == RETRAIN else f"unlearn/{method}"
         out = workspace.evaluation(producer) / "metrics.json"
         found = report.read_verdicts(workspace)
         said = found.get(method, {})
@@ -125,14 +137,36 @@ class PipelineWork:
             access="retain" if method == RETRAIN else entry["data_access"],
             parameters={"seed": workspace.seed, **entry},
             before=before,
-            workspace=str(workspace.root.relative_to(self.root)),
-            outcome=said.get("outcome", "retrained without the samples"),
+            file=str(workspace.model(producer).relative_to(self.root)),
+            outcome=said.get("outcome", RETRAINED),
             decided=said.get("decided", []),
             idle=found["nothing"]["outcome"],
             metrics={k: v for k, v in metrics.items() if isinstance(v, float) and v == v},
             thresholds=vars(params.load(workspace.root, "verdict", verdicts.Config)),
             evidence={str(f.relative_to(workspace.root)): digest(f) for f in files},
         )
+
+    def _trained(self, workspace: Workspace, before: str) -> Unlearned:
+        """A model that was trained anew; nothing judged it."""
+        out = workspace.runs / "train" / "metrics.json"
+        return Unlearned(
+            model=workspace.model("train"),
+            access="retain",
+            parameters={"seed": workspace.seed},
+            before=before,
+            file=str(workspace.model("train").relative_to(self.root)),
+            outcome=f"{RETRAINED}; nothing is left to judge it by",
+            decided=[],
+            idle="",
+            metrics={k: v for k, v in artifacts.read_json(out).items() if isinstance(v, float)},
+            thresholds={},
+            evidence={str(out.relative_to(workspace.root)): digest(out)},
+        )
+
+    def _anew(self, number: int, asked: Asked) -> dict[str, Any]:
+        """Parameters of a training without the samples; another share is its forget set."""
+        given = {"split.scenario": "fraction", "split.by_fraction.seed": number}
+        return asked.settings | given | {"original.checkpoint": ""}
 
     def _changes(self, number: int, asked: Asked, method: str) -> dict[str, Any]:
         content, dataset = self._parameters(asked), self._dataset(asked)
@@ -185,10 +219,6 @@ class PipelineWork:
         if not asked.settings:
             return self.root
         return prepare(self.root, Cell(name="erasure", changes=asked.settings))
-
-
-def _producer(method: str) -> str:
-    return f"retrain/{REFERENCE}" if method == RETRAIN else f"unlearn/{method}"
 
 
 def _listed(number: int) -> str:

@@ -249,6 +249,9 @@ def _status(arguments: argparse.Namespace) -> None:
             print(f"request {record['request']} ({record['dataset']}, {record['kind']})")
             for step in steps:
                 print(f"  {step['time']}  {step['step']:<10} {life.said(step)}")
+        for dataset in sorted({record["dataset"] for record in office.ledger.all("received")}):
+            if served := office.production(dataset):
+                print(f"{dataset}: served is version {served.version}, of request {served.request}")
 
 
 def _verify_ledger(arguments: argparse.Namespace) -> None:

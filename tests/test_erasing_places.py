@@ -107,9 +107,12 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_scan_finds_all_of_it_and_the_purge_removes_it(clone: Path, tmp_path: Path) -> None:
     store: Any = SimpleNamespace(workspace=None)
+    (clone / "runs" / "split").mkdir(parents=True)
+    (clone / "runs" / "split" / "test.csv").write_text(LISTS)  # by a stage that DVC did not run
     found = residue.scan(clone, store, {MARK}, [])
     assert {place.where.removeprefix(str(clone) + "/") for place in found.places} == {
         ".cells/x",
+        "runs/split/test.csv",
         *(f".dvc/cache/files/md5/{d * 2}/{d * 30}" for d in "1356"),
         f"DVC remote near: {md5('3')}",
     }

@@ -98,6 +98,6 @@ def _read(file: Path) -> Mapping[str, dict[str, Any]]:
 
 def _made(stage: Mapping[str, Any], by: Path) -> Made:
     def hashes(name: str) -> dict[str, str]:
-        return {file["path"]: file.get("md5", "") for file in stage.get(name, [])}
+        return {file["path"]: file["md5"] for file in stage.get(name, []) if "md5" in file}
 
     return Made(hashes("deps"), hashes("outs"), by)

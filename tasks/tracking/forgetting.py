@@ -6,9 +6,11 @@ are made before it runs, and what it leaves is removed after.
 
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -79,6 +81,9 @@ def _collect(store: Store, runs: list[str], models: list[str]) -> None:
     )
     if done.returncode:
         raise TrackingError(f"`mlflow gc` failed: {done.stderr.strip().splitlines()[-1:]}")
+    if store.uri.startswith("sqlite:///"):
+        with closing(sqlite3.connect(store.uri.removeprefix("sqlite:///"))) as database:
+            database.execute("VACUUM")  # rows that are deleted stay in the file until then
 
 
 def _search(store: Store, query: str) -> list[str]:

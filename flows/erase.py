@@ -244,9 +244,9 @@ def _request(arguments: argparse.Namespace) -> None:
 
 def _status(arguments: argparse.Namespace) -> None:
     with open_office(Path.cwd()) as office:
-        for record in office.ledger.all("received"):
-            steps = office.ledger.of(record["request"])
-            print(f"request {record['request']} ({record['dataset']}, {record['kind']})")
+        for number in office.numbers():
+            steps = office.ledger.of(number)
+            print(f"request {number} ({steps[0]['dataset']}, {steps[0]['kind']})")
             for step in steps:
                 print(f"  {step['time']}  {step['step']:<10} {life.said(step)}")
         for dataset in sorted({record["dataset"] for record in office.ledger.all("received")}):

@@ -227,6 +227,18 @@ def test_the_same_request_is_answered_with_what_was_done_first(root: Path) -> No
     assert served(root, work, Asked(ids=("a",))) == 2
 
 
+def test_a_request_begins_again_with_other_options_until_a_model_is_accepted(root: Path) -> None:
+    work = Pretended(root, imu_deep="not forgotten", scrub="indistinguishable")
+    work.ends = "unlearn"
+    with pytest.raises(KeyboardInterrupt):
+        served(root, work, ADA, methods=("imu_deep", "imu_deep", "x"))
+    assert served(root, work, ADA, methods=("scrub",)) == 1
+    assert steps(root) == ["received", "matched", *STEPS, "certified"]
+    assert work.served[1].read_text() == "scrub 1"
+    assert served(root, work, ADA) == 1
+    assert steps(root)[-1] == "certified"
+
+
 def test_two_at_once_queue(root: Path) -> None:
     inside, most = [0], [0]
 

@@ -19,6 +19,7 @@ from tasks.files.commit import git_tags
 
 RETRAIN = "retrain"  # the method that always works: the reference itself
 UNTRAINED = "none"  # where the model never saw the samples
+UNDECIDED = ("received", "matched", "unlearned", "judged", "escalated")
 DRIFT = ("TV", "dP_retain")  # distance to retraining, of images and of texts
 UNSURE = "so much is asked for that nothing is left to judge a method by"
 UNREMOVED = "it could not be removed from here"
@@ -93,12 +94,18 @@ class Work(Protocol):
 
 
 def receive(office: Office, dataset: str, asked: Asked, options: Options) -> int:
-    """Number of the request: that of the first time where it comes again."""
+    """Number of the request: that of the first time where it comes again.
+
+    It begins again where it comes with other options before a model was accepted.
+    """
     pseudonym = office.pseudonym(dataset, asked)
-    for record in office.ledger.all("received"):
-        if record["asked"] == pseudonym and office.step(record["request"]) != "refused":
-            return int(record["request"])
     number = 1 + max((record["request"] for record in office.ledger.records), default=0)
+    for known in office.numbers(dataset):
+        received = office.ledger.of(known, "received")[0]
+        if received["asked"] == pseudonym and office.step(known) != "refused":
+            if office.step(known) not in UNDECIDED or _options(office, known) == options:
+                return known
+            number = known
     office.write(number, "asked.json", asdict(asked))
     office.ledger.append(
         number,

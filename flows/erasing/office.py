@@ -79,12 +79,12 @@ class Office:
 
     def open_requests(self) -> list[int]:
         """Those that are not at their end, the oldest first."""
-        received = [record["request"] for record in self.ledger.all("received")]
-        return [number for number in received if self.step(number) not in ENDS]
+        return [number for number in self.numbers() if self.step(number) not in ENDS]
 
-    def numbers(self, dataset: str) -> list[int]:
-        """Requests about the data set."""
-        return [r["request"] for r in self.ledger.all("received") if r["dataset"] == dataset]
+    def numbers(self, dataset: str = "") -> list[int]:
+        """Requests about a data set, or all, the oldest first."""
+        found = self.ledger.all("received")
+        return sorted({r["request"] for r in found if dataset in ("", r["dataset"])})
 
     def production(self, dataset: str) -> Production | None:
         """The model that is served; None where no request was served yet.

@@ -90,8 +90,11 @@ class Ledger:
         return record
 
     def of(self, request: int, step: str = "") -> list[dict[str, Any]]:
-        """The records of a request; of one step, where it is named."""
-        found = (record for record in self.records if record["request"] == request)
+        """The records of a request since it was received last; of one step, where it is named."""
+        found: list[dict[str, Any]] = []
+        for record in self.records:
+            if record["request"] == request:
+                found = [record] if record["step"] == "received" else [*found, record]
         return [record for record in found if step in ("", record["step"])]
 
     def all(self, step: str) -> list[dict[str, Any]]:

@@ -265,7 +265,7 @@ def _verify_ledger(arguments: argparse.Namespace) -> None:
 def _scan(arguments: argparse.Namespace) -> None:
     with open_office(Path.cwd()) as office:
         work, asked = pipeline_work.PipelineWork(office, JOBS, print), _about(arguments.settings)
-        places = work.scan(arguments.number, asked, purge=False)
+        places = work.scan(arguments.number, asked)
     for place in places:
         kept = f"; kept: {place.kept}" if place.kept else ""
         print(f"{place.where}\n    {place.holds}{kept}")

@@ -32,6 +32,7 @@ class Pretended:
             {"id": ["a", "b"], "sha256": ["1" * 64, "2" * 64], "set": ["train", "test"], "of": ""}
         )
         self.reason, self.drift, self.idle = "", 0.01, "not forgotten"
+        self.stays, self.left = [Place("data", "them", "it stays")], list[Place]()
 
     def _did(self, what: str) -> None:
         self.done.append(what)
@@ -76,10 +77,13 @@ class Pretended:
         self._did("promote")
         return str(number)
 
-    def scan(self, number: int, asked: Asked, *, purge: bool) -> list[Place]:
-        self._did("purge" if purge else "scan")
-        places = [Place("data", "them", "it stays"), Place("runs", "their images")]
-        return places[:1] if "purge" in self.done and not purge else places
+    def scan(self, number: int, asked: Asked) -> list[Place]:
+        self._did("scan")
+        return [*self.stays, Place("runs", "their images")]
+
+    def purge(self, number: int, asked: Asked) -> tuple[list[Place], list[Place]]:
+        self._did("purge")
+        return [*self.stays, Place("runs", "their images")], [*self.stays, *self.left]
 
 
 @pytest.fixture
@@ -167,6 +171,19 @@ def test_tests_that_doing_nothing_passes_are_no_evidence(root: Path) -> None:
     assert work.served[number].read_text() == "retrain 1"
 
 
+def test_what_could_not_be_removed_is_not_called_removed(root: Path) -> None:
+    work = Pretended(root, imu_deep="indistinguishable")
+    work.left = [Place("runs", "their images")]
+    served(root, work, ADA, backups=("/srv/backup",))
+    (purged,) = (r for r in ledger.records(root / "erasure") if r["step"] == "purged")
+    assert purged["removed"] == []
+    assert [(place["where"], place["kept"]) for place in purged["remains"]] == [
+        ("data", "it stays"),
+        ("runs", "it could not be removed from here"),
+        ("/srv/backup", "a backup, not touched"),
+    ]
+
+
 def test_a_request_can_be_purged_later_and_is_certified_anew(root: Path) -> None:
     work = Pretended(root, imu_deep="indistinguishable")
     served(root, work, ADA, purge=False)
@@ -185,7 +202,7 @@ def test_a_request_can_be_purged_later_and_is_certified_anew(root: Path) -> None
     assert "later" in certificate.checked(path, keys.read_public(key), root / "erasure")[-1]
 
 
-@pytest.mark.parametrize("at", ["match", "unlearn", "promote", "scan", "purge"])
+@pytest.mark.parametrize("at", ["match", "unlearn", "promote", "purge"])
 def test_a_kill_within_a_step_is_gone_on_from(root: Path, at: str) -> None:
     work = Pretended(root, imu_deep="indistinguishable")
     work.ends = at

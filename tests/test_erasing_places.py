@@ -116,7 +116,9 @@ def test_the_scan_finds_all_of_it_and_the_purge_removes_it(clone: Path, tmp_path
         *(f".dvc/cache/files/md5/{d * 2}/{d * 30}" for d in "1356"),
         f"DVC remote near: {md5('3')}",
     }
-    residue.remove(clone, store, found)
+    assert (tmp_path / f"remote/files/md5/33/{'3' * 30}").is_file()
+    assert residue.remove(clone, store, found) == []
+    assert not (tmp_path / f"remote/files/md5/33/{'3' * 30}").exists()
     assert residue.scan(clone, store, {MARK}, []).places == []
     assert (clone / ".cells/y/runs/train/model.safetensors").is_file()
     assert (tmp_path / f"remote/files/md5/44/{'4' * 30}").is_file()
@@ -129,9 +131,24 @@ def test_what_is_served_is_not_removed(clone: Path, tmp_path: Path) -> None:
     served = residue._md5(model)
     text = (clone / ".cells/x/dvc.lock").read_text().replace(md5("3"), served)
     (clone / ".cells/x/dvc.lock").write_text(text)
+    lay(clone, {served: "served"}, clone / ".dvc" / "cache")
     store: Any = SimpleNamespace(workspace=None)
     places = residue.scan(clone, store, {MARK}, [model]).places
     assert not any(served[2:] in place.where for place in places)
+
+
+def test_a_remote_that_is_away_is_said(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dvc.data_cloud import DataCloud
+
+    def away(*_: Any) -> None:
+        raise OSError("no route to host")
+
+    store: Any = SimpleNamespace(workspace=None)
+    monkeypatch.setattr(DataCloud, "get_remote_odb", away)
+    found = residue.scan(clone, store, {MARK}, [])
+    assert found.places[-1].kept == "it did not answer"
+    (left,) = residue.remove(clone, store, found)
+    assert left.where == "DVC remote near (OSError: no route to host)"
 
 
 # The data: what a request reaches, and what comes back.

@@ -89,8 +89,11 @@ class Work(Protocol):
     def promote(self, number: int, asked: Asked, model: Path, tags: dict[str, str]) -> str:
         """Returns the version."""
 
-    def scan(self, number: int, asked: Asked, *, purge: bool) -> list[Place]:
-        """Where something of the samples lies. purge: it is removed, but for what is kept."""
+    def scan(self, number: int, asked: Asked) -> list[Place]:
+        """Where something of the samples lies."""
+
+    def purge(self, number: int, asked: Asked) -> tuple[list[Place], list[Place]]:
+        """Remove it, but for what is kept: what was found, and what is still there."""
 
 
 def receive(office: Office, dataset: str, asked: Asked, options: Options) -> int:
@@ -277,14 +280,13 @@ def _purge(office: Office, number: int, work: Work) -> None:
 
 
 def _scanned(office: Office, number: int, work: Work, *, purge: bool) -> None:
-    asked = office.asked(number)
-    places = work.scan(number, asked, purge=purge)
-    removed = []
+    asked, found = office.asked(number), list[Place]()
     if purge:
-        removed = [place.where for place in places if not place.kept]
-        left = work.scan(number, asked, purge=False)
-        places = [place._replace(kept=place.kept or UNREMOVED) for place in left]
-    places += [
+        found, left = work.purge(number, asked)
+        left = [place._replace(kept=place.kept or UNREMOVED) for place in left]
+    else:
+        left = work.scan(number, asked)
+    left += [
         Place(place, "as it was at the time of the backup", "a backup, not touched")
         for place in _options(office, number).backups
     ]
@@ -292,8 +294,8 @@ def _scanned(office: Office, number: int, work: Work, *, purge: bool) -> None:
         number,
         "purged",
         purge=purge,
-        removed=sorted({*removed} - {place.where for place in places}),
-        remains=[place._asdict() for place in places],
+        removed=sorted({place.where for place in found} - {place.where for place in left}),
+        remains=[place._asdict() for place in left],
     )
 
 

@@ -77,28 +77,34 @@ class PipelineWork:
         store = self.store(asked)
         return registry.promote(store, number, model, tags).version
 
-    def scan(self, number: int, asked: Asked, *, purge: bool) -> list[Place]:
+    def scan(self, number: int, asked: Asked) -> list[Place]:
+        found, former = self._found_of(number, asked)
+        return [*self._places(former), *found.places]
+
+    def purge(self, number: int, asked: Asked) -> tuple[list[Place], list[Place]]:
+        found, former = self._found_of(number, asked)
+        with ExitStack() as held:  # nothing is taken from under a run
+            for folder in (self.root, *(path for path in found.files if path.is_dir())):
+                held.enter_context(only_run(folder))
+            left = residue.remove(self.root, self.store(asked), found)
+        for path in former:
+            path.unlink()
+        known = {place.where for place in left}
+        again = [place for place in self.scan(number, asked) if place.where not in known]
+        return [*self._places(former), *found.places], [*again, *left]
+
+    def _found_of(self, number: int, asked: Asked) -> tuple[residue.Residue, list[Path]]:
+        """What lies elsewhere, and former models."""
         file = self._parameters(asked)["split"]["forgotten_before"]
         marks = residue.marks_of(self.root, file, number)
         served = self.office.production(self._dataset(asked))
-        store, models = self.store(asked), [served.model] if served else []
-        found = residue.scan(self.root, store, marks, models)
-        former = [
-            self.office.model(other)
-            for other in self.office.numbers(self._dataset(asked))
-            if self.office.model(other).exists() and self.office.model(other) not in models
-        ]
-        if purge:
-            with ExitStack() as held:  # nothing is taken from under a run
-                for folder in (self.root, *(path for path in found.files if path.is_dir())):
-                    held.enter_context(only_run(folder))
-                residue.remove(self.root, store, found)
-            for path in former:
-                path.unlink()
-        return [
-            *(Place(str(f.relative_to(self.root)), "a former model") for f in former),
-            *found.places,
-        ]
+        models = [served.model] if served else []
+        found = residue.scan(self.root, self.store(asked), marks, models)
+        every = map(self.office.model, self.office.numbers(self._dataset(asked)))
+        return found, [path for path in every if path.exists() and path not in models]
+
+    def _places(self, former: list[Path]) -> list[Place]:
+        return [Place(str(path.relative_to(self.root)), "a former model") for path in former]
 
     def rerun(self, number: int) -> str:
         """SHA-256 of the model that the last method of a request makes when it runs again.

@@ -7,7 +7,7 @@ forgotten.
 
 import hashlib
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,11 +46,11 @@ class Place(NamedTuple):
 
 
 class Residue(NamedTuple):
-    """files, folders: on disk. hashes: content in DVC's remotes. logged: in MLflow."""
+    """files: and folders, on disk. objects: what DVC keeps, by content hash. logged: in MLflow."""
 
     places: list[Place]
     files: list[Path]
-    hashes: set[str]
+    objects: dict[str, str]
     logged: list[forgetting.Logged]
 
 
@@ -98,26 +98,25 @@ def scan(root: Path, store: Store, marks: Collection[str], served: Collection[Pa
         for file in tracing.cached(root, md5):
             files.append(file)
             places.append(Place(str(file), f"in DVC's cache: {path}, {_holds(path)}"))
-    for remote, md5 in tracing.in_remotes(root, hashes):
-        places.append(
-            Place(f"DVC remote {remote}: {md5}", f"{names[md5]}, {_holds(names[md5])}")
-            if md5
-            else Place(f"DVC remote {remote}", "it is not known", "it does not answer")
-        )
+    places += _in_remotes(root, names)
     logged = forgetting.remembering(store, lists)
     places += [Place(f"MLflow run {one.run}", one.holds) for one in logged]
-    return Residue([*places, *_data(store.workspace, root, marks)], files, hashes, logged)
+    return Residue([*places, *_data(store.workspace, root, marks)], files, names, logged)
 
 
-def remove(root: Path, store: Store, found: Residue) -> None:
-    """Remove all that has no reason to be kept."""
+def remove(root: Path, store: Store, found: Residue) -> list[Place]:
+    """Remove all that has no reason to be kept; returns what of it is still there."""
     for path in found.files:
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    list(tracing.in_remotes(root, found.hashes, remove=True))
-    forgetting.remove(store, found.logged)
+    list(tracing.in_remotes(root, found.objects, remove=True))
+    left = [
+        Place(f"MLflow run {one.run}", one.holds, "its files are removed by `mlflow gc` there")
+        for one in forgetting.remove(store, found.logged)
+    ]
+    return [*left, *_in_remotes(root, found.objects)]
 
 
 def marks_of(root: Path, file: str, request: int) -> set[str]:
@@ -153,6 +152,15 @@ def _data(workspace: Workspace, root: Path, marks: Collection[str]) -> Iterator[
         "names in the forms of requests, ids of copies in logs, if any",
         "delete those runs on their page",
     )
+
+
+def _in_remotes(root: Path, objects: Mapping[str, str]) -> list[Place]:
+    return [
+        Place(f"DVC remote {remote}: {md5}", f"{objects[md5]}, {_holds(objects[md5])}")
+        if md5
+        else Place(f"DVC remote {remote}", "it is not known", "it did not answer")
+        for remote, md5 in tracing.in_remotes(root, objects)
+    ]
 
 
 def _lists(file: Path, marks: Collection[str]) -> bool:

@@ -296,6 +296,8 @@ def _verify(arguments: argparse.Namespace) -> None:
     for line in certificate.checked(arguments.file, key, folder):
         print(f"ok    {line}")
     said = certificate.opened(arguments.file, key)["predicate"]
+    if not (folder / ledger.FILE).is_file():
+        return
     with open_office(Path.cwd()) as office:
         served = office.production(said["data"]["dataset"])
         if served and served.sha256 == said["model"]["after"]:

@@ -475,6 +475,12 @@ def test_a_forged_certificate_is_refused(book: Path, tmp_path: Path) -> None:
         certificate.opened(forged, key)
 
 
+def test_an_auditor_needs_no_ledger(book: Path, tmp_path: Path) -> None:
+    key = keys.read_public(book / "keys/public.pem")
+    said = certificate.checked(book / "requests/0001/certificate.json", key, tmp_path / "none")
+    assert said[-1] == "there is no ledger here: its place in it was not checked"
+
+
 # Matching, and what comes back.
 
 SAMPLES = pd.DataFrame(

@@ -93,6 +93,8 @@ def checked(path: Path, key: Ed25519PublicKey, folder: Path) -> list[str]:
     """
     found = opened(path, key)["predicate"]
     good = [f"signed by the key {fingerprint(key)}"]
+    if not (folder / ledger.FILE).is_file():
+        return [*good, "there is no ledger here: its place in it was not checked"]
     if problems := ledger.verify(folder, key):
         raise ErasureError("the ledger does not hold together: " + "; ".join(problems))
     records = ledger.records(folder)

@@ -11,6 +11,7 @@ python -m flows.erase rollback VERSION  refused for what remembers
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -160,8 +161,8 @@ def _answer(office: Office, number: int) -> str:
     return f"certified, {page}"
 
 
-def main() -> None:
-    arguments = _arguments()
+def main(given: Sequence[str] | None = None) -> None:
+    arguments = _arguments(given)
     try:
         arguments.run(arguments)
     except EXPLAINED as error:
@@ -170,7 +171,7 @@ def main() -> None:
         sys.exit("stopped; the next run goes on from the last step that was recorded")
 
 
-def _arguments() -> argparse.Namespace:
+def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m flows.erase",
         description=__doc__,
@@ -212,12 +213,12 @@ def _arguments() -> argparse.Namespace:
     verify.add_argument("file", type=Path)
     verify.add_argument("--key", type=Path, help="public key; else that of this clone")
     verify.add_argument("--rerun", action="store_true", help="make the model again, compare bits")
-    return parser.parse_args()
+    return parser.parse_args(given)
 
 
 def _request(arguments: argparse.Namespace) -> None:
     root = Path.cwd()
-    if arguments.run == _request:
+    if "id" in arguments:
         ids = arguments.id
         if arguments.ids:
             ids = artifacts.read_given(arguments.ids, id="str")["id"].tolist()

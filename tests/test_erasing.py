@@ -2,12 +2,14 @@
 
 import json
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
+from flows import erase
 from flows.erasing import life
 from flows.erasing.letters import letters, write
 from flows.erasing.life import Options, Unlearned
@@ -200,6 +202,26 @@ def test_a_request_can_be_purged_later_and_is_certified_anew(root: Path) -> None
     assert "later" not in said[-1]
     path.write_bytes(first)
     assert "later" in certificate.checked(path, keys.read_public(key), root / "erasure")[-1]
+
+
+@pytest.mark.parametrize(
+    ("command", "left"),
+    [
+        (["inbox"], []),
+        (["request", "--id", "a", "--id", "b"], [Asked(ids=("a", "b"))]),
+        (["request", "--subject", "Ada"], [Asked(subjects=("Ada",))]),
+        (["request", "--ids", "requests/some.csv"], [Asked(ids=("a", "c"))]),
+    ],
+)
+def test_a_command_leaves_a_letter_and_no_name_in_the_flow(root, command, left, monkeypatch):
+    (root / "requests" / "some.csv").write_text("id\na\nc\n")
+    given: dict[str, Any] = {}
+    monkeypatch.chdir(root)
+    monkeypatch.setattr(erase, "serving", lambda: nullcontext(lambda: None))
+    monkeypatch.setattr(erase, "erase", lambda **options: given.update(options) or {})
+    erase.main([*command, "--methods", "scrub", "--no-purge"])
+    assert (given["methods"], given["purge"], "what" in given) == (["scrub"], False, False)
+    assert [asked for _, asked in letters(root).good] == left
 
 
 @pytest.mark.parametrize("at", ["match", "unlearn", "promote", "purge"])

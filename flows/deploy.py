@@ -75,6 +75,7 @@ def failed(webhook: UUID) -> AutomationCore:
                 "prefect.resource.role": "flow",
                 # Their stages elsewhere and their cells fail with them.
                 "prefect.resource.name": [
+                    "erase",
                     "pipeline",
                     "retrain-reference",
                     "search",

@@ -11,7 +11,7 @@ import argparse
 import os
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from time import monotonic
@@ -221,9 +221,7 @@ def run_workspace(
         for said in stages.mend(folder):
             log.warning(said)
         if folder != root:
-            Children(root).run(["data"], log.info)
-            children.dvc(["checkout", "-q", "data.dvc"], log.info)
-            children.run(["data", str(root)], log.info)
+            bring_data(root, children, log.info)
         parameters = params.read(folder)
         graph, stale = _read_graph(folder, children)
         elsewhere = Pools(cell, children, graph) if pools else None
@@ -259,6 +257,16 @@ def run_workspace(
         return Ran(outcomes, page)
     finally:
         children.end_all()
+
+
+def bring_data(root: Path, children: Children, line: Callable[[str], None]) -> None:
+    """The data of the clone ``root`` for the workspace of ``children``, made where it lacks them.
+
+    line: what is told of it.
+    """
+    Children(root).run(["data"], line)
+    children.dvc(["checkout", "-q", "data.dvc"], line)
+    children.run(["data", str(root)], line)
 
 
 def _read_graph(folder: Path, children: Children) -> tuple[dict[str, stages.Stage], set[str]]:

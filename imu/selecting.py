@@ -75,7 +75,7 @@ def select(
     elif config.scenario == "fraction":
         asked = _drawn(train, config.by_fraction, together)
     else:
-        ids = _named(samples, config, requested, attributes or {})
+        ids = named(samples, config, requested, attributes or {})
         if config.scenario == "ids" and (again := sorted(ids & former)):
             raise ValueError(
                 f"{config.by_ids.file}: {len(again)} of {len(ids)} ids were forgotten before, as "
@@ -112,7 +112,7 @@ def select(
     )
 
 
-def _named(
+def named(
     samples: pd.DataFrame,
     config: Config,
     requested: pd.DataFrame | None,

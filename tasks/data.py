@@ -5,12 +5,15 @@ from contextlib import chdir
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+
 from imu import discovery
-from imu.datasets import Source, described, made_from, settings
+from imu.datasets import Dataset, Source, described, made_from, settings
 from imu.datasets.common import origin
-from tasks.files import params
+from tasks.files import artifacts, forgotten, params
 from tasks.files.artifacts import ArtifactError
-from tasks.files.workspace import Workspace
+from tasks.files.workspace import Workspace, digest
 
 POINTER = "data.dvc"
 
@@ -23,7 +26,8 @@ def prepare(workspace: Workspace, clone: Path | None = None) -> None:
     recorded, as nobody else looks after that workspace.
 
     Raises ArtifactError when the data set was made from something else than ``params.yaml`` says,
-    or ``data/`` is not what ``data.dvc`` records. Nothing is overwritten.
+    or ``data/`` is not what ``data.dvc`` records, and ValueError when samples that were forgotten
+    have come back. Nothing is overwritten.
     """
     root = workspace.root
     name = params.section(root, "split.dataset")
@@ -53,6 +57,8 @@ def prepare(workspace: Workspace, clone: Path | None = None) -> None:
         )
     # `dvc repro` rewrites the pointer of changed data; what a data set pins itself still tells.
     found = module.load(folder)
+    file = params.section(root, "split.forgotten_before")
+    forgotten_before(workspace, samples_of(found), file)
     if not is_new:
         print(described(folder, found))
     if made_from(folder) and origin.changed(folder, (clone or root) / source.path):
@@ -62,6 +68,33 @@ def prepare(workspace: Workspace, clone: Path | None = None) -> None:
             "record it with `dvc add data`"
         )
     print(f"data/ is what {POINTER} records")
+
+
+def samples_of(data: Dataset) -> pd.DataFrame:
+    """All samples there are: columns id, index, label, sha256, and what stays together."""
+    return pd.DataFrame(
+        {
+            "id": data.ids,
+            "index": np.arange(len(data.labels)),
+            "label": data.labels,
+            "sha256": [digest(data, row) for row in range(len(data.labels))],
+            **({data.together: data.attributes[data.together]} if data.together else {}),
+        }
+    )
+
+
+def forgotten_before(workspace: Workspace, samples: pd.DataFrame, file: str) -> pd.DataFrame:
+    """Ids of those that served requests name. Raises ValueError where one has come back.
+
+    file: the parameter split.forgotten_before.
+    """
+    return forgotten.left_out(samples, listed(workspace, "forgotten_before", file), file)
+
+
+def listed(workspace: Workspace, name: str, file: str) -> pd.DataFrame:
+    """The table of ids in ``file``, which the parameter ``split.<name>`` gives."""
+    path = params.require_inside(workspace.root, f"split.{name}", file)
+    return artifacts.read_given(path, **dict.fromkeys(forgotten.COLUMNS, "str"))
 
 
 def _differs(root: Path) -> bool:

@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping
 
-import numpy as np
 import pandas as pd
 
 from imu import selecting, splitting
-from imu.datasets import Source
-from tasks.data import require_source
+from imu.datasets import Dataset, Source
+from tasks.data import forgotten_before, listed, require_source, samples_of
 from tasks.files import artifacts, params
-from tasks.files.workspace import Workspace, digest
+from tasks.files.workspace import Workspace
 
 FEW = 5  # validation samples of a class: the probe of few learns from as many
 SHOWN = 10  # copies that a note names; all of them stand in request.json
@@ -20,30 +19,15 @@ def run(workspace: Workspace, item: None) -> None:
     source = params.load(workspace.root, "data", Source)
     require_source(workspace.root / "data" / config.dataset, source)
     data = workspace.dataset()
-    samples = pd.DataFrame(
-        {
-            "id": data.ids,
-            "index": np.arange(len(data.labels)),
-            "label": data.labels,
-            "sha256": [digest(data, row) for row in range(len(data.labels))],
-            **({data.together: data.attributes[data.together]} if data.together else {}),
-        }
-    )
+    samples = samples_of(data)
     found = selecting.select(
         samples,
-        splitting.split(
-            samples,
-            config,
-            data.classes,
-            data.published_test,
-            data.published_validation,
-            together=data.together,
-        ),
+        sets_of(samples, config, data),
         config,
         data.classes,
-        _listed(workspace, "by_ids.file", config.by_ids.file) if config.scenario == "ids" else None,
+        listed(workspace, "by_ids.file", config.by_ids.file) if config.scenario == "ids" else None,
         data.attributes,
-        _listed(workspace, "forgotten_before", config.forgotten_before),
+        forgotten_before(workspace, samples, config.forgotten_before),
         together=data.together,
     )
     for name, rows in found.sets.items():
@@ -69,10 +53,18 @@ def run(workspace: Workspace, item: None) -> None:
     )
 
 
-def _listed(workspace: Workspace, name: str, file: str) -> pd.DataFrame:
-    """The table of ids in ``file``, which the parameter ``split.<name>`` gives."""
-    path = params.require_inside(workspace.root, f"split.{name}", file)
-    return artifacts.read_given(path, id="str")
+def sets_of(
+    samples: pd.DataFrame, config: splitting.Config, data: Dataset
+) -> dict[str, pd.DataFrame]:
+    """Train, validation and test, before anything is forgotten."""
+    return splitting.split(
+        samples,
+        config,
+        data.classes,
+        data.published_test,
+        data.published_validation,
+        together=data.together,
+    )
 
 
 def _notes(

@@ -10,6 +10,7 @@ from flows.running.cells import CommitError
 from flows.running.children import ChildError
 from flows.running.holding import WorkspaceBusyError
 from flows.running.pages import UnchangedError
+from tasks.erasing import ErasureError
 from tasks.files.artifacts import ArtifactError
 from tasks.files.params import ParameterError
 from tasks.graph.lock import LockError
@@ -19,6 +20,7 @@ EXPLAINED = (
     ArtifactError,
     ChildError,
     CommitError,
+    ErasureError,
     LockError,
     ParameterError,
     TrackingError,

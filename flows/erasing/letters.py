@@ -1,0 +1,86 @@
+"""Letters in ``requests/inbox``: one request each, as people or other programs put them there.
+
+A YAML file with ``subjects`` or ``ids``, and ``settings``, a file of parameters, where the data are
+not those of params.yaml; or a CSV or parquet table with a column ``subject`` or ``id``.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tasks.erasing import ErasureError
+from tasks.erasing.matching import Asked
+from tasks.files import artifacts, params
+
+INBOX = "requests/inbox"
+
+
+class Letters(NamedTuple):
+    """good: file and what it asks for, the oldest first. bad: what is wrong with the others."""
+
+    good: list[tuple[Path, Asked]]
+    bad: list[str]
+
+
+def letters(root: Path) -> Letters:
+    """What lies in the inbox; hidden files are being written, and no letters."""
+    folder, found = root / INBOX, Letters([], [])
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = (path for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
+    for path in sorted(paths, key=lambda path: (path.stat().st_mtime, path.name)):
+        try:
+            found.good.append((path, read(root, path)))
+        except ErasureError as error:
+            found.bad.append(str(error))
+    return found
+
+
+def write(root: Path, subjects: Sequence[str], ids: Sequence[str], settings: str) -> Path:
+    """A letter, for its owner alone."""
+    content = {"subjects": list(subjects), "ids": list(ids), "settings": settings}
+    path = root / INBOX / f"{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]}.yaml"
+    artifacts.write_json(path, content)  # JSON is YAML
+    path.chmod(0o600)
+    return path
+
+
+def read(root: Path, path: Path) -> Asked:
+    """What the letter ``path`` asks for. Raises ErasureError, naming it."""
+    try:
+        if path.suffix in params.TABLES:
+            table = artifacts.read_given(path, id="str", subject="str")
+            column = "subject" if "subject" in table else "id"
+            if column not in table:
+                raise ErasureError("it has neither a column subject nor a column id")
+            names = tuple(dict.fromkeys(table[column].astype(str)))
+            return Asked(subjects=names) if column == "subject" else Asked(ids=names)
+        content = params.read_file(path, path.name, "fields")
+        if unknown := sorted(content.keys() - {"subjects", "ids", "settings"}):
+            raise ErasureError(f"it has a field {unknown[0]!r}; known: subjects, ids, settings")
+        lists = {}
+        for name in ("subjects", "ids"):
+            lists[name] = content.get(name, [])
+            if not isinstance(lists[name], list) or not all(
+                isinstance(one, str) for one in lists[name]
+            ):
+                raise ErasureError(f"{name} must be a list of texts, got {lists[name]!r}")
+        settings = settings_of(root, str(content.get("settings") or ""))
+        return Asked(subjects=tuple(lists["subjects"]), ids=tuple(lists["ids"]), settings=settings)
+    except (ErasureError, artifacts.ArtifactError, params.ParameterError) as error:
+        raise ErasureError(f"the letter {path.name} cannot be served: {error}") from error
+
+
+def settings_of(root: Path, file: str) -> dict[str, Any]:
+    """What a file of the repository changes of params.yaml; "" for none.
+
+    Raises ParameterError where it lies elsewhere, or changes what is not there.
+    """
+    if not file:
+        return {}
+    if not (root / file).resolve().is_relative_to(root.resolve()):
+        raise params.ParameterError(f"settings must be a file in the repository, got {file!r}")
+    settings = params.read_file(root / file, file, "paths")
+    params.changed(params.read(root), settings)
+    return settings

@@ -1,0 +1,403 @@
+"""The life of a request, step by step. What is done of a step may be done twice; then it is
+recorded, and not done again.
+"""
+
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from flows.erasing.office import ENDS, PERSONAL, Office
+from imu.verdicts import Outcome
+from tasks.erasing import ErasureError, certificate, page
+from tasks.erasing.matching import Asked, Match
+from tasks.erasing.residue import Place
+from tasks.files import artifacts, params
+from tasks.files.commit import git_tags
+
+RETRAIN = "retrain"  # the method that always works: the reference itself
+UNTRAINED = "none"  # where the model never saw the samples
+UNDECIDED = ("received", "matched", "unlearned", "judged", "escalated")
+DRIFT = ("TV", "dP_retain")  # distance to retraining, of images and of texts
+UNSURE = "so much is asked for that nothing is left to judge a method by"
+UNREMOVED = "it could not be removed from here"
+PACKAGES = ("imu", "torch", "numpy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How a request is served; recorded with it.
+
+    methods: tried in this order; retraining is the last in any case. retain: methods that are
+    given the retain set may be tried. accepted: verdicts that pass. drift: largest distance to
+    retraining on outputs (TV; of texts dP_retain) that passes, whatever the verdict: a model that
+    has served many requests is retrained in the end. twins: exact copies under other ids are
+    forgotten too. purge: remove what shows or remembers the samples. backups: places that are
+    named in the certificate, and are not touched.
+    """
+
+    methods: tuple[str, ...] = ("imu_deep",)
+    retain: bool = False
+    accepted: tuple[Outcome, ...] = ("indistinguishable",)
+    drift: float = 0.1
+    twins: bool = True
+    purge: bool = True
+    backups: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.drift >= 0:
+            raise ErasureError(f"drift must be >= 0, got {self.drift}")
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        return (*(m for m in self.methods if m != RETRAIN), RETRAIN)
+
+
+class Unlearned(NamedTuple):
+    """A model that a method made, and what is said of it.
+
+    access: the data that the method was given. before: SHA-256 of the model that it started from.
+    file: where it was made. decided: the numbers that decided the verdict. idle: the verdict of
+    doing nothing. evidence: SHA-256 of the files with all of it.
+    """
+
+    model: Path
+    access: str
+    parameters: dict[str, Any]
+    before: str
+    file: str
+    outcome: str
+    decided: list[str]
+    idle: str
+    metrics: dict[str, float]
+    thresholds: dict[str, float]
+    evidence: dict[str, str]
+
+
+class Work(Protocol):
+    """What a request needs done that takes time, or a server."""
+
+    def match(self, asked: Asked, *, twins: bool) -> Match: ...
+    def skipped(self, method: str, asked: Asked, retain: bool) -> str:
+        """Why a method is passed over; "" where it is not."""
+
+    def unlearn(self, number: int, asked: Asked, match: Match, method: str) -> Unlearned:
+        """Where ``match.reason`` says that it cannot be judged, by retraining alone."""
+
+    def promote(self, number: int, asked: Asked, model: Path, tags: dict[str, str]) -> str:
+        """Returns the version."""
+
+    def scan(self, number: int, asked: Asked) -> list[Place]:
+        """Where something of the samples lies."""
+
+    def purge(self, number: int, asked: Asked) -> tuple[list[Place], list[Place]]:
+        """Remove it, but for what is kept: what was found, and what is still there."""
+
+
+def receive(office: Office, dataset: str, asked: Asked, options: Options) -> int:
+    """Number of the request: that of the first time where it comes again.
+
+    It begins again where it comes with other options before a model was accepted.
+    """
+    pseudonym = office.pseudonym(dataset, asked)
+    number = 1 + max((record["request"] for record in office.ledger.records), default=0)
+    for known in office.numbers(dataset):
+        received = office.ledger.of(known, "received")[0]
+        if received["asked"] == pseudonym and office.step(known) != "refused":
+            if office.step(known) not in UNDECIDED or _options(office, known) == options:
+                return known
+            number = known
+    office.write(number, "asked.json", asdict(asked))
+    office.ledger.append(
+        number,
+        "received",
+        asked=pseudonym,
+        kind=asked.kind,
+        names=[office.keys.pseudonym(asked.kind, name) for name in asked.names],
+        dataset=dataset,
+        options=asdict(options),
+    )
+    return number
+
+
+def serve(office: Office, number: int, work: Work, say: Callable[[str], None] = print) -> str:
+    """Bring a request to its end; returns its last step, *certified* or *refused*.
+
+    Raises what ``work`` raises: the next call goes on from there.
+    """
+    while (step := office.step(number)) not in ENDS:
+        say(f"request {number}: {step}")
+        _NEXT[step](office, number, work)
+    return step
+
+
+def _match(office: Office, number: int, work: Work) -> None:
+    asked, options = office.asked(number), _options(office, number)
+    try:
+        found = work.match(asked, twins=options.twins)
+    except ErasureError as error:
+        _refuse(office, number, "it names what the data do not have", str(error))
+        return
+    office.keep_match(number, found)
+    new = office.keys.pseudonym
+    office.ledger.append(
+        number,
+        "matched",
+        samples=sorted(new("sample", i) for i in found.samples["id"]),
+        counts=found.counts,
+        copies={"forgotten": int((found.samples["of"] != "").sum()), "kept": len(found.kept)},
+        forgotten_before=found.before,
+        data=found.digests,
+    )
+
+
+def _refuse(office: Office, number: int, why: str, words: str) -> None:
+    """words: they may name people, and are kept with the request alone."""
+    office.write(number, "refused.json", words)
+    office.ledger.append(number, "refused", why=why)
+
+
+def _unlearn(office: Office, number: int, work: Work) -> None:
+    """The next method; those that may not be used are passed over, and that is recorded."""
+    asked, options = office.asked(number), _options(office, number)
+    match = office.match(number)
+    if not match.counts["train"]:
+        why = "no model was trained on any of the samples"
+        office.ledger.append(number, "accepted", method=UNTRAINED, why=why)
+        return
+    tried = office.ledger.of(number, "escalated")
+    method = options.order[len(tried)]
+    unsure = match.reason and method != RETRAIN
+    if why := UNSURE if unsure else work.skipped(method, asked, options.retain):
+        _escalate(office, number, options, method, why)
+        return
+    found = work.unlearn(number, asked, match, method)
+    office.keep_model(number, found.model)
+    office.ledger.append(
+        number,
+        "unlearned",
+        method=method,
+        access=found.access,
+        parameters=found.parameters,
+        before=found.before,
+        file=found.file,
+        model=certificate.digest(office.model(number)),
+        outcome=found.outcome,
+        decided=found.decided,
+        idle=found.idle,
+        metrics=found.metrics,
+        thresholds=found.thresholds,
+        evidence=found.evidence,
+        made_with={name: version(name) for name in PACKAGES}
+        | {"machine": platform.machine()}
+        | git_tags(office.root),
+    )
+
+
+def _judge(office: Office, number: int, work: Work) -> None:
+    made, options = office.ledger.of(number, "unlearned")[-1], _options(office, number)
+    drift = next((made["metrics"][name] for name in DRIFT if name in made["metrics"]), 0.0)
+    why = []
+    if made["method"] != RETRAIN:
+        if made["outcome"] not in options.accepted:
+            why.append(f"its verdict is {made['outcome']!r}")
+        elif made["idle"] in options.accepted:
+            why.append(
+                f"doing nothing is {made['idle']!r} as well: the tests cannot tell whether these "
+                "samples were forgotten"
+            )
+        if drift > options.drift:
+            why.append(f"it lies {drift:.3g} from retraining, more than {options.drift:g}")
+    office.ledger.append(
+        number, "judged", method=made["method"], passed=not why, why="; ".join(why), drift=drift
+    )
+
+
+def _decide(office: Office, number: int, work: Work) -> None:
+    judged = office.ledger.of(number, "judged")[-1]
+    if judged["passed"]:
+        office.ledger.append(number, "accepted", method=judged["method"], why="")
+    else:
+        _escalate(office, number, _options(office, number), judged["method"], judged["why"])
+
+
+def _escalate(office: Office, number: int, options: Options, method: str, why: str) -> None:
+    following = options.order[options.order.index(method) + 1]
+    office.ledger.append(number, "escalated", method=method, to=following, why=why)
+
+
+def _deploy(office: Office, number: int, work: Work) -> None:
+    """From here on no set holds the samples, and no other model is served."""
+    received, accepted = (office.ledger.of(number, s)[-1] for s in ("received", "accepted"))
+    asked, match = office.asked(number), office.match(number)
+    office.leave_out(office.root / forgotten_file(asked, office.root), number, match)
+    former = office.production(received["dataset"])
+    model, served = "", former.version if former else ""
+    if accepted["method"] != UNTRAINED:
+        made = office.ledger.of(number, "unlearned")[-1]
+        if certificate.digest(office.model(number)) != made["model"]:
+            raise ErasureError(f"{office.model(number)} is not the model that was judged")
+        model = made["model"]
+        served = work.promote(
+            number,
+            asked,
+            office.model(number),
+            {
+                "parent": former.version if former else "",
+                "parent.sha256": made["before"],
+                "sha256": model,
+                "data": office.ledger.of(number, "matched")[-1]["data"]["after"],
+                "method": made["method"],
+                "verdict": made["outcome"],
+            },
+        )
+    office.ledger.append(
+        number,
+        "deployed",
+        model=model,
+        version=served,
+        former=former.sha256 if former else "",
+        former_version=former.version if former else "",
+    )
+
+
+def purge(office: Office, number: int, work: Work) -> None:
+    """Purge a request that was served without, and certify it anew.
+
+    Raises ErasureError where it is not at its end, or was purged.
+    """
+    done = office.ledger.of(number, "purged")
+    if office.step(number) != "certified" or done[-1]["purge"]:
+        raise ErasureError(f"request {number} is not one that was certified without a purge")
+    _scanned(office, number, work, purge=True)
+    serve(office, number, work)
+
+
+def _purge(office: Office, number: int, work: Work) -> None:
+    _scanned(office, number, work, purge=_options(office, number).purge)
+
+
+def _scanned(office: Office, number: int, work: Work, *, purge: bool) -> None:
+    asked, found = office.asked(number), list[Place]()
+    if purge:
+        found, left = work.purge(number, asked)
+        left = [place._replace(kept=place.kept or UNREMOVED) for place in left]
+    else:
+        left = work.scan(number, asked)
+    left += [
+        Place(place, "as it was at the time of the backup", "a backup, not touched")
+        for place in _options(office, number).backups
+    ]
+    office.ledger.append(
+        number,
+        "purged",
+        purge=purge,
+        removed=sorted({place.where for place in found} - {place.where for place in left}),
+        remains=[place._asdict() for place in left],
+    )
+
+
+def _certify(office: Office, number: int, work: Work) -> None:
+    path = office.place(number, "certificate.json")
+    content = _statement(office, number)
+    artifacts.write_json(path, certificate.sealed(content, office.keys))
+    artifacts.write_text(path.with_suffix(".html"), page.page(content))
+    if office.ledger.of(number, "purged")[-1]["purge"]:
+        for name in PERSONAL:
+            office.place(number, name).unlink(missing_ok=True)
+    office.ledger.append(number, "certified", certificate=certificate.digest(path))
+
+
+def _statement(office: Office, number: int) -> dict[str, Any]:
+    of = office.ledger.of(number)
+    steps = {record["step"]: record for record in of}
+    received, matched = steps["received"], steps["matched"]
+    deployed, last = steps["deployed"], of[-1]
+    tried = [record for record in of if record["step"] in ("unlearned", "judged", "escalated")]
+    facts = ("n", "request", "step", "before", "hash")
+    return certificate.statement(
+        {f"production model of {received['dataset']}": deployed["model"]}
+        if deployed["model"]
+        else {f"training set of {received['dataset']}": matched["data"]["after"]},
+        {
+            "request": number,
+            "asked": {
+                "hmac": received["asked"],
+                "kind": received["kind"],
+                "names": received["names"],
+                "received": received["time"],
+            },
+            "matched": {k: v for k, v in matched.items() if k not in (*facts, "time", "data")},
+            "data": {"dataset": received["dataset"], **matched["data"]},
+            "model": {
+                "before": steps["unlearned"]["before"] if "unlearned" in steps else "",
+                "after": deployed["model"],
+                "version": deployed["version"],
+                "former version": deployed["former_version"],
+            },
+            "options": received["options"],
+            "tried": [
+                {"step": r["step"], **{k: v for k, v in r.items() if k not in facts}} for r in tried
+            ],
+            "accepted": {name: steps["accepted"][name] for name in ("method", "why", "time")},
+            "verdict": steps["unlearned"]["outcome"]
+            if "unlearned" in steps
+            else "never trained on",
+            "removed": steps["purged"]["removed"],
+            "remains": steps["purged"]["remains"],
+            "ledger": {"position": last["n"], "hash": last["hash"]},
+            "proves": certificate.PROVES,
+            "proves not": certificate.PROVES_NOT,
+        },
+    )
+
+
+def forgotten_file(asked: Asked, root: Path) -> str:
+    """The table of what was forgotten before, as the request's parameters name it."""
+    content = params.changed(params.read(root), asked.settings)
+    return str(content["split"]["forgotten_before"])
+
+
+def _options(office: Office, number: int) -> Options:
+    found = office.ledger.of(number, "received")[0]["options"]
+    return Options(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.items()})
+
+
+_NEXT: dict[str, Callable[[Office, int, Work], None]] = {
+    "received": _match,
+    "matched": _unlearn,
+    "escalated": _unlearn,
+    "unlearned": _judge,
+    "judged": _decide,
+    "accepted": _deploy,
+    "deployed": _purge,
+    "purged": _certify,
+}
+
+
+def said(record: dict[str, Any]) -> str:
+    """A step in a few words."""
+    match record["step"]:
+        case "received":
+            return f"{len(record['names'])} {record['kind']}, {record['dataset']}"
+        case "matched":
+            counts = ", ".join(f"{n} {name}" for name, n in record["counts"].items() if n)
+            return f"{counts or 'nothing new'}; {record['copies']['forgotten']} are exact copies"
+        case "unlearned":
+            return f"{record['method']}: {record['outcome']}"
+        case "judged":
+            passed = "passed" if record["passed"] else f"not passed: {record['why']}"
+            return f"{record['method']}: {passed}"
+        case "escalated":
+            return f"{record['method']} → {record['to']}: {record['why']}"
+        case "accepted":
+            return f"{record['method']}{': ' if record['why'] else ''}{record['why']}"
+        case "deployed":
+            return f"version {record['version'] or '(none before)'}"
+        case "purged":
+            return f"{len(record['removed'])} places cleaned, {len(record['remains'])} remain"
+        case "refused":
+            return str(record["why"])
+    return ""

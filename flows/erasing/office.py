@@ -1,0 +1,137 @@
+"""The folder ``erasure/`` of a clone: keys, ledger, requests, and what is in production."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+from filelock import FileLock
+
+from tasks.erasing import ErasureError, keys, ledger
+from tasks.erasing.certificate import digest
+from tasks.erasing.matching import Asked, Match
+from tasks.files import artifacts, forgotten
+
+FOLDER = "erasure"
+PERSONAL = ("asked.json", "matched.json")  # files of a request that name people
+ENDS = ("certified", "refused")
+
+
+class Production(NamedTuple):
+    """The model that is served: since which request, its file, and its version in MLflow."""
+
+    request: int
+    model: Path
+    sha256: str
+    version: str
+
+
+class Office:
+    """What one process at a time works in; others wait (``open_office``)."""
+
+    def __init__(self, root: Path):
+        """Raises ErasureError where keys and ledger are not whole or do not belong together."""
+        self.root, self.folder = root, root / FOLDER
+        is_new = not (self.folder / ledger.FILE).exists() and not (self.folder / "keys").exists()
+        self.keys = (keys.create if is_new else keys.read)(self.folder / "keys")
+        self.ledger = ledger.Ledger(self.folder, self.keys)
+
+    def place(self, number: int, name: str = "") -> Path:
+        """A file of a request, or its folder."""
+        return self.folder / "requests" / f"{number:04d}" / name
+
+    def pseudonym(self, dataset: str, asked: Asked) -> str:
+        """Of the request as a whole: it is recognised when it comes again."""
+        return self.keys.pseudonym("request", "\0".join((dataset, asked.kind, *asked.names)))
+
+    def write(self, number: int, name: str, content: Any) -> None:
+        """A file for the owner alone."""
+        self.place(number).mkdir(parents=True, exist_ok=True, mode=0o700)
+        artifacts.write_json(self.place(number, name), content)
+        self.place(number, name).chmod(0o600)
+
+    def asked(self, number: int) -> Asked:
+        found = artifacts.read_json(self.place(number, "asked.json"))
+        return Asked(
+            subjects=tuple(found["subjects"]), ids=tuple(found["ids"]), settings=found["settings"]
+        )
+
+    def match(self, number: int) -> Match:
+        found = artifacts.read_json(self.place(number, "matched.json"))
+        columns = ["id", "sha256", "set", "of"]
+        return Match(
+            pd.DataFrame(found["samples"], columns=columns),
+            pd.DataFrame(found["kept"], columns=columns),
+            found["before"],
+            found["reason"],
+            found["digests"],
+        )
+
+    def keep_match(self, number: int, match: Match) -> None:
+        tables = {name: getattr(match, name).to_dict("records") for name in ("samples", "kept")}
+        self.write(number, "matched.json", match._asdict() | tables)
+
+    def step(self, number: int) -> str:
+        """The last one that a request has done."""
+        return str(self.ledger.of(number)[-1]["step"])
+
+    def open_requests(self) -> list[int]:
+        """Those that are not at their end, the oldest first."""
+        return [number for number in self.numbers() if self.step(number) not in ENDS]
+
+    def numbers(self, dataset: str = "") -> list[int]:
+        """Requests about a data set, or all, the oldest first."""
+        found = self.ledger.all("received")
+        return sorted({r["request"] for r in found if dataset in ("", r["dataset"])})
+
+    def production(self, dataset: str) -> Production | None:
+        """The model that is served; None where no request was served yet.
+
+        Raises ErasureError where its file is missing, or not the one that was deployed.
+        """
+        of = self.numbers(dataset)
+        served = [r for r in self.ledger.all("deployed") if r["request"] in of and r["model"]]
+        if not served:
+            return None
+        last = served[-1]
+        path = self.model(last["request"])
+        if not path.is_file() or digest(path) != last["model"]:
+            raise ErasureError(
+                f"{path} is missing, or not the model that request {last['request']} deployed "
+                f"(SHA-256 {last['model']}): bring it back from MLflow or a backup"
+            )
+        return Production(last["request"], path, last["model"], last["version"])
+
+    def model(self, number: int) -> Path:
+        return self.folder / "models" / f"{number:04d}.safetensors"
+
+    def keep_model(self, number: int, model: Path) -> str:
+        """Copy the accepted model; returns its SHA-256."""
+        target = self.model(number)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with artifacts.replacing(target) as temporary:
+            shutil.copyfile(model, temporary)
+        return digest(target)
+
+    def leave_out(self, path: Path, number: int, match: Match) -> None:
+        """Enter the samples of a request into the table of what no set may hold any more."""
+        table = artifacts.read_given(path, **dict.fromkeys(forgotten.COLUMNS, "str"))
+        table = table.reindex(columns=list(forgotten.COLUMNS), fill_value="")
+        kept = set(match.kept["sha256"])
+        rows = [
+            ("", forgotten.mark(i, s), "" if s in kept else s, str(number))
+            for i, s in match.samples[["id", "sha256"]].to_numpy()
+        ]
+        new = pd.DataFrame(rows, columns=list(forgotten.COLUMNS))
+        others = table[table["request"] != str(number)]
+        artifacts.write_table(path, pd.concat([others, new], ignore_index=True))
+
+
+@contextmanager
+def open_office(root: Path) -> Iterator[Office]:
+    """The office, once nobody else works in it."""
+    (root / FOLDER).mkdir(exist_ok=True, mode=0o700)
+    with FileLock(root / FOLDER / "lock"):
+        yield Office(root)

@@ -1,0 +1,173 @@
+"""The ledger: one line of JSON per step, each with the hash of the one before; never rewritten.
+
+    hash_n = SHA-256(canonical JSON of record n without its hash, which holds hash_{n-1})
+
+``head.json`` says how many records there are and the last hash, signed; it is written after the
+record, so that it may be one behind. That the last records were cut off shows there.
+"""
+
+import hashlib
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from tasks.erasing import ErasureError
+from tasks.erasing.keys import Keys, fingerprint, signed
+from tasks.files import artifacts
+
+FILE, HEAD = "ledger.jsonl", "head.json"
+BEGIN = "0" * 64  # what the first record follows
+OPENED = "opened"  # the first step: by which keys
+
+
+def canonical(content: Any) -> bytes:
+    """The one form in which content is hashed and signed."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return text.encode()
+
+
+def hashed(record: dict[str, Any]) -> str:
+    return hashlib.sha256(
+        canonical({name: value for name, value in record.items() if name != "hash"})
+    ).hexdigest()
+
+
+class Ledger:
+    """The records in ``folder``, to which one process at a time appends."""
+
+    def __init__(self, folder: Path, keys: Keys):
+        """Raises ErasureError where it does not hold together, or was begun with other keys.
+
+        A last line that a kill or a full disk cut short is removed: its step was not recorded,
+        and is done again.
+        """
+        self.folder, self.keys = folder, keys
+        path = folder / FILE
+        if path.is_file() and (torn := len(path.read_bytes()) - _whole(path)):
+            os.truncate(path, path.stat().st_size - torn)
+        if problems := verify(folder, keys.public):
+            raise ErasureError("the ledger does not hold together: " + "; ".join(problems))
+        self.records = records(folder)
+        mine = {"names": keys.pseudonym("key", ""), "signing": fingerprint(keys.public)}
+        if not self.records:
+            self.append(0, OPENED, keys=mine)
+        elif self.records[0]["keys"] != mine:
+            raise ErasureError(
+                f"{path} was begun with another key than {folder / 'keys'} holds: bring back the "
+                "one that belongs to it"
+            )
+        self._point()
+
+    def append(self, request: int, step: str, **facts: Any) -> dict[str, Any]:
+        """Add a record, on disk before this returns. Raises ArtifactError where that fails."""
+        record = {
+            "n": len(self.records) + 1,
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "request": request,
+            "step": step,
+            **facts,
+            "before": self.records[-1]["hash"] if self.records else BEGIN,
+        }
+        record["hash"] = hashed(record)
+        path = self.folder / FILE
+        size = path.stat().st_size if path.is_file() else 0
+        try:
+            with path.open("ab", buffering=0) as file:
+                line = canonical(record) + b"\n"
+                if file.write(line) != len(line):
+                    raise OSError("no space left")
+                os.fsync(file.fileno())
+        except OSError as error:
+            if path.is_file():
+                os.truncate(path, size)
+            raise artifacts.ArtifactError(f"{path} could not be written: {error}") from error
+        self.records.append(record)
+        self._point()
+        return record
+
+    def of(self, request: int, step: str = "") -> list[dict[str, Any]]:
+        """The records of a request since it was received last; of one step, where it is named."""
+        found: list[dict[str, Any]] = []
+        for record in self.records:
+            if record["request"] == request:
+                found = [record] if record["step"] == "received" else [*found, record]
+        return [record for record in found if step in ("", record["step"])]
+
+    def all(self, step: str) -> list[dict[str, Any]]:
+        return [record for record in self.records if record["step"] == step]
+
+    def _point(self) -> None:
+        end = {"records": len(self.records), "hash": self.records[-1]["hash"]}
+        signature = self.keys.sign(canonical(end)).hex()
+        artifacts.write_json(self.folder / HEAD, {**end, "signature": signature})
+
+
+def verify(folder: Path, key: Ed25519PublicKey) -> list[str]:
+    """What is wrong with the ledger in ``folder``, each in a sentence; [] where it is whole."""
+    problems, last, expected, hashes = [], BEGIN, 1, [BEGIN]
+    try:
+        found = records(folder)
+    except ErasureError as error:
+        return [str(error)]
+    for record in found:
+        n = record["n"]
+        if n != expected:
+            missing = (
+                f"record {expected} is"
+                if n == expected + 1
+                else (f"records {expected} to {n - 1} are")
+            )
+            problems.append(
+                f"{missing} missing before record {n}"
+                if n > expected
+                else f"record {n} stands where record {expected} must be"
+            )
+        if hashed(record) != record["hash"]:
+            problems.append(f"record {n} was changed")
+        elif record["before"] != last and n == expected:
+            problems.append(f"record {n} does not follow from the one before, which was replaced")
+        last, expected = record["hash"], n + 1
+        hashes.append(last)
+    return problems + _against_head(folder, key, hashes)
+
+
+def _against_head(folder: Path, key: Ed25519PublicKey, hashes: list[str]) -> list[str]:
+    count = len(hashes) - 1
+    if not (folder / HEAD).is_file():
+        return ["head.json is missing, which signs the end"] if count > 1 else []
+    head = artifacts.read_json(folder / HEAD)
+    said = {"records": head["records"], "hash": head["hash"]}
+    if not signed(key, bytes.fromhex(head["signature"]), canonical(said)):
+        return ["the signature in head.json is not that of this key"]
+    if head["records"] > count:
+        return [f"records after {count} were cut off: head.json signs {head['records']}"]
+    if hashes[head["records"]] != head["hash"]:
+        return [f"record {head['records']} is not the one that head.json signs"]
+    if count > head["records"] + 1:
+        return [f"records after {head['records'] + 1} were added without being signed"]
+    return []
+
+
+def _whole(path: Path) -> int:
+    """Bytes of ``path`` up to the end of its last whole line."""
+    return path.read_bytes().rfind(b"\n") + 1
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    """Raises ErasureError for a line that is no record."""
+    path, found = folder / FILE, []
+    if not path.is_file():
+        return []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            record = json.loads(line)
+            if not {"n", "hash", "before", "request", "step"} <= record.keys():
+                raise ValueError("a field is missing")
+        except (ValueError, AttributeError) as error:
+            raise ErasureError(f"line {number} of {path} is no record: {error}") from error
+        found.append(record)
+    return found

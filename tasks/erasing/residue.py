@@ -1,0 +1,182 @@
+"""Where something of forgotten samples lies, and its removal.
+
+What lists a sample is a manifest of a split; what shows or remembers it was made from one, by way
+of other stages (``tasks.graph.tracing``). The model that is served is made from them too, and has
+forgotten.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from tasks.files import artifacts, forgotten, params
+from tasks.files.workspace import Workspace
+from tasks.graph import tracing
+from tasks.tracking import forgetting
+from tasks.tracking.store import Store
+
+CELLS = ".cells"
+SPLIT = "runs/split/"
+KINDS = {  # begin of a path -> what lies there
+    SPLIT: "their ids and content hashes",
+    "runs/report": "their images or texts",
+    "runs/influence": "their influence, by id",
+    "runs/evaluate": "what models say of them, by id",
+    "runs/ensemble": "models that remember them",
+    "runs/train": "a model that was made with them at hand",
+    "runs/unlearn": "a model that may remember them",
+}
+DATA = (
+    "taking rows out would redraw the split, so that samples that the model was trained on would "
+    "pass for unseen; no set holds them any more. Take them out of the source when the original "
+    "is trained anew"
+)
+
+
+class Place(NamedTuple):
+    """Where something of the samples lies. kept: why the purge leaves it; "" where it does not."""
+
+    where: str
+    holds: str
+    kept: str = ""
+
+
+class Residue(NamedTuple):
+    """files: and folders, on disk. objects: what DVC keeps, by content hash. logged: in MLflow."""
+
+    places: list[Place]
+    files: list[Path]
+    objects: dict[str, str]
+    logged: list[forgetting.Logged]
+
+
+def scan(root: Path, store: Store, marks: Collection[str], served: Collection[Path]) -> Residue:
+    """All places in the clone ``root``, its DVC cache and remotes, and the experiment of ``store``.
+
+    marks: of the samples, as ``tasks.files.forgotten`` has them. served: files of the model that is
+    served now.
+    """
+
+    def lists(file: Path) -> bool:
+        return _lists(file, marks)
+
+    workspaces = [root, *(f for f in sorted((root / CELLS).glob("*")) if f.is_dir())]
+    made = tracing.made(root, workspaces)
+    kept = {_md5(path) for path in served}
+    begin = {
+        md5
+        for one in made
+        for path, md5 in one.outs.items()
+        if path.startswith(SPLIT) and path.endswith(".csv")
+        if any(
+            lists(file)
+            for file in (*tracing.cached(root, md5), one.by.parent / path)
+            if file.is_file()
+        )
+    }
+    hashes = tracing.descend(made, begin, kept)
+    names = {md5: path for one in made for path, md5 in one.outs.items() if md5 in hashes}
+    # A stage that ran without DVC left what no lock knows.
+    found = (file for w in workspaces for file in sorted((w / SPLIT).glob("*.csv")))
+    places, files = [], [file for file in found if lists(file)]
+    for one in made:
+        for path, md5 in one.outs.items():
+            file = one.by.parent / path
+            if md5 in hashes and file.is_file() and file not in files:
+                files.append(file)
+    for workspace in workspaces[1:]:
+        if any(file.is_relative_to(workspace) for file in files):
+            files = [file for file in files if not file.is_relative_to(workspace)] + [workspace]
+    for file in files:
+        name = str(file.relative_to(root))
+        places.append(Place(name, _holds(name) if file.is_file() else "a run with all of them"))
+    for md5, path in names.items():
+        for file in tracing.cached(root, md5):
+            files.append(file)
+            places.append(Place(str(file), f"in DVC's cache: {path}, {_holds(path)}"))
+    places += _in_remotes(root, names)
+    logged = forgetting.remembering(store, lists)
+    places += [Place(f"MLflow run {one.run}", one.holds) for one in logged]
+    return Residue([*places, *_data(store.workspace, root, marks)], files, names, logged)
+
+
+def remove(root: Path, store: Store, found: Residue) -> list[Place]:
+    """Remove all that has no reason to be kept; returns what of it is still there."""
+    for path in found.files:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    list(tracing.in_remotes(root, found.objects, remove=True))
+    left = [
+        Place(f"MLflow run {one.run}", one.holds, "its files are removed by `mlflow gc` there")
+        for one in forgetting.remove(store, found.logged)
+    ]
+    return [*left, *_in_remotes(root, found.objects)]
+
+
+def marks_of(root: Path, file: str, request: int) -> set[str]:
+    """Of the samples of a request; 0: of all. file: the parameter split.forgotten_before."""
+    table = artifacts.read_given(root / file, **dict.fromkeys(forgotten.COLUMNS, "str"))
+    if "mark" not in table:
+        return set()
+    chosen = table if not request else table[table["request"] == str(request)]
+    return set(chosen["mark"]) - {""}
+
+
+def _data(workspace: Workspace, root: Path, marks: Collection[str]) -> Iterator[Place]:
+    """The data themselves: they stay."""
+    from tasks.data import samples_of
+
+    name = params.section(workspace.root, "split.dataset")
+    if not (workspace.root / "data" / name).is_dir():
+        return
+    samples = samples_of(workspace.dataset())
+    listed = [forgotten.mark(i, s) for i, s in samples[["id", "sha256"]].to_numpy()]
+    if count := sum(mark in marks for mark in listed):
+        where = (workspace.root / "data" / name).relative_to(root)
+        yield Place(str(where), f"{count} samples themselves", DATA)
+        yield Place(
+            f"data/{name} in DVC's cache and remotes, in every version, and in other clones",
+            f"{count} samples themselves",
+            DATA,
+        )
+        source = params.section(workspace.root, "data.path")
+        yield Place(source, "what the data were made from, if it is there", "it is not ours")
+    yield Place(
+        "Prefect's database and logs",
+        "names in the forms of requests, ids of copies in logs, if any",
+        "delete those runs on their page",
+    )
+
+
+def _in_remotes(root: Path, objects: Mapping[str, str]) -> list[Place]:
+    return [
+        Place(f"DVC remote {remote}: {md5}", f"{objects[md5]}, {_holds(objects[md5])}")
+        if md5
+        else Place(f"DVC remote {remote}", "it is not known", "it did not answer")
+        for remote, md5 in tracing.in_remotes(root, objects)
+    ]
+
+
+def _lists(file: Path, marks: Collection[str]) -> bool:
+    """Whether a manifest has one of the samples."""
+    try:
+        rows = pd.read_csv(file, dtype=str, keep_default_na=False)[["id", "sha256"]]
+    except (ValueError, KeyError):
+        return False
+    return any(forgotten.mark(i, s) in marks for i, s in rows.to_numpy())
+
+
+def _holds(path: str) -> str:
+    at = path.find("runs/")
+    return next((what for begin, what in KINDS.items() if path[at:].startswith(begin)), "of them")
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()

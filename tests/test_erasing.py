@@ -1,0 +1,585 @@
+"""Erasure requests: ledger, keys, matching, the steps of a request, the certificate."""
+
+import json
+import threading
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from flows import erase
+from flows.erasing import life
+from flows.erasing.letters import letters, write
+from flows.erasing.life import Options, Unlearned
+from flows.erasing.office import Office, open_office
+from tasks.erasing import ErasureError, certificate, keys, ledger, matching
+from tasks.erasing.matching import Asked, Match
+from tasks.erasing.residue import Place
+from tasks.files import artifacts, forgotten
+from tasks.tracking.store import TrackingError
+
+STEPS = ("received", "matched", "unlearned", "judged", "accepted", "deployed", "purged")
+
+
+class Pretended:
+    """Work that takes no time. outcomes: verdicts by method. ends: where the process is killed."""
+
+    def __init__(self, root: Path, **outcomes: str):
+        self.root, self.outcomes, self.ends, self.away = root, outcomes, "", False
+        self.done: list[str] = []
+        self.served: dict[int, Path] = {}
+        self.samples = pd.DataFrame(
+            {"id": ["a", "b"], "sha256": ["1" * 64, "2" * 64], "set": ["train", "test"], "of": ""}
+        )
+        self.reason, self.drift, self.idle = "", 0.01, "not forgotten"
+        self.stays, self.left = [Place("data", "them", "it stays")], list[Place]()
+
+    def _did(self, what: str) -> None:
+        self.done.append(what)
+        if what == self.ends:
+            self.ends = ""
+            raise KeyboardInterrupt
+
+    def match(self, asked: Asked, *, twins: bool) -> Match:
+        if "nobody" in asked.names:
+            raise ErasureError("unknown subject 'nobody'")
+        found = Match(
+            self.samples, self.samples.iloc[:0], 0, self.reason, {"before": "x", "after": "y"}
+        )
+        self._did("match")
+        return found
+
+    def skipped(self, method: str, asked: Asked, retain: bool) -> str:
+        return "it may not" if method == "salun" and not retain else ""
+
+    def unlearn(self, number: int, asked: Asked, match: Match, method: str) -> Unlearned:
+        model = self.root / f"{method}.safetensors"
+        model.write_text(f"{method} {number}")
+        self._did("unlearn")
+        return Unlearned(
+            model=model,
+            access="forget",
+            parameters={"seed": 0},
+            before="0" * 64,
+            file=".cells/x/runs/unlearn/imu_deep/model.safetensors",
+            outcome=self.outcomes.get(method, "retrained"),
+            decided=[],
+            idle=self.idle,
+            metrics={"TV": self.drift},
+            thresholds={"distance": 0.04},
+            evidence={},
+        )
+
+    def promote(self, number: int, asked: Asked, model: Path, tags: dict[str, str]) -> str:
+        if self.away:
+            raise TrackingError("MLflow is away")
+        self.served = {number: model}
+        self._did("promote")
+        return str(number)
+
+    def scan(self, number: int, asked: Asked) -> list[Place]:
+        self._did("scan")
+        return [*self.stays, Place("runs", "their images")]
+
+    def purge(self, number: int, asked: Asked) -> tuple[list[Place], list[Place]]:
+        self._did("purge")
+        return [*self.stays, Place("runs", "their images")], [*self.stays, *self.left]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "requests").mkdir()
+    (tmp_path / "requests" / "forgotten.csv").write_text("id\n")
+    (tmp_path / "params.yaml").write_text(
+        "split: {dataset: digits, forgotten_before: requests/forgotten.csv}\n"
+    )
+    return tmp_path
+
+
+def served(root: Path, work: Pretended, asked: Asked, **options: Any) -> int:
+    with open_office(root) as at:
+        number = life.receive(at, "digits", asked, Options(**options))
+        life.serve(at, number, work, lambda _: None)
+    return number
+
+
+def steps(root: Path, number: int = 1) -> list[str]:
+    return [r["step"] for r in ledger.records(root / "erasure") if r["request"] == number]
+
+
+ADA = Asked(subjects=("Ada Merton",))
+
+
+def test_a_request_passes_through_every_step_and_is_certified(root: Path) -> None:
+    work = Pretended(root, imu_deep="indistinguishable")
+    served(root, work, ADA)
+    assert steps(root) == [*STEPS, "certified"]
+    key = keys.read_public(root / "erasure" / "keys" / "public.pem")
+    folder = root / "erasure" / "requests" / "0001"
+    assert certificate.checked(folder / "certificate.json", key, root / "erasure")
+    content = certificate.opened(folder / "certificate.json", key)
+    model = certificate.digest(root / "erasure" / "models" / "0001.safetensors")
+    assert content["subject"][0]["digest"]["sha256"] == model
+    assert content["predicate"]["removed"] == ["runs"]
+    assert content["predicate"]["remains"][0]["kept"] == "it stays"
+    assert "Erasure request 1" in (folder / "certificate.html").read_text()
+    assert {path.name for path in folder.iterdir()} == {"certificate.json", "certificate.html"}
+
+
+def test_nothing_that_is_kept_names_anybody(root: Path) -> None:
+    served(root, Pretended(root, imu_deep="indistinguishable"), ADA)
+    for path in root.rglob("*"):
+        if path.is_file():
+            assert b"Ada" not in path.read_bytes(), path
+            assert (
+                path.name == "params.yaml"
+                or not {"a", "b"} & set(path.read_text(errors="replace").replace('"', " ").split())
+                or path.suffix == ".html"
+            )
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "options", "method"),
+    [
+        ({"imu_deep": "indistinguishable"}, {}, "imu_deep"),
+        ({"imu_deep": "masked only"}, {}, "retrain"),
+        ({"imu_deep": "masked only"}, {"accepted": ("masked only",)}, "imu_deep"),
+        ({"imu_deep": "indistinguishable"}, {"drift": 0.001}, "retrain"),
+        ({"salun": "indistinguishable"}, {"methods": ("salun",)}, "retrain"),
+        ({"salun": "indistinguishable"}, {"methods": ("salun",), "retain": True}, "salun"),
+        ({}, {"methods": ()}, "retrain"),
+        (
+            {"imu_deep": "not forgotten", "scrub": "indistinguishable"},
+            {"methods": ("imu_deep", "scrub")},
+            "scrub",
+        ),
+    ],
+)
+def test_what_does_not_pass_goes_on_to_the_next_method(root, outcomes, options, method) -> None:
+    work = Pretended(root, **outcomes)
+    number = served(root, work, ADA, **options)
+    assert [r["method"] for r in ledger.records(root / "erasure") if r["step"] == "accepted"] == [
+        method
+    ]
+    assert work.served[number].read_text() == f"{method} 1"
+
+
+def test_tests_that_doing_nothing_passes_are_no_evidence(root: Path) -> None:
+    work = Pretended(root, imu_deep="indistinguishable")
+    work.idle = "indistinguishable"
+    number = served(root, work, ADA)
+    assert work.served[number].read_text() == "retrain 1"
+
+
+def test_what_could_not_be_removed_is_not_called_removed(root: Path) -> None:
+    work = Pretended(root, imu_deep="indistinguishable")
+    work.left = [Place("runs", "their images")]
+    served(root, work, ADA, backups=("/srv/backup",))
+    (purged,) = (r for r in ledger.records(root / "erasure") if r["step"] == "purged")
+    assert purged["removed"] == []
+    assert [(place["where"], place["kept"]) for place in purged["remains"]] == [
+        ("data", "it stays"),
+        ("runs", "it could not be removed from here"),
+        ("/srv/backup", "a backup, not touched"),
+    ]
+
+
+def test_a_request_can_be_purged_later_and_is_certified_anew(root: Path) -> None:
+    work = Pretended(root, imu_deep="indistinguishable")
+    served(root, work, ADA, purge=False)
+    path, key = root / "erasure/requests/0001/certificate.json", root / "erasure/keys/public.pem"
+    first = path.read_bytes()
+    assert path.with_name("asked.json").is_file()
+    with open_office(root) as now:
+        life.purge(now, 1, work)
+        with pytest.raises(ErasureError, match="without a purge"):
+            life.purge(now, 1, work)
+    assert steps(root)[-2:] == ["purged", "certified"]
+    assert not path.with_name("asked.json").exists()
+    said = certificate.checked(path, keys.read_public(key), root / "erasure")
+    assert "later" not in said[-1]
+    path.write_bytes(first)
+    assert "later" in certificate.checked(path, keys.read_public(key), root / "erasure")[-1]
+
+
+@pytest.mark.parametrize(
+    ("command", "left"),
+    [
+        (["inbox"], []),
+        (["request", "--id", "a", "--id", "b"], [Asked(ids=("a", "b"))]),
+        (["request", "--subject", "Ada"], [Asked(subjects=("Ada",))]),
+        (["request", "--ids", "requests/some.csv"], [Asked(ids=("a", "c"))]),
+    ],
+)
+def test_a_command_leaves_a_letter_and_no_name_in_the_flow(root, command, left, monkeypatch):
+    (root / "requests" / "some.csv").write_text("id\na\nc\n")
+    given: dict[str, Any] = {}
+    monkeypatch.chdir(root)
+    monkeypatch.setattr(erase, "serving", lambda: nullcontext(lambda: None))
+    monkeypatch.setattr(erase, "erase", lambda **options: given.update(options) or {})
+    erase.main([*command, "--methods", "scrub", "--no-purge"])
+    assert (given["methods"], given["purge"], "what" in given) == (["scrub"], False, False)
+    assert [asked for _, asked in letters(root).good] == left
+
+
+@pytest.mark.parametrize("at", ["match", "unlearn", "promote", "purge"])
+def test_a_kill_within_a_step_is_gone_on_from(root: Path, at: str) -> None:
+    work = Pretended(root, imu_deep="indistinguishable")
+    work.ends = at
+    with pytest.raises(KeyboardInterrupt):
+        served(root, work, ADA)
+    assert steps(root)[-1] != "certified"
+    with open_office(root) as now:
+        assert now.open_requests() == [1]
+        life.serve(now, 1, work, lambda _: None)
+    assert steps(root) == [*STEPS, "certified"]
+
+
+@pytest.mark.parametrize("after", range(1, len(STEPS) + 1))
+def test_a_kill_between_record_and_signed_end_is_gone_on_from(
+    root: Path, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, write = Pretended(root, imu_deep="indistinguishable"), artifacts.write_json
+
+    def killed(path: Path, content: Any) -> None:
+        if path.name == ledger.HEAD and content["records"] == after + 1:
+            raise KeyboardInterrupt
+        write(path, content)
+
+    monkeypatch.setattr(artifacts, "write_json", killed)
+    with pytest.raises(KeyboardInterrupt):
+        served(root, work, ADA)
+    monkeypatch.undo()
+    assert steps(root) == [*STEPS[:after]]
+    served(root, work, ADA)
+    assert steps(root) == [*STEPS, "certified"]
+
+
+def test_the_same_request_is_answered_with_what_was_done_first(root: Path) -> None:
+    work = Pretended(root, imu_deep="indistinguishable")
+    assert served(root, work, Asked(ids=("b", "a"))) == 1
+    done = list(work.done)
+    assert served(root, work, Asked(ids=("a", "b"))) == 1
+    assert work.done == done
+    assert served(root, work, Asked(ids=("a",))) == 2
+
+
+def test_a_request_begins_again_with_other_options_until_a_model_is_accepted(root: Path) -> None:
+    work = Pretended(root, imu_deep="not forgotten", scrub="indistinguishable")
+    work.ends = "unlearn"
+    with pytest.raises(KeyboardInterrupt):
+        served(root, work, ADA, methods=("imu_deep", "imu_deep", "x"))
+    assert served(root, work, ADA, methods=("scrub",)) == 1
+    assert steps(root) == ["received", "matched", *STEPS, "certified"]
+    assert work.served[1].read_text() == "scrub 1"
+    assert served(root, work, ADA) == 1
+    assert steps(root)[-1] == "certified"
+
+
+def test_two_at_once_queue(root: Path) -> None:
+    inside, most = [0], [0]
+
+    class Slow(Pretended):
+        def unlearn(self, *given: Any) -> Unlearned:
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+            threading.Event().wait(0.05)
+            inside[0] -= 1
+            return super().unlearn(*given)
+
+    threads = [
+        threading.Thread(
+            target=served, args=(root, Slow(root, imu_deep="indistinguishable"), Asked(ids=(i,)))
+        )
+        for i in "ab"
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1]
+    for number in (1, 2):
+        assert steps(root, number) == [*STEPS, "certified"]
+
+
+def test_nothing_is_deployed_while_the_registry_is_away(root: Path) -> None:
+    work = Pretended(root, imu_deep="indistinguishable")
+    work.away = True
+    with pytest.raises(TrackingError):
+        served(root, work, ADA)
+    assert steps(root)[-1] == "accepted"
+    assert not work.served
+    work.away = False
+    served(root, work, ADA)
+    assert steps(root)[-1] == "certified"
+
+
+def test_an_unknown_subject_is_refused_without_its_name(root: Path) -> None:
+    work = Pretended(root)
+    served(root, work, Asked(subjects=("nobody",)))
+    assert steps(root) == ["received", "refused"]
+    assert b"nobody" not in (root / "erasure" / "ledger.jsonl").read_bytes()
+    assert work.done == []
+    assert served(root, work, Asked(subjects=("nobody",))) == 2  # the data may be others by now
+
+
+def test_where_nothing_could_be_judged_the_model_is_retrained(root: Path) -> None:
+    work = Pretended(root, imu_deep="indistinguishable")
+    work.reason = "class '8' has no test sample left"
+    number = served(root, work, ADA)
+    assert steps(root)[-1] == "certified"
+    assert work.done.count("unlearn") == 1
+    assert work.served[number].read_text() == "retrain 1"
+
+
+def test_what_no_model_was_trained_on_is_left_out_and_certified(root: Path) -> None:
+    work = Pretended(root)
+    work.samples = work.samples.assign(set="validation")
+    served(root, work, ADA)
+    assert "unlearned" not in steps(root)
+    assert steps(root)[-1] == "certified"
+    assert "unlearn" not in work.done
+    table = pd.read_csv(root / "requests/forgotten.csv", keep_default_na=False)
+    assert list(table["mark"]) == [
+        forgotten.mark(i, s) for i, s in zip("ab", ("1" * 64, "2" * 64), strict=True)
+    ]
+
+
+def test_the_model_that_is_served_is_the_one_that_was_judged(root: Path) -> None:
+    work = Pretended(root, imu_deep="indistinguishable")
+    work.away = True
+    with pytest.raises(TrackingError):
+        served(root, work, ADA)
+    (root / "erasure" / "models" / "0001.safetensors").write_text("another")
+    work.away = False
+    with pytest.raises(ErasureError, match="not the model that was judged"):
+        served(root, work, ADA)
+
+
+def test_the_model_in_production_is_checked_before_it_forgets_more(root: Path) -> None:
+    served(root, Pretended(root, imu_deep="indistinguishable"), ADA)
+    (root / "erasure" / "models" / "0001.safetensors").write_text("another")
+    with open_office(root) as now, pytest.raises(ErasureError, match="not the model that request"):
+        now.production("digits")
+
+
+# Ledger and keys.
+
+
+@pytest.fixture
+def book(root: Path) -> Path:
+    served(root, Pretended(root, imu_deep="indistinguishable"), ADA)
+    return root / "erasure"
+
+
+def rewritten(book: Path, change: Any) -> list[str]:
+    path = book / ledger.FILE
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(change(lines)) + "\n")
+    return ledger.verify(book, keys.read_public(book / "keys" / "public.pem"))
+
+
+def test_a_whole_ledger_is_found_whole(book: Path) -> None:
+    assert rewritten(book, lambda lines: lines) == []
+
+
+def test_a_changed_record_is_named(book: Path) -> None:
+    def change(lines: list[str]) -> list[str]:
+        return [line.replace('"passed":true', '"passed":false') for line in lines]
+
+    assert rewritten(book, change) == ["record 5 was changed"]
+
+
+def test_a_record_that_was_replaced_with_its_hash_is_named(book: Path) -> None:
+    def change(lines: list[str]) -> list[str]:
+        record = json.loads(lines[4]) | {"passed": False}
+        lines[4] = json.dumps(record | {"hash": ledger.hashed(record)})
+        return lines
+
+    assert rewritten(book, change) == [
+        "record 6 does not follow from the one before, which was replaced"
+    ]
+
+
+def test_a_gap_is_named(book: Path) -> None:
+    problems = rewritten(book, lambda lines: lines[:3] + lines[5:])
+    assert problems[0] == "records 4 to 5 are missing before record 6"
+
+
+def test_a_cut_is_named(book: Path) -> None:
+    assert rewritten(book, lambda lines: lines[:-1]) == [
+        "records after 8 were cut off: head.json signs 9"
+    ]
+
+
+def test_an_older_ledger_with_its_own_end_is_found_by_the_certificate(
+    book: Path, root: Path
+) -> None:
+    path, key = book / "requests/0001/certificate.json", keys.read_public(book / "keys/public.pem")
+    kept = ledger.records(book)
+    (book / ledger.FILE).write_bytes(b"".join(ledger.canonical(r) + b"\n" for r in kept[:7]))
+    (book / ledger.HEAD).unlink()
+    end = {"records": 7, "hash": kept[6]["hash"]}
+    sign = keys.read(book / "keys").sign(ledger.canonical(end)).hex()
+    artifacts.write_json(book / ledger.HEAD, {**end, "signature": sign})
+    assert ledger.verify(book, key) == []
+    with pytest.raises(ErasureError, match="another record 8"):
+        certificate.checked(path, key, book)
+
+
+def test_a_line_that_a_full_disk_cut_short_is_dropped(book: Path, root: Path) -> None:
+    with (book / ledger.FILE).open("a") as file:
+        file.write('{"n":10,"requ')
+    with open_office(root) as now:
+        assert len(now.ledger.records) == 9
+    assert ledger.verify(book, keys.read_public(book / "keys" / "public.pem")) == []
+
+
+def test_a_full_disk_leaves_no_half_record(book: Path, root: Path, monkeypatch) -> None:
+    with open_office(root) as now:
+        size = (book / ledger.FILE).stat().st_size
+
+        def full(_: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(ledger.os, "fsync", full)
+        with pytest.raises(artifacts.ArtifactError, match="No space left"):
+            now.ledger.append(2, "received")
+        assert (book / ledger.FILE).stat().st_size == size
+
+
+def test_another_key_is_refused(book: Path, root: Path, tmp_path: Path) -> None:
+    keys.create(tmp_path / "others")
+    (tmp_path / "others" / keys.NAMES).replace(book / "keys" / keys.NAMES)
+    with pytest.raises(ErasureError, match="another key"), open_office(root):
+        pass
+
+
+def test_a_lost_key_is_explained_and_not_replaced(book: Path, root: Path) -> None:
+    (book / "keys" / keys.NAMES).unlink()
+    with pytest.raises(ErasureError, match=r"names\.key is missing: .*bring it back"):
+        Office(root)
+    assert not (book / "keys" / keys.NAMES).exists()
+
+
+def test_keys_that_a_kill_left_half_are_made_anew(root: Path) -> None:
+    (root / "erasure" / ".keys").mkdir(parents=True)
+    (root / "erasure" / ".keys" / keys.NAMES).write_bytes(b"half")
+    assert len(Office(root).keys.names) == 32
+
+
+def test_keys_are_for_their_owner_alone(book: Path, root: Path) -> None:
+    for name in (keys.NAMES, keys.SIGNING):
+        assert (book / "keys" / name).stat().st_mode & 0o777 == 0o600
+    (book / "keys" / keys.SIGNING).chmod(0o644)
+    with pytest.raises(ErasureError, match="chmod 600"):
+        Office(root)
+
+
+# Certificates.
+
+
+def test_a_forged_certificate_is_refused(book: Path, tmp_path: Path) -> None:
+    path, key = book / "requests/0001/certificate.json", keys.read_public(book / "keys/public.pem")
+    content = certificate.opened(path, key)
+    content["predicate"]["verdict"] = "forgotten for good"
+    forged = tmp_path / "forged.json"
+    artifacts.write_json(forged, certificate.sealed(content, keys.create(tmp_path / "others")))
+    with pytest.raises(ErasureError, match="forged, or was signed by another key"):
+        certificate.opened(forged, key)
+    artifacts.write_json(forged, certificate.sealed(content, keys.read(book / "keys")))
+    with pytest.raises(ErasureError, match="another certificate for request 1"):
+        certificate.checked(forged, key, book)
+    forged.write_text("{}")
+    with pytest.raises(ErasureError, match="is no certificate"):
+        certificate.opened(forged, key)
+
+
+def test_an_auditor_needs_no_ledger(book: Path, tmp_path: Path) -> None:
+    key = keys.read_public(book / "keys/public.pem")
+    said = certificate.checked(book / "requests/0001/certificate.json", key, tmp_path / "none")
+    assert said[-1] == "there is no ledger here: its place in it was not checked"
+
+
+# Matching, and what comes back.
+
+SAMPLES = pd.DataFrame(
+    {
+        "id": ["a", "b", "c", "d", "e"],
+        "label": 0,
+        "sha256": ["1", "2", "1", "3", "4"],
+    }
+)
+SETS = {
+    "train": SAMPLES[SAMPLES["id"].isin(["a", "d"])],
+    "validation": SAMPLES[SAMPLES["id"].isin(["b"])],
+    "test": SAMPLES[SAMPLES["id"].isin(["c"])],
+}
+
+
+def test_samples_are_found_where_they_lie_and_so_are_their_copies() -> None:
+    found = matching.matched(SAMPLES, SETS, {"a", "b", "e"}, set(), twins=True)
+    assert found.counts == {"train": 1, "validation": 1, "test": 1, "not used": 1}
+    assert found.samples.set_index("id")["of"].to_dict() == {"a": "", "b": "", "e": "", "c": "a"}
+    left = matching.matched(SAMPLES, SETS, {"a"}, set(), twins=False)
+    assert list(left.samples["id"]) == ["a"]
+    assert left.kept[["id", "set", "of"]].to_numpy().tolist() == [["c", "test", "a"]]
+    assert left.digests == {
+        "before": matching.digest(SETS["train"]),
+        "after": matching.digest(SAMPLES[SAMPLES["id"] == "d"]),
+    }
+
+
+def table(*rows: tuple[str, str, str, str]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=list(forgotten.COLUMNS))
+
+
+def test_what_was_forgotten_is_left_out_by_its_mark_or_its_id() -> None:
+    given = table(("", forgotten.mark("b", "2"), "2", "7"), ("d", "", "", ""))
+    assert set(forgotten.left_out(SAMPLES, given, "f.csv")["id"]) == {"b", "d"}
+
+
+def test_what_comes_back_under_another_id_is_refused_by_its_request() -> None:
+    given = table(("", forgotten.mark("z", "2"), "2", "7"))
+    with pytest.raises(ValueError, match=r"come back, the first is 'b', of erasure request 7"):
+        forgotten.left_out(SAMPLES, given, "f.csv")
+    forgotten.left_out(SAMPLES, table(("", forgotten.mark("z", "2"), "", "7")), "f.csv")
+
+
+def test_a_copy_that_was_kept_does_not_count_as_come_back(root: Path) -> None:
+    found = matching.matched(SAMPLES, SETS, {"a"}, set(), twins=False)
+    Office(root).leave_out(root / "requests/forgotten.csv", 3, found)
+    given = artifacts.read_given(root / "requests/forgotten.csv", id="str", request="str")
+    assert set(forgotten.left_out(SAMPLES, given, "f.csv")["id"]) == {"a"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [({}, "one of the two"), ({"ids": ("a",), "subjects": ("b",)}, "one of the two")],
+)
+def test_a_request_names_ids_or_subjects(asked, message) -> None:
+    with pytest.raises(ErasureError, match=message):
+        Asked(**asked)
+
+
+# Letters.
+
+
+def test_letters_are_read_and_bad_ones_named(root: Path) -> None:
+    inbox = root / "requests" / "inbox"
+    assert letters(root) == ([], [])
+    (inbox / "1.csv").write_text("subject\nAda\nAda\n")
+    (inbox / "2.yaml").write_text("people: [x]\n")
+    (inbox / "3.yaml").write_text("ids: ['7']\n")
+    (inbox / "2b.yaml").write_text("{ids: ['7'], settings: ../../../etc/passwd}\n")
+    (inbox / ".4.yaml").write_text("half")
+    path = write(root, ["Bo"], [], "")
+    assert path.stat().st_mode & 0o777 == 0o600
+    found = letters(root)
+    asked = [asked for _, asked in found.good]
+    assert asked == [Asked(subjects=("Ada",)), Asked(ids=("7",)), Asked(subjects=("Bo",))]
+    said, outside = found.bad
+    assert "settings must be a file in the repository" in outside
+    assert said.startswith("the letter 2.yaml cannot be served: it has a field 'people'")

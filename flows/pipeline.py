@@ -11,42 +11,35 @@ import argparse
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
-from prefect import flow, get_run_logger
+from prefect import flow
 from prefect.exceptions import ParameterTypeError
 from prefect.runtime import flow_run
 from pydantic import Field
 
 from flows.running import last, pages
 from flows.running.cells import Cell, clean_commit, prepare
-from flows.running.children import ChildError, Children, lead, warm
+from flows.running.children import warm
+from flows.running.entries import entries_of
 from flows.running.failures import EXPLAINED
 from flows.running.holding import only_run
-from flows.running.pools import Pools
 from flows.running.requests import Method, Request
 from flows.running.server import serving
-from flows.running.stages import Running, run_stages
-from flows.running.tracking import Tracking
-from imu import discovery
+from flows.running.workspaces import TRACK, run_tags, run_workspace
 from imu.verdicts import Outcome
 from tasks import report
 from tasks.files import params
-from tasks.files.workspace import Workspace, baselines
-from tasks.graph import lock, stages
-from tasks.pages import lineup
-from tasks.starting.warm import LINK
+from tasks.files.workspace import Workspace
+from tasks.graph import stages
 from tasks.tracking.store import address
 from tasks.tracking.tracker import Context, Page
 
 JOBS = os.cpu_count() or 1
 WANTED: Outcome = "indistinguishable"
-TRACK = "track"  # the stage that logs where no flow does
-OTHERWISE = ", other results"  # outcome of a stage that was made before, from the same inputs
 Jobs = Annotated[int, Field(ge=1)]
 AS_IT_IS = Request()
 
@@ -190,202 +183,6 @@ def _show(folder: Path, page: Page, *, whole: bool) -> None:
         print(f"\nreport   {folder / 'runs' / 'report' / 'report.html'}")
     link = pages.mlflow_link(page, page.comparison)
     print(f"MLflow   make mlflow, then {link}", flush=True)
-
-
-class Ran(NamedTuple):
-    """What became of each stage, and where the run is shown."""
-
-    outcomes: dict[str, str]
-    page: Page
-
-
-def run_workspace(
-    root: Path,
-    folder: Path,
-    cell: Cell,
-    context: Context,
-    *,
-    jobs: int,
-    force: bool = False,
-    pools: bool = False,
-    wanted: str = "",
-    part: str | tuple[str, ...] = "",
-) -> Ran:
-    """Run the stages of ``folder``, a workspace of the clone ``root``, as one run in MLflow.
-
-    wanted: the verdict that methods are to have; "" for any. part: how the names of the stages
-    begin that are to run; "" for all.
-    """
-    log, children, workspace = get_run_logger(), Children(folder), Workspace(folder)
-    try:
-        for said in stages.mend(folder):
-            log.warning(said)
-        if folder != root:
-            bring_data(root, children, log.info)
-        parameters = params.read(folder)
-        graph, stale = _read_graph(folder, children)
-        elsewhere = Pools(cell, children, graph) if pools else None
-        targets = [name for name in graph if part and name.startswith(part)]
-        graph = {name: at for name, at in stages.wanted(graph, targets).items() if name != TRACK}
-        tracking = Tracking(workspace, context)
-        try:
-            before = lock.locked_stages(folder)
-            running = Running(workspace, graph, stale, children, tracking, elsewhere, force)
-            computes = force or bool(stale & graph.keys())
-            with warmed(root, folder) if computes else nullcontext():
-                if computes:
-                    _require_sound(root, folder, children, set(graph) if force else stale)
-                    lineup.prune(workspace)
-                try:
-                    outcomes: dict[str, str] = {**run_stages(running, jobs)}
-                except BaseException:
-                    with suppress(lock.LockError):  # what went wrong first is to be told
-                        _say_otherwise(folder, before)
-                    raise
-                others = _say_otherwise(folder, before)
-            left = _require_unchanged(folder, parameters, outcomes)
-            outcomes |= {name: outcomes[name] + OTHERWISE for name in others}
-            page = tracking.finish({*graph})
-            if TRACK in left and not part:  # all that the last stage would do is done
-                stages.commit(folder, TRACK)
-        except BaseException as error:
-            children.end_all()
-            known = isinstance(error, EXPLAINED)
-            tracking.fail("FAILED" if known else "KILLED", str(error) or type(error).__name__)
-            raise
-        pages.leave(folder, outcomes, page, whole=not part, wanted=wanted)
-        return Ran(outcomes, page)
-    finally:
-        children.end_all()
-
-
-def bring_data(root: Path, children: Children, line: Callable[[str], None]) -> None:
-    """The data of the clone ``root`` for the workspace of ``children``, made where it lacks them.
-
-    line: what is told of it.
-    """
-    Children(root).run(["data"], line)
-    children.dvc(["checkout", "-q", "data.dvc"], line)
-    children.run(["data", str(root)], line)
-
-
-def _read_graph(folder: Path, children: Children) -> tuple[dict[str, stages.Stage], set[str]]:
-    """The stages of ``folder``, and which of them are not up to date."""
-    try:
-        return stages.stages_and_changed(folder)
-    except Exception:
-        children.run(["check"], get_run_logger().info)  # names the parameter, as DVC does not
-        raise
-
-
-def _require_sound(root: Path, folder: Path, children: Children, stale: Collection[str]) -> None:
-    """Before anything is computed: parameters, data, and a rehearsal of what is the user's.
-
-    Data that are not as they were made every stage stale.
-    """
-    log = get_run_logger()
-    children.run(["check"], log.info)
-    if folder == root and "split" in stale:
-        children.run(["data"], log.info)
-    if "train" in stale and of_the_user(folder):
-        children.run(["rehearse"], log.info)
-
-
-def of_the_user(folder: Path) -> bool:
-    """Whether network, weights or images are the user's, so that nobody has tried them here."""
-    data = discovery.load("imu.datasets", params.section(folder, "split.dataset"))
-    return (
-        params.section(folder, "network.name") in ("custom", "causal_lm")
-        or bool(params.section(folder, "original.checkpoint"))
-        or hasattr(data, "OF_THE_USER")
-    )
-
-
-def _require_unchanged(
-    folder: Path, parameters: dict[str, Any], outcomes: Collection[str]
-) -> set[str]:
-    """The other stages that are not up to date.
-
-    Raises ChildError where the run's parameters or other inputs changed while it went on.
-    """
-    if params.read(folder) != parameters:
-        raise ChildError(f"{params.FILE} changed during the run: run it again")
-    left = stages.changed_stages(folder)
-    if changed := left & set(outcomes):
-        raise ChildError(
-            f"not up to date after the run: {', '.join(sorted(changed))}; an input changed "
-            "meanwhile, run it again"
-        )
-    return left
-
-
-def _say_otherwise(folder: Path, before: dict[str, lock.Locked]) -> list[str]:
-    """Stages whose results are others than ``before``, from the same inputs; the log names them."""
-    found = lock.not_reproduced(before, lock.stages_with(folder, ()))
-    for name in found:
-        get_run_logger().warning(
-            f"{name} came out otherwise than dvc.lock had it, from the same inputs: it was made on "
-            "another kind of processor, with other versions of packages, or cannot be reproduced"
-        )
-    return found
-
-
-def entries_of(root: Path, method: Method, parameters: dict[str, Any]) -> dict[str, Any]:
-    """The section ``unlearn`` with one method beside the baselines.
-
-    Raises ParameterError for parameters that the method does not have.
-    """
-    known = params.section(root, "unlearn")
-    name, entry = entry_of(known, method, parameters)
-    nothing = {"nothing": {"method": "nothing", "data_access": "forget"}}
-    return nothing | baselines(known) | {name: entry}
-
-
-def entry_of(
-    known: dict[str, Any], method: Method, parameters: dict[str, Any]
-) -> tuple[str, dict[str, Any]]:
-    """Name and content of a method's entry in ``known``, a section ``unlearn``, else its default.
-
-    Of several entries of the method the one that bears its name, else the first. Raises
-    ParameterError for parameters that the method does not have.
-    """
-    found = {name: entry for name, entry in known.items() if entry["method"] == method}
-    if not found:
-        from tasks.unlearn import entries
-
-        found = {name: entry for name, entry in entries().items() if entry["method"] == method}
-    name = method.value if method in found else next(iter(found))
-    entry = found[name]
-    if unknown := sorted(parameters.keys() - (entry.keys() - {"method", "data_access"})):
-        raise params.ParameterError(
-            f"parameters: {method} has no {unknown[0]!r}, only "
-            f"{', '.join(entry.keys() - {'method', 'data_access'}) or 'nothing to set'}"
-        )
-    return name, entry | parameters
-
-
-@contextmanager
-def warmed(root: Path, folder: Path | None = None) -> Iterator[None]:
-    """Stages of ``folder`` (none: of ``root``) start warm, by the process of ``root`` if any.
-
-    Cells share it.
-    """
-    with ExitStack() as stack:
-        if not (root / LINK).exists():
-            stack.enter_context(warm(root))
-        if folder not in (None, root):
-            lead(folder, (root / LINK).resolve())
-            stack.callback((folder / LINK).unlink, missing_ok=True)
-        yield
-
-
-def run_tags() -> dict[str, str]:
-    url = str(flow_run.ui_url)  # begins with "None" where the server ends with the run
-    return {
-        "prefect.flow_run_id": str(flow_run.id),
-        "prefect.flow_run_name": str(flow_run.name),
-        **({"prefect.flow_run_url": url} if url.startswith("http") else {}),
-    }
 
 
 def _stale(root: Path) -> set[str] | None:

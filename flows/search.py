@@ -26,9 +26,10 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.exceptions import ParameterTypeError
 from pydantic import Field
 
-from flows.pipeline import JOBS, Jobs, entry_of, warmed
+from flows.pipeline import JOBS, Jobs
 from flows.running.cells import FOLDER, Cell, clean_commit, fingerprint
-from flows.running.children import ChildError, warm
+from flows.running.children import ChildError, warm, warmed
+from flows.running.entries import entry_of
 from flows.running.failures import EXPLAINED
 from flows.running.holding import only_run
 from flows.running.requests import Method

@@ -20,21 +20,15 @@ from prefect.artifacts import (
 )
 from pydantic import Field
 
-from flows.pipeline import (
-    AS_IT_IS,
-    JOBS,
-    Jobs,
-    entries_of,
-    run_tags,
-    run_workspace,
-    warmed,
-)
+from flows.pipeline import AS_IT_IS, JOBS, Jobs
 from flows.running import pages
 from flows.running.cells import FOLDER, Cell, clean_commit, prepare
-from flows.running.children import ChildError, end_everything
+from flows.running.children import ChildError, end_everything, warmed
+from flows.running.entries import entries_of
 from flows.running.failures import EXPLAINED
 from flows.running.holding import only_run
 from flows.running.requests import Method, Request
+from flows.running.workspaces import run_tags, run_workspace
 from tasks.files import artifacts, params
 from tasks.files.workspace import Workspace
 from tasks.pages import results, results_page, styled

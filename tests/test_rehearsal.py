@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations, weight_norm
 
-from flows.pipeline import of_the_user
+from flows.running.workspaces import of_the_user
 from imu import influences, methods
 from imu.datasets import Source, digits
 from imu.methods.common.descent import Sgd

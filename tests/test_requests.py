@@ -12,9 +12,10 @@ from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools import validate
 from pydantic import ValidationError
 
-from flows.pipeline import entries_of, unlearn
+from flows.pipeline import unlearn
 from flows.running import pools
 from flows.running.cells import Cell, CommitError, clean_commit, prepare, unused
+from flows.running.entries import entries_of
 from flows.running.requests import AS_IT_IS, NONE, Fraction, Method, Preset, Request
 from flows.running.stages import is_logged
 from tasks.files import params

@@ -9,11 +9,12 @@ from typing import Any
 
 from flows.erasing.life import RETRAIN, Unlearned
 from flows.erasing.office import Office
-from flows.pipeline import bring_data, entry_of, run_tags, run_workspace
 from flows.running.cells import Cell, prepare
 from flows.running.children import Children
+from flows.running.entries import entry_of
 from flows.running.holding import only_run
 from flows.running.requests import Method
+from flows.running.workspaces import bring_data, run_tags, run_workspace
 from imu import verdicts
 from tasks import report
 from tasks.erasing import ErasureError, matching, residue

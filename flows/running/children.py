@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from time import monotonic, sleep
 from weakref import WeakSet
@@ -150,6 +150,21 @@ def warm(root: Path) -> Iterator[None]:
             yield
         finally:
             (root / LINK).unlink(missing_ok=True)
+
+
+@contextmanager
+def warmed(root: Path, folder: Path | None = None) -> Iterator[None]:
+    """Stages of ``folder`` (none: of ``root``) start warm, by the process of ``root`` if any.
+
+    Cells share it.
+    """
+    with ExitStack() as stack:
+        if not (root / LINK).exists():
+            stack.enter_context(warm(root))
+        if folder not in (None, root):
+            lead(folder, (root / LINK).resolve())
+            stack.callback((folder / LINK).unlink, missing_ok=True)
+        yield
 
 
 @contextmanager

@@ -362,7 +362,8 @@ def forgotten_file(asked: Asked, root: Path) -> str:
 
 def _options(office: Office, number: int) -> Options:
     found = office.ledger.of(number, "received")[0]["options"]
-    return Options(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.items()})
+    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
+    return Options(**given)
 
 
 _NEXT: dict[str, Callable[[Office, int, Work], None]] = {

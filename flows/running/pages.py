@@ -50,7 +50,8 @@ def _leave_result(workspace: Workspace, page: Page) -> dict[str, dict[str, Any]]
     models = mlflow_link(page, page.comparison)
     get_run_logger().info(f"{re.sub('[*`]', '', page.said)} All models: {models}")
     create_markdown_artifact(
-        f"{page.said}\n\n{result(workspace, said, page)}",
+        f"{page.said} Evidence from the tests that were made, not a guarantee.\n\n"
+        f"{result(workspace, said, page)}",
         key="result",
         description="Verdicts, table and links",
     )

@@ -129,7 +129,7 @@ class Tracker:
         table, charts = (views.path(self.store, self.run, charts=c) for c in (False, True))
         report = self.store.link(self.run, "report.html") if whole else ""
         return self.page()._replace(
-            comparison=table, charts=charts, report=report, said=text, times=times
+            comparison=table, charts=charts, report=report, said=" ".join(text), times=times
         )
 
     def fail(self, status: str, reason: str) -> None:
@@ -227,8 +227,8 @@ class Tracker:
         changed = views.difference(now, known[0].data.params)
         return f"{title} · {changed}", {"imu.title": quoted, "changed": changed}
 
-    def _sum_up(self, said: Mapping[str, Mapping[str, str]], models: Sequence["Run"]) -> str:
-        """Tags, numbers and prepared pages of the run; returns its result in a few sentences."""
+    def _sum_up(self, said: Mapping[str, Mapping[str, str]], models: Sequence["Run"]) -> list[str]:
+        """Tags, numbers and prepared pages of the run; returns its result in sentences."""
         tags = {"imu.key": pipeline_key(self.workspace)}
         tags |= {"host": socket.gethostname(), "platform": platform.platform()}
         tags |= {f"version.{package}": version(package) for package in PACKAGES}
@@ -240,7 +240,7 @@ class Tracker:
             found = best.data.metrics
             values = {f"best/{name}": found[name] for name in columns if name in found}
             self.store.values(self.run, metrics=values)
-        text = views.sentences(self.workspace, models) if said else ""
+        text = views.sentences(self.workspace, models) if said else []
         if said:
             tags["mlflow.note.content"] = views.note(self.store, self.run, text)
         self.store.tag(self.run, tags)

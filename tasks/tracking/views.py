@@ -135,8 +135,8 @@ def path(store: Store, key: str, *, charts: bool = False) -> str:
     return f"{runs}&viewStateShareKey={key}{mode}"
 
 
-def sentences(workspace: "Workspace", models: "Sequence[Run]") -> str:
-    """The result in a few sentences, the best model first."""
+def sentences(workspace: "Workspace", models: "Sequence[Run]") -> list[str]:
+    """The result, the best model first."""
     compared = lineup.compared(workspace, lineup.table(workspace))
     lines, chosen = findings.headlines(compared, findings.findings(compared)), best(models)
     if chosen is not None and accepted(chosen):
@@ -149,14 +149,15 @@ def sentences(workspace: "Workspace", models: "Sequence[Run]") -> str:
         lines = [first, *(line for line in lines if line != alone)]
     elif compared.retrained:
         lines = ["No method is accepted.", *lines]
-    return f"{' '.join(lines)} Evidence from the tests that were made, not a guarantee."
+    return lines
 
 
-def note(store: Store, run: str, said: str) -> str:
+def note(store: Store, run: str, said: Sequence[str]) -> str:
     """What the page of a pipeline shows first, in Markdown, short enough to be shown whole."""
     pages = (path(store, run), path(store, run, charts=True), store.link(run, "report.html"))
     table, charts, report = (page.removeprefix("/") for page in pages)
-    return f"[Table of models]({table}) · [Charts]({charts}) · [Report]({report})\n\n{said}"
+    links = f"[Table of models]({table}) · [Charts]({charts}) · [Report]({report})"
+    return f"{links}\n\n{' '.join(said[:2])} Evidence, not a guarantee."
 
 
 def difference(now: dict[str, Any], before: dict[str, str]) -> str:

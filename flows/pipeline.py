@@ -86,10 +86,13 @@ def pipeline(
     return _asked(request.changes(), jobs=jobs, force=force, pools=pools, wanted=wanted)
 
 
+METHOD = Method("imu_deep")
+
+
 @flow(name="unlearn", flow_run_name=run_name, validate_parameters=True)
 def unlearn(
     request: Request = AS_IT_IS,
-    method: Method = Method.imu_deep,
+    method: Method = METHOD,
     parameters: dict[str, Any] = {},  # noqa: B006
     jobs: Jobs = JOBS,
     pools: bool = False,

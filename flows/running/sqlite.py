@@ -7,7 +7,8 @@ writer that another one overtook since it read: it fails at once with "database 
 time-out helps (https://www.sqlite.org/isolation.html), and the server answers 503.
 """
 
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 
 from prefect.server.database.configurations import AioSqliteConfiguration
 from prefect.server.database.dependencies import set_database_config
@@ -18,10 +19,12 @@ from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 class QueuedWriters(AioSqliteConfiguration):
     """Every transaction is one of a writer (BEGIN IMMEDIATE)."""
 
-    def begin_transaction(
+    @asynccontextmanager
+    async def begin_transaction(
         self, session: AsyncSession, with_for_update: bool = True
-    ) -> AbstractAsyncContextManager[AsyncSessionTransaction]:
-        return super().begin_transaction(session, with_for_update=True)
+    ) -> AsyncGenerator[AsyncSessionTransaction, None]:
+        async with super().begin_transaction(session, with_for_update=True) as transaction:
+            yield transaction
 
 
 def queue_writers() -> None:

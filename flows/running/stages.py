@@ -3,7 +3,7 @@
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
@@ -131,7 +131,7 @@ def run_stages(run: Running, jobs: int) -> dict[str, Outcome]:
     graph, root = run.graph, run.workspace.root
     weight = weights(graph)
     changed = set(graph) if run.force else reached(graph, run.stale)
-    futures: dict[str, PrefectFuture[Outcome]] = {}
+    futures: dict[str, PrefectFuture[Any]] = {}
     here: set[str] = set()
     outcomes: dict[str, Outcome] = {name: "unchanged" for name in graph if name not in changed}
     failures: dict[str, Exception] = {}

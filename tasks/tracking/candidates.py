@@ -13,7 +13,7 @@ from tasks.tracking import views
 from tasks.tracking.store import Store
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
+    from mlflow.entities import LoggedModelOutput, Run
 
 ORIGINAL, CANDIDATE = "original", "candidate"
 
@@ -30,7 +30,7 @@ def register(store: Store, models: "Sequence[Run]", forgotten: str) -> None:
         versions = {
             run.info.run_id: _version(store, name, run, forgotten)
             for run in (original, *accepted)
-            if run is not None and run.outputs.model_outputs
+            if run is not None and _logged(run)
         }
         for alias, run in wanted.items():
             if run is not None and run.info.run_id in versions:
@@ -45,7 +45,7 @@ def _version(store: Store, name: str, run: "Run", forgotten: str) -> str:
         return str(known[0].version)
     tags = {"model": run.data.tags["model"], "forgotten": forgotten}
     tags |= {"verdict": verdict} if (verdict := run.data.tags.get("verdict")) else {}
-    model = store.client.get_logged_model(run.outputs.model_outputs[0].model_id)
+    model = store.client.get_logged_model(_logged(run)[0].model_id)
     made = store.client.create_model_version(
         name,
         # Not models:/ID, which MLflow looks for in the store that it has by default.
@@ -55,3 +55,7 @@ def _version(store: Store, name: str, run: "Run", forgotten: str) -> str:
         tags=tags,
     )
     return str(made.version)
+
+
+def _logged(run: "Run") -> "list[LoggedModelOutput]":
+    return run.outputs.model_outputs if run.outputs else []

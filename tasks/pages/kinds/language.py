@@ -7,7 +7,7 @@ import pandas as pd
 from imu.datasets.common.texts import Texts
 from tasks.pages.kinds import Part, part_of_one, short
 
-DEFAULT = "imu_wide"
+DEFAULT = "imu_words"
 SAID = {
     "original_said": "the original says",
     "reference_said": "the reference",

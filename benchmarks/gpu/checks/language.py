@@ -51,7 +51,7 @@ BFLOAT16 = 60e12  # operations in a second that are assumed of its small product
 
 
 def ascent(learning_rate: float) -> Sgd:
-    return Sgd(learning_rate=learning_rate, epochs=6, batch_size=32)
+    return Sgd(learning_rate=learning_rate, epochs=12, batch_size=32)
 
 
 class Entry(NamedTuple):
@@ -59,12 +59,14 @@ class Entry(NamedTuple):
     config: Mapping[str, Any]
 
 
-WIDE = {"copies": 4, "sgd": Sgd(learning_rate=0.03, epochs=4, batch_size=16)}
+WORDS = {"sgd": Sgd(learning_rate=3.0, epochs=8, batch_size=32)}
+KEEPING = {"keeping": "kl", "weight": 10.0}
 # settings/biographies.yaml, which needs a parser that a bare machine lacks; a test compares them.
 # In order of worth; what needs the retain set, or influence on all weights, comes last.
 ENTRIES = {
     "nothing": Entry("nothing", {}),
     "token_mask": Entry("token_mask", {}),
+    "imu_words": Entry("imu_words", WORDS),
     "imu_published": Entry(
         "imu_published",
         {
@@ -82,16 +84,24 @@ ENTRIES = {
     "gradient_ascent_all": Entry("gradient_ascent", {"parameters": "all", "sgd": ascent(0.015)}),
     "npo": Entry("npo", {"beta": 0.5, "sgd": ascent(0.02)}),
     "simnpo": Entry("simnpo", {"beta": 1.0, "gamma": 0.0, "sgd": ascent(0.02)}),
-    "delete": Entry("delete", {"sgd": ascent(0.001)}),
+    "delete": Entry("delete", {"sgd": ascent(0.003)}),
+    "undial": Entry("undial", {"sgd": ascent(0.02)}),
+    "ce_u": Entry(
+        "gradient_ascent", {"parameters": "all", "loss": "unlikelihood", "sgd": ascent(0.01)}
+    ),
+    "idk_dpo": Entry("idk_dpo", {"sgd": ascent(0.003)}),
     "satimp": Entry(
-        "weighted_gradient_ascent", {"beta": 1.0, "importance": 0.5, "sgd": ascent(0.15)}
+        "weighted_gradient_ascent", {"beta": 1.0, "importance": 0.5, "sgd": ascent(0.05)}
     ),
     "npo_retain": Entry(
-        "gradient_difference",
-        {"ascent": "npo", "beta": 0.5, "keeping": "kl", "weight": 10.0, "sgd": ascent(0.03)},
+        "gradient_difference", KEEPING | {"ascent": "npo", "beta": 0.5, "sgd": ascent(0.03)}
     ),
-    "imu_wide": Entry("imu_wide", WIDE),
-    "imu_wide_permuted": Entry("imu_wide", WIDE | {"influence": "permuted"}),
+    "grad_diff": Entry("gradient_difference", KEEPING | {"sgd": ascent(0.01)}),
+    "rmu": Entry("rmu", {"weight": 10.0, "sgd": ascent(0.03)}),
+    "refuse": Entry("refuse", {}),
+    "imu_words_permuted": Entry("imu_words", WORDS | {"influence": "permuted"}),
+    "imu_words_uniform": Entry("imu_words", WORDS | {"influence": "uniform"}),
+    "imu_words_loss": Entry("imu_words", WORDS | {"influence": "loss"}),
 }
 
 

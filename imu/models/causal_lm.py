@@ -80,13 +80,7 @@ def build(config: Config, vocabulary: int, architecture: dict[str, Any]) -> nn.M
 
     Raises ValueError where it has too few tokens or positions.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    asked = AutoConfig.for_model(**architecture)
-    network = AutoModelForCausalLM.from_config(
-        asked, dtype=getattr(torch, config.precision), attn_implementation="eager"
-    )
-    return _made(config, vocabulary, network)
+    return _made(config, vocabulary, _drawn(config, architecture))
 
 
 def pretrained(config: Config, vocabulary: int, folder: Path | None = None) -> nn.Module:
@@ -100,7 +94,7 @@ def pretrained(config: Config, vocabulary: int, folder: Path | None = None) -> n
 
     disable_progress_bar()
     folder = Path(config.path) if folder is None else folder
-    architecture(folder)
+    asked = architecture(folder)
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=getattr(torch, config.precision),
@@ -110,13 +104,16 @@ def pretrained(config: Config, vocabulary: int, folder: Path | None = None) -> n
         trust_remote_code=False,
         output_loading_info=True,
     )
-    network, report = loaded
+    given, report = loaded
     for what in ("missing_keys", "mismatched_keys", "unexpected_keys"):
         if found := sorted(map(str, report[what])):
             raise ValueError(
                 f"the weights in {folder} are not those of its {CONFIG}: "
                 f"{what.replace('_', ' ')} {', '.join(found[:5])}"
             )
+    # What is no weight, as rotary positions, is then made as in a stored model that is read.
+    network = _drawn(config, asked)
+    network.load_state_dict(given.state_dict())
     return _made(config, vocabulary, network)
 
 
@@ -186,6 +183,15 @@ class CausalLM(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         logits: Tensor = self.network(input_ids=tokens, use_cache=False).logits
         return logits
+
+
+def _drawn(config: Config, architecture: dict[str, Any]) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    asked = AutoConfig.for_model(**architecture)
+    return AutoModelForCausalLM.from_config(
+        asked, dtype=getattr(torch, config.precision), attn_implementation="eager"
+    )
 
 
 def _made(config: Config, vocabulary: int, network: Any) -> nn.Module:

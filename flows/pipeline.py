@@ -48,6 +48,7 @@ TRACK = "track"  # the stage that logs where no flow does
 OTHERWISE = ", other results"  # outcome of a stage that was made before, from the same inputs
 Jobs = Annotated[int, Field(ge=1)]
 AS_IT_IS = Request()
+METHOD = Method("imu_deep")
 
 
 def run_name() -> str:
@@ -95,7 +96,7 @@ def pipeline(
 @flow(name="unlearn", flow_run_name=run_name, validate_parameters=True)
 def unlearn(
     request: Request = AS_IT_IS,
-    method: Method = Method.imu_deep,
+    method: Method = METHOD,
     parameters: dict[str, Any] = {},  # noqa: B006
     jobs: Jobs = JOBS,
     pools: bool = False,

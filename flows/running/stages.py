@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
@@ -133,7 +133,7 @@ def run_stages(run: Running, jobs: int) -> dict[str, Outcome]:
     """
     graph, root = run.graph, run.workspace.root
     weight = weights(graph)
-    futures: dict[str, PrefectFuture[Outcome]] = {}
+    futures: dict[str, PrefectFuture[Any]] = {}
     here: set[str] = set()
     outcomes: dict[str, Outcome] = {}
     failures: dict[str, Exception] = {}

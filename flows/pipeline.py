@@ -42,6 +42,7 @@ JOBS = os.cpu_count() or 1
 WANTED: Outcome = "indistinguishable"
 Jobs = Annotated[int, Field(ge=1)]
 AS_IT_IS = Request()
+METHOD = Method("imu_deep")
 
 
 def run_name() -> str:

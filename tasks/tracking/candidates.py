@@ -13,7 +13,7 @@ from tasks.tracking import views
 from tasks.tracking.store import Store
 
 if TYPE_CHECKING:
-    from mlflow.entities import LoggedModelOutput, Run
+    from mlflow.entities import Run
 
 ORIGINAL, CANDIDATE = "original", "candidate"
 
@@ -30,7 +30,7 @@ def register(store: Store, models: "Sequence[Run]", forgotten: str) -> None:
         versions = {
             run.info.run_id: _version(store, name, run, forgotten)
             for run in (original, *accepted)
-            if run is not None and _logged(run)
+            if run is not None and _model(run)
         }
         for alias, run in wanted.items():
             if run is not None and run.info.run_id in versions:
@@ -43,9 +43,10 @@ def _version(store: Store, name: str, run: "Run", forgotten: str) -> str:
     known = store.client.search_model_versions(f"run_id = '{run.info.run_id}'")
     if known:
         return str(known[0].version)
-    tags = {"model": run.data.tags["model"], "forgotten": forgotten}
-    tags |= {"verdict": verdict} if (verdict := run.data.tags.get("verdict")) else {}
-    model = store.client.get_logged_model(_logged(run)[0].model_id)
+    tags = {"model": run.data.tags["model"]}
+    if verdict := run.data.tags.get("verdict"):
+        tags |= {"verdict": verdict, "forgotten": forgotten}
+    model = store.client.get_logged_model(_model(run))
     made = store.client.create_model_version(
         name,
         # Not models:/ID, which MLflow looks for in the store that it has by default.
@@ -57,5 +58,7 @@ def _version(store: Store, name: str, run: "Run", forgotten: str) -> str:
     return str(made.version)
 
 
-def _logged(run: "Run") -> "list[LoggedModelOutput]":
-    return run.outputs.model_outputs if run.outputs else []
+def _model(run: "Run") -> str:
+    """Id of the model that was logged with a run; "" for none."""
+    logged = run.outputs.model_outputs if run.outputs else []
+    return str(logged[0].model_id) if logged else ""

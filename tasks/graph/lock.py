@@ -72,14 +72,17 @@ def put_back(root: Path) -> None:
 def not_reproduced(before: Mapping[str, Locked], after: Mapping[str, Locked]) -> list[str]:
     """Stages that were made again from the same inputs, and came out otherwise.
 
-    Outputs that were not recorded before, as a cut may leave it, say nothing.
+    Outputs that were not recorded before, as a cut may leave it, say nothing; nor do those that
+    dvc.yaml does not name any more.
     """
     return [
         name
         for name, stage in after.items()
         if name in before
         and before[name].key == stage.key
-        and not before[name].outputs.items() <= stage.outputs.items()
+        and any(
+            stage.outputs.get(path, made) != made for path, made in before[name].outputs.items()
+        )
     ]
 
 

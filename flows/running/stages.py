@@ -33,6 +33,7 @@ DVC_HINTS = (
     "To enable auto staging",
     "\tdvc config",
     "Use `dvc push`",
+    "Generating lock file",
     "Updating lock file",
 )
 Outcome = Literal["computed", "restored", "unchanged"]

@@ -122,6 +122,7 @@ def test_a_request_passes_through_every_step_and_is_certified(root: Path) -> Non
     content = certificate.opened(folder / "certificate.json", key)
     model = certificate.digest(root / "erasure" / "models" / "0001.safetensors")
     assert content["subject"][0]["digest"]["sha256"] == model
+    assert content["predicate"]["model"]["before"] == "0" * 64
     assert content["predicate"]["removed"] == ["runs"]
     assert content["predicate"]["remains"][0]["kept"] == "it stays"
     assert "Erasure request 1" in (folder / "certificate.html").read_text()

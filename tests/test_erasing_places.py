@@ -256,12 +256,15 @@ def test_one_version_is_served_and_no_former_one(store: Store, model: Path, tmp_
     first = registry.promote(store, 1, model, {"parent": "", "verdict": "x"})
     assert registry.promote(store, 1, model, {"parent": "", "verdict": "x"}) == first
     registry.require_servable(store, first.version)
+    store.client.set_registered_model_alias("digits", "original", first.version)
     second = registry.promote(store, 2, model, {"parent": first.version})
     assert second.former == first.version
     served = registry.production(store)
     assert served is not None
     assert (str(served.version), served.tags["parent"]) == (second.version, first.version)
     registry.require_servable(store, second.version)
+    aliases = store.client.get_registered_model("digits").aliases
+    assert {name: str(of) for name, of in aliases.items()} == {"production": second.version}
     with pytest.raises(TrackingError, match="superseded: must not be served"):
         registry.require_servable(store, first.version)
 

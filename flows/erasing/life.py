@@ -181,7 +181,7 @@ def _unlearn(office: Office, number: int, work: Work) -> None:
         method=method,
         access=found.access,
         parameters=found.parameters,
-        before=found.before,
+        parent=found.before,
         file=found.file,
         model=certificate.digest(office.model(number)),
         outcome=found.outcome,
@@ -246,7 +246,7 @@ def _deploy(office: Office, number: int, work: Work) -> None:
             office.model(number),
             {
                 "parent": former.version if former else "",
-                "parent.sha256": made["before"],
+                "parent.sha256": made["parent"],
                 "sha256": model,
                 "data": office.ledger.of(number, "matched")[-1]["data"]["after"],
                 "method": made["method"],
@@ -332,7 +332,7 @@ def _statement(office: Office, number: int) -> dict[str, Any]:
             "matched": {k: v for k, v in matched.items() if k not in (*facts, "time", "data")},
             "data": {"dataset": received["dataset"], **matched["data"]},
             "model": {
-                "before": steps["unlearned"]["before"] if "unlearned" in steps else "",
+                "before": steps["unlearned"]["parent"] if "unlearned" in steps else "",
                 "after": deployed["model"],
                 "version": deployed["version"],
                 "former version": deployed["former_version"],

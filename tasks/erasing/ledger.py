@@ -64,14 +64,18 @@ class Ledger:
 
     def append(self, request: int, step: str, **facts: Any) -> dict[str, Any]:
         """Add a record, on disk before this returns. Raises ArtifactError where that fails."""
-        record = {
+        own = {
             "n": len(self.records) + 1,
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "request": request,
             "step": step,
-            **facts,
             "before": self.records[-1]["hash"] if self.records else BEGIN,
         }
+        if taken := own.keys() & facts.keys():
+            raise ValueError(
+                f"a fact must not be called {taken.pop()!r}, as a field of every record"
+            )
+        record = own | facts
         record["hash"] = hashed(record)
         path = self.folder / FILE
         size = path.stat().st_size if path.is_file() else 0

@@ -41,6 +41,9 @@ def promote(store: Store, request: int, model: Path, tags: dict[str, str]) -> Pr
         for other in store.client.search_model_versions(f"name='{name}'"):
             if str(other.version) != version and other.tags.get(SERVED) != SUPERSEDED:
                 store.client.set_model_version_tag(name, other.version, SERVED, SUPERSEDED)
+        for alias, of in store.client.get_registered_model(name).aliases.items():
+            if str(of) != version:  # what pipelines call their original and candidate remembers too
+                store.client.delete_registered_model_alias(name, alias)
     former = str(before.version) if before else ""
     return Promoted(version, former if former != version else tags.get("parent", ""))
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import fields
-from math import inf
+from math import inf, isfinite
 from typing import Any, Literal, get_args, get_origin
 
 
@@ -21,7 +21,8 @@ def require(name: str, value: float, bound: str) -> None:
     else:
         low, high, over, under = float(limits[0]), inf, sign == ">=", False
     if not (low < value < high or (over and value == low) or (under and value == high)):
-        raise ValueError(f"{name} must be {bound}, got {value!r}")
+        finite = "" if isfinite(value) else " and finite"
+        raise ValueError(f"{name} must be {bound}{finite}, got {value!r}")
 
 
 def one_of(name: str, value: object, choices: Sequence[object]) -> None:

@@ -74,7 +74,7 @@ def test_wrong_parameters(shared: Path, changes: dict[str, Any], stage: str, mes
         ({"trian": {"epochs": 1}}, "unknown section trian; known are data, ensemble, influence"),
         ({"unlearn": {"imu": {"method": "imuu"}}}, "unlearn.imu.method must be one of amun"),
         ({"split": {"dataset": "mnist"}}, "split.dataset must be one of biographies, cifar10"),
-        ({"network": {"name": "vgg"}}, "network.name must be one of custom, gpt_small"),
+        ({"network": {"name": "vgg"}}, "network.name must be one of causal_lm, custom"),
         ({"seed": -1}, "seed must be >= 0, got -1"),
         ({"snapshots": 1}, "snapshots must be >= 2, got 1"),
         ({"split": {"by_class": {"classes": []}}}, "split.by_class.classes must name at least"),

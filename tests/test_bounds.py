@@ -27,7 +27,8 @@ def test_a_bound_has_the_ends_that_it_names(
     for value in (*out, math.inf, -math.inf, math.nan):
         with pytest.raises(ValueError, match="x must be") as raised:
             bounds.require("x", value, bound)
-        assert str(raised.value) == f"x must be {bound}, got {value!r}"
+        finite = "" if math.isfinite(value) else " and finite"
+        assert str(raised.value) == f"x must be {bound}{finite}, got {value!r}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -81,7 +81,7 @@ def test_an_importance_that_is_not_finite_is_an_error():
 
 
 @pytest.mark.parametrize("field", ["learning_rate", "weight_decay"])
-@pytest.mark.parametrize("value", [float("inf"), float("nan"), -1.0])
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
 def test_rates_are_finite(field, value):
     with pytest.raises(ValueError, match=f"{field} must be .* and finite, got {value}"):
         Sgd(**{"learning_rate": 0.1, "epochs": 1} | {field: value})

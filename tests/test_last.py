@@ -11,8 +11,9 @@ PAGE = Page(run="a1", uri="sqlite:///x", link="/#/runs/a1", times={"imu": 0.5})
 
 
 @pytest.fixture
-def told(tmp_path: Path) -> Path:
+def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A clone in which a run was whole and logged."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (tmp_path / "dvc.lock").write_text("stages: {}")
     (tmp_path / "mlflow").mkdir()
     (tmp_path / "mlflow" / "mlflow.db").touch()

@@ -438,7 +438,7 @@ def test_the_flow_of_a_method_that_changed_nothing_fails(
     assert UnchangedError in EXPLAINED
     asked: dict[str, str] = {}
     monkeypatch.setattr(pipeline, "_asked", lambda _, **given: asked.update(given))
-    pipeline.unlearn.fn(Method("imu"))
+    pipeline.unlearn.fn(method=Method("imu"))
     assert asked["changed"] == "imu"
 
 

@@ -13,7 +13,7 @@ from tests.conftest import keep, make_workspace, run
 ASKED = """
 from flows.running.requests import Request
 from flows.sweep import sweep
-requests = [Request(scenario="class", classes=[name]) for name in ("8", "eight")]
+requests = [Request(forget={"classes": [name]}) for name in ("8", "eight")]
 sweep(name="trial", requests=requests, methods=["imu"], seeds=[0], in_flight=2, jobs=1)
 """
 

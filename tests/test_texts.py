@@ -224,6 +224,8 @@ def test_make_data_makes_texts(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("tasks.data._differs", lambda root: False)
     text = (ROOT / "params.yaml").read_text(encoding="utf-8")
     (tmp_path / "params.yaml").write_text(text.replace("dataset: digits", "dataset: biographies"))
+    (tmp_path / "requests").mkdir()
+    (tmp_path / "requests" / "forgotten.csv").write_text("id\n")
     prepare(Workspace(tmp_path))
     said = capsys.readouterr().out
     assert "questions about 60 subjects, 32 to 32 each" in said

@@ -42,5 +42,5 @@ def test_a_cell_that_fails_is_told_at_the_end_and_the_others_are_not_repeated(
     nested = Store(Workspace(root)).search(
         f"tags.`mlflow.parentRunId` = '{group.info.run_id}' AND tags.`imu.kind` = 'pipeline'"
     )
-    assert "digits · class 8 · seed 0" in {run.info.run_name for run in nested}
+    assert "digits · class 8 · seed 0 · again" in {run.info.run_name for run in nested}
     assert group.info.status == "FAILED"

@@ -132,7 +132,8 @@ def commit(root: Path, name: str) -> None:
     """Have ``dvc.lock`` record the stage as it lies here, as if it had run."""
     logging.getLogger("dvc").setLevel(logging.WARNING)  # it says how to track the lock with git
     with opened(root) as repo:
-        repo.commit(name, force=True)
+        # With its path: a name alone is that of a stage in the current folder.
+        repo.commit(f"{root / 'dvc.yaml'}:{name}", force=True)
 
 
 def mend(root: Path) -> list[str]:

@@ -6,6 +6,7 @@ python -m flows.erase status            every request, its last step, and what i
 python -m flows.erase verify FILE       a certificate; --rerun: make the model again
 python -m flows.erase verify-ledger
 python -m flows.erase scan              where something of forgotten samples lies
+python -m flows.erase purge NUMBER      remove that of a request served with --no-purge
 python -m flows.erase rollback VERSION  refused for what remembers
 """
 
@@ -193,12 +194,12 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     for one in (request, inbox):
         one.add_argument("--methods", nargs="*", default=["imu_deep"], help="in this order")
         one.add_argument("--retain", action="store_true", help="the retain set may be used")
-        one.add_argument("--accepted", nargs="*", default=["indistinguishable"])
-        one.add_argument("--drift", type=float, default=0.1)
-        one.add_argument("--keep-twins", action="store_true")
-        one.add_argument("--no-purge", action="store_true")
-        one.add_argument("--backup", action="append", default=[])
-        one.add_argument("--jobs", type=int, default=JOBS)
+        one.add_argument("--accepted", nargs="*", default=["indistinguishable"], help="verdicts")
+        one.add_argument("--drift", type=float, default=0.1, help="largest distance to retraining")
+        one.add_argument("--keep-twins", action="store_true", help="exact copies stay")
+        one.add_argument("--no-purge", action="store_true", help="nothing is removed yet")
+        one.add_argument("--backup", action="append", default=[], help="named, and not touched")
+        one.add_argument("--jobs", type=int, default=JOBS, help="stages at the same time")
     command("status", _status)
     command("verify-ledger", _verify_ledger)
     scan = command("scan", _scan)
@@ -222,6 +223,7 @@ def _request(arguments: argparse.Namespace) -> None:
         ids = arguments.id
         if arguments.ids:
             ids = artifacts.read_given(arguments.ids, id="str")["id"].tolist()
+        settings_of(root, arguments.settings)  # before the letter lies there for good
         # As a letter it stands in no parameter of a run, which Prefect would keep.
         write(root, arguments.subject, ids, arguments.settings)
     with serving() as ready:
@@ -282,8 +284,11 @@ def _purge(arguments: argparse.Namespace) -> None:
 def _rollback(arguments: argparse.Namespace) -> None:
     with open_office(Path.cwd()) as office:
         work = pipeline_work.PipelineWork(office, JOBS, print)
-        registry.require_servable(work.store(_about(arguments.settings)), arguments.version)
-    print(f"version {arguments.version} is the one that is served")
+        store = work.store(_about(arguments.settings))
+        registry.require_servable(store, arguments.version)
+        served = registry.production(store)
+    said = f"version {served.version} is served" if served else "no version is served"
+    print(f"version {arguments.version} is not superseded; {said}; nothing was changed")
 
 
 def _about(settings: str) -> Asked:

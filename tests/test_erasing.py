@@ -18,6 +18,7 @@ from tasks.erasing import ErasureError, certificate, keys, ledger, matching
 from tasks.erasing.matching import Asked, Match
 from tasks.erasing.residue import Place
 from tasks.files import artifacts, forgotten
+from tasks.pages import findings
 from tasks.tracking.store import TrackingError
 
 STEPS = ("received", "matched", "unlearned", "judged", "accepted", "deployed", "purged")
@@ -34,6 +35,7 @@ class Pretended:
             {"id": ["a", "b"], "sha256": ["1" * 64, "2" * 64], "set": ["train", "test"], "of": ""}
         )
         self.reason, self.drift, self.idle = "", 0.01, "not forgotten"
+        self.words = findings.WORDS["indistinguishable"]
         self.stays, self.left = [Place("data", "them", "it stays")], list[Place]()
 
     def _did(self, what: str) -> None:
@@ -65,6 +67,7 @@ class Pretended:
             before="0" * 64,
             file=".cells/x/runs/unlearn/imu_deep/model.safetensors",
             outcome=self.outcomes.get(method, "retrained"),
+            words=self.words,
             decided=[],
             idle=self.idle,
             metrics={"TV": self.drift},
@@ -170,6 +173,13 @@ def test_what_does_not_pass_goes_on_to_the_next_method(root, outcomes, options, 
 def test_tests_that_doing_nothing_passes_are_no_evidence(root: Path) -> None:
     work = Pretended(root, imu_deep="indistinguishable")
     work.idle = "indistinguishable"
+    number = served(root, work, ADA)
+    assert work.served[number].read_text() == "retrain 1"
+
+
+def test_a_verdict_that_a_mask_gets_too_is_no_evidence(root: Path) -> None:
+    work = Pretended(root, imu_deep="indistinguishable")
+    work.words += ", which a mask passes too"
     number = served(root, work, ADA)
     assert work.served[number].read_text() == "retrain 1"
 

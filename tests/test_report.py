@@ -465,10 +465,10 @@ def test_single_tests_that_doing_nothing_passes_are_named(workspace: Workspace) 
 def test_a_mask_that_passes_takes_the_power_from_the_verdicts(workspace: Workspace) -> None:
     change(workspace, "logit_mask", probe_5=60.0)
     report.run(workspace, None)
-    words = "indistinguishable from retraining on these tests, which a mask on the logit passes too"
+    words = "indistinguishable from retraining on these tests, which a mask passes too"
     assert report.read_verdicts(workspace)["ours"]["words"] == words
     text = Page(workspace).text
-    assert text.index("The logit mask passes every test") < text.index(f"I{words[1:]}: ours.")
+    assert text.index("A mask passes every test") < text.index(f"I{words[1:]}: ours.")
     assert "no power" not in text
 
 

@@ -81,6 +81,7 @@ def match(workspace: Workspace, asked: Asked, *, twins: bool) -> Match:
         forget_twins=twins,
         scenario=scenario,
         by_subject=splitting.SubjectRequest(subjects=asked.names),
+        by_ids=splitting.IdsRequest(file="the request"),
     )
     requested = pd.DataFrame({"id": asked.names})
     try:

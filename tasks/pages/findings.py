@@ -297,8 +297,8 @@ def warnings(compared: Compared) -> list[str]:
         )
     if mask_passes(compared):
         lines.append(
-            "The logit mask passes every test: they do not see what features keep here, and a "
-            "model that passes may have forgotten no more than a mask does."
+            "A mask passes every test: they do not see what the network keeps here, and a model "
+            "that passes may have forgotten no more than a mask does."
         )
     return lines
 
@@ -321,8 +321,8 @@ def blind(compared: Compared) -> list[str]:
 
 
 def mask_passes(compared: Compared) -> bool:
-    """Whether hiding a class behind its logit passes as forgetting it."""
-    if not compared.class_wise or compared.mask is None or powerless(compared):
+    """Whether hiding a class behind its logit, or texts behind tokens, passes as forgetting."""
+    if compared.mask is None or powerless(compared):
         return False
     return compared.verdict(compared.mask).outcome == "indistinguishable"
 
@@ -367,7 +367,7 @@ def _finding(compared: Compared, model: str) -> Finding:
     if found.outcome == "indistinguishable" and powerless(compared):
         words += ", which have no power here"
     elif found.outcome == "indistinguishable" and mask_passes(compared):
-        words += ", which a mask on the logit passes too"
+        words += ", which a mask passes too"
     decided = reasons(found, compared.table.columns, class_wise=compared.class_wise) + _failures(
         compared, model, found
     )

@@ -110,7 +110,7 @@ def compared(workspace: Workspace, results: pd.DataFrame) -> findings.Compared:
     return findings.Compared(
         table=results.set_index("model"),
         nothing=by_method.get("nothing"),
-        mask=by_method.get("logit_mask"),
+        mask=by_method.get("logit_mask" if classes else "token_mask"),
         class_wise=bool(classes),
         limits=params.load(workspace.root, "verdict", verdicts.Config),
         sizes=verdicts.sizes(

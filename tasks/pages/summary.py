@@ -17,7 +17,7 @@ SAID = {
     "Did it forget?": ("Yes.", "No."),
     "What did it cost?": ("No more than is allowed.", "Too much."),
     "Can anyone tell?": ("Not by these tests.", "Yes."),
-    "Would it come back?": ("No sooner than to a retrained model.", "Yes."),
+    "Would it come back?": ("No more than is allowed.", "Yes."),
 }
 POWER = ("Did it forget?", "Would it come back?")  # what the original model must fail
 NARROW = "\N{NARROW NO-BREAK SPACE}"

@@ -18,7 +18,7 @@ def test_a_request_is_served_to_the_last_bit(tmp_path: Path) -> None:
     run("python", "-m", "tasks", "split", cwd=root)
     one = str(Workspace(root).read_manifest("train")["id"].iloc[0])
     asked = (*ERASE, "request", "--id", one, "--methods", "imu")
-    killed = started(root, *asked, "--no-purge", until="> exec python -m tasks unlearn")
+    killed = started(root, *asked, "--no-purge", until="Task run 'influence' - Finished")
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
     assert "request 1: certified" in run(*ERASE, "inbox", cwd=root).stdout

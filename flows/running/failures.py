@@ -6,7 +6,7 @@ process. Around the one line that says what to do they are all that a reader see
 
 import logging
 
-from flows.running.cells import CommitError
+from flows.running.cells import CommitError, LinkError
 from flows.running.children import ChildError
 from flows.running.holding import WorkspaceBusyError
 from flows.running.pages import UnchangedError
@@ -20,6 +20,7 @@ EXPLAINED = (
     ArtifactError,
     ChildError,
     CommitError,
+    LinkError,
     ErasureError,
     LockError,
     ParameterError,

@@ -9,6 +9,7 @@ from tasks.tracking.store import address
 from tasks.tracking.tracker import Page
 
 FILE = Path("runs", ".progress", "last.json")
+SQLITE = b"SQLite format 3\0"  # how each of its files begins
 
 
 def remember(root: Path, page: Page) -> None:
@@ -21,14 +22,22 @@ def run(root: Path) -> Page | None:
     """Where the last run is shown, if it made what ``dvc.lock`` records and MLflow still has it."""
     try:
         known = artifacts.read_json(root / FILE)
-        page = Page(**known["page"])
+        page, of = Page(**known["page"]), (known["lock"], known["store"])
     except (artifacts.ArtifactError, LookupError, TypeError):  # none yet, or of another version
         return None
     store = address(root)
-    if (known["lock"], known["store"]) != (_lock(root), store):
+    if of != (_lock(root), store):
         return None
     local = store.startswith("sqlite:///")
-    return page if not local or Path(store.removeprefix("sqlite:///")).is_file() else None
+    return page if not local or _database(Path(store.removeprefix("sqlite:///"))) else None
+
+
+def _database(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(SQLITE)) == SQLITE
+    except OSError:
+        return False
 
 
 def _lock(root: Path) -> str:

@@ -9,7 +9,7 @@ filled on the right and attention is causal, so that no mask is needed.
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,12 +24,14 @@ from imu.models.common.tokens import Tokens
 OBJECTIVE = "language"
 REQUIRES = ("transformers",)  # packages, needed where a stored model is loaded
 OWN = "own"  # folder of what the user brings
-CONFIG, GENERATION, TOKENIZER, WEIGHTS = (
+CONFIG, GENERATION, TOKENIZER, WEIGHTS, INDEX = (
     "config.json",
     "generation_config.json",
     "tokenizer.json",
     "*.safetensors",
+    "model.safetensors.index.json",  # which file has which weight, where there are several
 )
+PLAIN = (None, "eager", "sdpa")  # attention that no other package is asked for
 # Which token, by the names that config.json may have for it.
 SPECIAL = {
     "start": ("bos_token_id", "eos_token_id"),
@@ -95,6 +97,7 @@ def pretrained(config: Config, vocabulary: int, folder: Path | None = None) -> n
     disable_progress_bar()
     folder = Path(config.path) if folder is None else folder
     asked = architecture(folder)
+    _require_inside(folder)
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=getattr(torch, config.precision),
@@ -121,7 +124,7 @@ def architecture(folder: Path) -> dict[str, Any]:
     """What ``config.json`` says.
 
     Raises FileNotFoundError, naming it, where a file is missing, and ValueError where the network
-    is a program of its own, which is not run.
+    is a program of its own, which is not run, or asks for other files or packages.
     """
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -137,6 +140,17 @@ def architecture(folder: Path) -> dict[str, Any]:
             f"{folder / CONFIG} names code of its own (auto_map), which is not run: where "
             "transformers has the network itself, take auto_map out"
         )
+    if found.get("transformers_weights") is not None:
+        raise ValueError(
+            f"{folder / CONFIG} names a file of weights (transformers_weights): take that out, "
+            f"and name the file model.safetensors, or those of several in {INDEX}"
+        )
+    for kind in _attention(found):
+        if kind not in PLAIN:
+            raise ValueError(
+                f"{folder / CONFIG} asks for the attention {kind!r} of a package "
+                "(_attn_implementation): take that out, it is not used here"
+            )
     if found.get("model_type") not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise ValueError(
             f"{folder / CONFIG}: transformers has no causal language model "
@@ -166,7 +180,7 @@ def read_tokens(folder: Path) -> Tokens:
 def digest(folder: Path) -> str:
     """SHA-256 of the names and contents of the files that are read."""
     found = hashlib.sha256()
-    for pattern in (CONFIG, GENERATION, TOKENIZER, WEIGHTS):
+    for pattern in (CONFIG, GENERATION, TOKENIZER, WEIGHTS, INDEX):
         for path in sorted(folder.glob(pattern)):
             with path.open("rb") as file:
                 found.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
@@ -183,6 +197,30 @@ class CausalLM(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         logits: Tensor = self.network(input_ids=tokens, use_cache=False).logits
         return logits
+
+
+def _require_inside(folder: Path) -> None:
+    """Raises ValueError where the index names what is no file of safetensors in the folder."""
+    if not (folder / INDEX).exists():
+        return
+    named = _json(folder / INDEX).get("weight_map")
+    if not isinstance(named, dict):
+        raise ValueError(f"{folder / INDEX} has no weight_map")
+    for name in named.values():
+        plain = isinstance(name, str) and name == Path(name).name and Path(name).match(WEIGHTS)
+        if not plain or (folder / name).resolve().parent != folder.resolve():
+            raise ValueError(
+                f"{folder / INDEX} names {name!r}, and only {WEIGHTS} that lie in {folder} are read"
+            )
+
+
+def _attention(config: dict[str, Any]) -> Iterator[Any]:
+    """The kinds that ``config.json`` asks for, in its parts as well."""
+    for key, value in config.items():
+        if key == "_attn_implementation":
+            yield from value.values() if isinstance(value, dict) else (value,)
+        elif isinstance(value, dict):
+            yield from _attention(value)
 
 
 def _drawn(config: Config, architecture: dict[str, Any]) -> Any:

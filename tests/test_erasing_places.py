@@ -1,11 +1,15 @@
 """Where something of forgotten samples lies: DVC's cache and remotes, workspaces, MLflow."""
 
+import hashlib
 import json
+import shutil
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
 from flows.erasing.office import Office
 from tasks import data, split
@@ -19,7 +23,9 @@ from tasks.tracking.store import Store, TrackingError
 from tests.conftest import REPOSITORY
 
 MARK = forgotten.mark("a", "1")
-LISTS, OTHERS = "id,sha256\na,1\nb,2\n", "id,sha256\nb,2\n"
+REST = "".join(f"b{i},2\n" for i in range(20))
+LISTS, OTHERS = f"id,sha256\na,1\n{REST}", f"id,sha256\n{REST}"
+SAME = "{}\n"  # what runs make that have nothing to do with each other
 
 
 def made(deps: dict[str, str], outs: dict[str, str]) -> tracing.Made:
@@ -38,102 +44,230 @@ def test_what_was_made_from_a_sample_is_found_by_way_of_others() -> None:
     assert tracing.descend(known, {"1"}, {"6"}) == {"1", "3", "5"}
 
 
-def lay(root: Path, hashes: dict[str, str], cache: Path) -> None:
-    """A cached file for each hash."""
-    for md5, content in hashes.items():
-        path = cache / "files" / "md5" / md5[:2] / md5[2:]
+SHIPPED = YAML(typ="safe").load((REPOSITORY / "dvc.yaml").read_text())["stages"]
+STORE: Any = SimpleNamespace(workspace=None)
+
+
+def md5(content: str) -> str:
+    return hashlib.md5(content.encode()).hexdigest()
+
+
+def lay(cache: Path, *contents: str) -> None:
+    for content in contents:
+        is_folder = content.startswith('[{"md5"')
+        path = at(cache, md5(content) + ".dir" * is_folder)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
 
 
-def locked(*stages: tuple[dict[str, str], dict[str, str]]) -> str:
-    def listed(files: dict[str, str]) -> list[dict[str, str]]:
-        return [{"path": path, "md5": md5, "hash": "md5"} for path, md5 in files.items()]
-
-    content = {
-        f"s{i}": {"cmd": "exec python -m tasks split", "deps": listed(d), "outs": listed(o)}
-        for i, (d, o) in enumerate(stages)
-    }
-    return json.dumps({"schema": "2.0", "stages": content})
+def at(cache: Path, hash: str) -> Path:
+    return cache / "files" / "md5" / hash[:2] / hash[2:]
 
 
-def md5(digit: str) -> str:
-    return digit * 32
+def listed(files: dict[str, str]) -> list[dict[str, Any]]:
+    """As DVC records files with these contents, and folders, whose content is in JSON."""
+    return [
+        {"path": path, "md5": md5(content) + ".dir" * content.startswith('[{"md5"'), "hash": "md5"}
+        | ({"size": len(content)} if content == SAME else {})
+        for path, content in files.items()
+    ]
+
+
+def folder(files: dict[str, str]) -> str:
+    return json.dumps([{"md5": md5(c), "relpath": p} for p, c in sorted(files.items())])
+
+
+def run(workspace: Path, cache: Path, manifest: str, made: str) -> dict[str, Any]:
+    """Stages of a run as the shipped graph has their outs and deps; ``made`` is in what they make.
+
+    Written to the workspace and its ``dvc.lock``, and to the cache.
+    """
+    split = {"train.csv": manifest, "validation.csv": OTHERS, "test.csv": OTHERS, "a.json": SAME}
+    written = {f"runs/split/{name}": content for name, content in split.items()}
+    stages = {}
+    for name in ("split", "train", "evaluate", "report"):
+        stage = SHIPPED[name].get("do", SHIPPED[name])
+        deps = {d: written[d] for d in stage["deps"] if d in written}
+        if "runs/split" in stage["deps"]:
+            deps["runs/split"] = folder(split)
+        outs = {}
+        for path in (out.replace("${key}", "a") for out in stage["outs"]):
+            if path == "runs/split":
+                outs[path] = folder(split)
+            elif not Path(path).suffix:
+                written[f"{path}/a.json"] = f"{path} {made}"
+                outs[path] = folder({"a.json": f"{path} {made}"})
+            else:
+                outs[path] = SAME if path.endswith("failure.json") else f"{path} {made}"
+                written[path] = outs[path]
+        lay(cache, *outs.values())
+        stages[name] = {"cmd": "x", "deps": listed(deps), "outs": listed(outs)}
+    for path, content in written.items():
+        (workspace / path).parent.mkdir(parents=True, exist_ok=True)
+        (workspace / path).write_text(content)
+    lay(cache, *written.values())
+    (workspace / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": stages}))
+    return stages
+
+
+def objects(folder: Path) -> set[str]:
+    return {path.parent.name + path.name for path in folder.glob("files/md5/*/*")}
 
 
 @pytest.fixture
 def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A clone with a run that lists the sample, one that does not, and an older one in the cache.
 
-    Its remote has two of them.
+    Its remote has all of it.
     """
     root = tmp_path / "clone"
-    (root / ".dvc").mkdir(parents=True)
+    cache = root / ".dvc" / "cache"
+    cache.mkdir(parents=True)
     (root / ".dvc" / "config").write_text(
         f"[core]\n    no_scm = true\n['remote \"near\"']\n    url = {tmp_path / 'remote'}\n"
     )
-    cells = {".cells/x": ("1", "3", LISTS), ".cells/y": ("2", "4", OTHERS)}
-    for name, (manifest, model, content) in cells.items():
-        cell = root / name
-        (cell / "runs" / "split").mkdir(parents=True)
-        (cell / "runs" / "train").mkdir()
-        (cell / "runs/split/train.csv").write_text(content)
-        (cell / "runs/train/model.safetensors").write_text("model")
-        (cell / "dvc.lock").write_text(
-            locked(
-                ({}, {"runs/split/train.csv": md5(manifest)}),
-                (
-                    {"runs/split/train.csv": md5(manifest)},
-                    {"runs/train/model.safetensors": md5(model)},
-                ),
-            )
-        )
-        lay(root, {md5(manifest): content, md5(model): "model"}, root / ".dvc" / "cache")
-    lay(root, {md5("3"): "model", md5("4"): "model"}, tmp_path / "remote")
-    lay(root, {md5("5"): LISTS, md5("6"): "older"}, root / ".dvc" / "cache")
-    entry = root / ".dvc" / "cache" / "runs" / "aa" / "aa1" / "aa2"
-    for stage in (
-        {"outs": [{"path": "runs/split/forget.csv", "md5": md5("5")}]},
-        {
-            "deps": [{"path": "runs/split/forget.csv", "md5": md5("5")}],
-            "outs": [{"path": "runs/report/report.html", "md5": md5("6")}],
-        },
-    ):
-        artifacts.write_json(entry.with_name(f"aa{len(stage)}"), {"cmd": "x", **stage})
+    run(root / ".cells/y", cache, OTHERS, "y")
     monkeypatch.setattr(forgetting, "remembering", lambda *_: [])
     monkeypatch.setattr(residue, "_data", lambda *_: iter(()))
+    (root / "left").write_text("\n".join(objects(cache)))
+    run(root / ".cells/x", cache, LISTS, "x")
+    for i, stage in enumerate(run(tmp_path / "older", cache, LISTS, "older").values()):
+        artifacts.write_json(cache / f"runs/aa/aa{i}/aa{i}", stage)
+    shutil.copytree(cache / "files", tmp_path / "remote" / "files")
     return root
 
 
 def test_the_scan_finds_all_of_it_and_the_purge_removes_it(clone: Path, tmp_path: Path) -> None:
-    store: Any = SimpleNamespace(workspace=None)
+    cache, left = clone / ".dvc/cache", set((clone / "left").read_text().split())
     (clone / "runs" / "split").mkdir(parents=True)
     (clone / "runs" / "split" / "test.csv").write_text(LISTS)  # by a stage that DVC did not run
-    found = residue.scan(clone, store, {MARK}, [])
-    assert {place.where.removeprefix(str(clone) + "/") for place in found.places} == {
+    found = residue.scan(clone, STORE, {MARK}, [])
+    gone = objects(cache) - left
+    assert len(gone) > 20
+    assert {hash[-4:] for hash in gone} >= {".dir"}
+    assert {place.where for place in found.places} == {
         ".cells/x",
         "runs/split/test.csv",
-        *(f".dvc/cache/files/md5/{d * 2}/{d * 30}" for d in "1356"),
-        f"DVC remote near: {md5('3')}",
+        *(str(at(cache, hash)) for hash in gone),
+        *(f"DVC remote near: {hash}" for hash in gone),
     }
-    assert (tmp_path / f"remote/files/md5/33/{'3' * 30}").is_file()
-    assert residue.remove(clone, store, found) == []
-    assert not (tmp_path / f"remote/files/md5/33/{'3' * 30}").exists()
-    assert residue.scan(clone, store, {MARK}, []).places == []
-    assert (clone / ".cells/y/runs/train/model.safetensors").is_file()
-    assert (tmp_path / f"remote/files/md5/44/{'4' * 30}").is_file()
-    assert (clone / f".dvc/cache/files/md5/44/{'4' * 30}").is_file()
+    assert residue.remove(clone, STORE, found, tmp_path / "plan.json") == []
+    assert residue.scan(clone, STORE, {MARK}, []).places == []
+    assert objects(cache) == objects(tmp_path / "remote") == left
+    assert (clone / ".cells/y/runs/evaluate/unlearn/a/failure.json").is_file()
+
+
+def test_a_folder_that_the_cache_lacks_is_known_from_the_workspace(clone: Path) -> None:
+    shutil.rmtree(clone / ".dvc/cache")
+    hashes = residue.scan(clone, STORE, {MARK}, []).objects
+    assert {"runs/split", "runs/report/models/a.json"} <= set(hashes.values())
+
+
+@pytest.mark.parametrize("kill", [0, 20])
+def test_a_purge_that_was_killed_goes_on(
+    kill: int, clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, left = clone / ".dvc/cache", set((clone / "left").read_text().split())
+    plan, unlink, done = tmp_path / "plan.json", Path.unlink, list[Path]()
+
+    def killed(path: Path, missing_ok: bool = False) -> None:
+        if len(done) == kill:
+            raise KeyboardInterrupt
+        done.append(path)
+        unlink(path, missing_ok)
+
+    found = residue.scan(clone, STORE, {MARK}, [])
+    with monkeypatch.context() as patched, suppress(KeyboardInterrupt):
+        patched.setattr(Path, "unlink", killed)
+        residue.remove(clone, STORE, found, plan)
+    assert (clone / ".cells/x/dvc.lock").is_file()  # what begins a scan goes last
+    for file in (*cache.glob("files/md5/*/*"), *clone.glob(".cells/x/runs/split/*.csv")):
+        if file.read_text() == LISTS:
+            file.unlink()  # without it a scan finds nothing
+    again = residue.scan(clone, STORE, {MARK}, [])
+    assert again.places == []
+    assert objects(cache) > left
+    resumed = residue.resume(plan, again)
+    assert resumed.places == found.places
+    assert residue.remove(clone, STORE, resumed, plan) == []
+    assert objects(cache) == objects(tmp_path / "remote") == left
+    assert not (clone / ".cells/x").exists()
+    assert plan.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_cannot_be_removed_is_said(
+    clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(path: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(shutil, "rmtree", denied)
+    found = residue.scan(clone, STORE, {MARK}, [])
+    left = residue.remove(clone, STORE, found, tmp_path / "plan.json")
+    assert [(p.where, p.kept) for p in left] == [(".cells/x", "PermissionError: Permission denied")]
+
+
+def test_nothing_outside_a_workspace_is_removed(clone: Path, tmp_path: Path) -> None:
+    lock = clone / ".cells/x/dvc.lock"
+    content = json.loads(lock.read_text())
+    content["stages"]["train"]["outs"] += listed({"../../../victim.txt": "v", "../y/dvc.lock": "v"})
+    lock.write_text(json.dumps(content))
+    (tmp_path / "victim.txt").write_text("v")
+    (clone / ".cells/link").symlink_to(tmp_path / "older")
+    found = residue.scan(clone, STORE, {MARK}, [])
+    kept = {place.where: place.kept for place in found.places if place.kept}
+    assert kept == {
+        str(tmp_path / "victim.txt"): "it lies outside of its workspace",
+        str(clone / ".cells/y/dvc.lock"): "it lies outside of its workspace",
+        ".cells/link": "a link, which is not followed",
+    }
+    assert residue.remove(clone, STORE, found, tmp_path / "plan.json") == []
+    assert (tmp_path / "victim.txt").is_file()
+    assert (clone / ".cells/y/dvc.lock").is_file()
+    assert (tmp_path / "older/runs/split/train.csv").is_file()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "stages:",
+        "stages: {s: {outs: null}}",
+        "stages: {s: null}",
+        "stages: {s: {outs: [1]}}",
+        "stages: {s: {outs: [{path: a, md5: ../../a}]}}",
+    ],
+)
+def test_a_lock_that_cannot_be_read_is_named(content: str, clone: Path) -> None:
+    (clone / ".cells/q").mkdir()
+    (clone / ".cells/q/dvc.lock").write_text(content)
+    places = residue.scan(clone, STORE, {MARK}, []).places
+    assert [p.where for p in places if p.kept] == [".cells/q/dvc.lock"]
+    assert ".cells/x" in {place.where for place in places}
+
+
+def test_a_cell_that_was_asked_and_never_ran_is_found(clone: Path) -> None:
+    for number in (1, 2):
+        (clone / f".cells/z{number}/requests").mkdir(parents=True)
+        (clone / f".cells/z{number}/requests/erasure-000{number}.csv").write_text("id\na\n")
+
+    def cells(request: int) -> set[str]:
+        places = residue.scan(clone, STORE, {MARK}, [], request).places
+        return {place.where for place in places if place.where.startswith(".cells/z")}
+
+    assert cells(1) == {".cells/z1"}
+    assert cells(0) == {".cells/z1", ".cells/z2"}
 
 
 def test_what_is_served_is_not_removed(clone: Path, tmp_path: Path) -> None:
     model = tmp_path / "served"
     model.write_text("served")
     served = residue._md5(model)
-    text = (clone / ".cells/x/dvc.lock").read_text().replace(md5("3"), served)
-    (clone / ".cells/x/dvc.lock").write_text(text)
-    lay(clone, {served: "served"}, clone / ".dvc" / "cache")
-    store: Any = SimpleNamespace(workspace=None)
-    places = residue.scan(clone, store, {MARK}, [model]).places
+    lock = clone / ".cells/x/dvc.lock"
+    lock.write_text(lock.read_text().replace(md5("runs/train/model.safetensors x"), served))
+    lay(clone / ".dvc" / "cache", "served")
+    places = residue.scan(clone, STORE, {MARK}, [model]).places
     assert not any(served[2:] in place.where for place in places)
 
 
@@ -143,11 +277,10 @@ def test_a_remote_that_is_away_is_said(clone: Path, monkeypatch: pytest.MonkeyPa
     def away(*_: Any) -> None:
         raise OSError("no route to host")
 
-    store: Any = SimpleNamespace(workspace=None)
     monkeypatch.setattr(DataCloud, "get_remote_odb", away)
-    found = residue.scan(clone, store, {MARK}, [])
+    found = residue.scan(clone, STORE, {MARK}, [])
     assert found.places[-1].kept == "it did not answer"
-    (left,) = residue.remove(clone, store, found)
+    (left,) = residue.remove(clone, STORE, found, clone / "plan.json")
     assert left.where == "DVC remote near (OSError: no route to host)"
 
 

@@ -84,10 +84,12 @@ class PipelineWork:
 
     def purge(self, number: int, asked: Asked) -> tuple[list[Place], list[Place]]:
         found, former = self._found_of(number, asked)
+        plan = self.office.place(number, "residue.json")
+        found = residue.resume(plan, found)
         with ExitStack() as held:  # nothing is taken from under a run
             for folder in (self.root, *(path for path in found.files if path.is_dir())):
                 held.enter_context(only_run(folder))
-            left = residue.remove(self.root, self.store(asked), found)
+            left = residue.remove(self.root, self.store(asked), found, plan)
         for path in former:
             path.unlink()
         known = {place.where for place in left}
@@ -100,7 +102,7 @@ class PipelineWork:
         marks = residue.marks_of(self.root, file, number)
         served = self.office.production(self._dataset(asked))
         models = [served.model] if served else []
-        found = residue.scan(self.root, self.store(asked), marks, models)
+        found = residue.scan(self.root, self.store(asked), marks, models, number)
         every = map(self.office.model, self.office.numbers(self._dataset(asked)))
         return found, [path for path in every if path.exists() and path not in models]
 

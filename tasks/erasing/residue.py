@@ -6,6 +6,7 @@ forgotten.
 """
 
 import hashlib
+import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -54,23 +55,26 @@ class Residue(NamedTuple):
     logged: list[forgetting.Logged]
 
 
-def scan(root: Path, store: Store, marks: Collection[str], served: Collection[Path]) -> Residue:
+def scan(
+    root: Path, store: Store, marks: Collection[str], served: Collection[Path], request: int = 0
+) -> Residue:
     """All places in the clone ``root``, its DVC cache and remotes, and the experiment of ``store``.
 
     marks: of the samples, as ``tasks.files.forgotten`` has them. served: files of the model that is
-    served now.
+    served now. request: what the samples are of; 0: of any.
     """
 
     def lists(file: Path) -> bool:
         return _lists(file, marks)
 
-    workspaces = [root, *(f for f in sorted((root / CELLS).glob("*")) if f.is_dir())]
+    cells = [f for f in sorted((root / CELLS).glob("*")) if f.is_dir()]
+    workspaces = [root, *(f for f in cells if not f.is_symlink())]
     made = tracing.made(root, workspaces)
     kept = {_md5(path) for path in served}
     begin = {
         md5
         for one in made
-        for path, md5 in one.outs.items()
+        for path, md5 in (*one.outs.items(), *one.deps.items())
         if path.startswith(SPLIT) and path.endswith(".csv")
         if any(
             lists(file)
@@ -78,44 +82,108 @@ def scan(root: Path, store: Store, marks: Collection[str], served: Collection[Pa
             if file.is_file()
         )
     }
+    begin |= {
+        files[folder]
+        for one in made
+        for files in (one.outs, one.deps)
+        if (folder := SPLIT.rstrip("/")) in files
+        if any(md5 in begin for path, md5 in files.items() if path.startswith(SPLIT))
+    }
     hashes = tracing.descend(made, begin, kept)
-    names = {md5: path for one in made for path, md5 in one.outs.items() if md5 in hashes}
-    # A stage that ran without DVC left what no lock knows.
-    found = (file for w in workspaces for file in sorted((w / SPLIT).glob("*.csv")))
-    places, files = [], [file for file in found if lists(file)]
+    # What another stage made too, of nothing to be forgotten, is left to it where it is small.
+    taken, others = list[tuple[tracing.Made, str, str]](), set[str]()
     for one in made:
+        is_of = not hashes.isdisjoint(one.deps.values())
         for path, md5 in one.outs.items():
-            file = one.by.parent / path
-            if md5 in hashes and file.is_file() and file not in files:
-                files.append(file)
+            if md5 in begin or (is_of and md5 in hashes):
+                taken.append((one, path, md5))
+            else:
+                others.add(md5)
+    small = {md5 for one in made for md5 in one.small}
+    names = {
+        md5: path
+        for _, path, md5 in taken
+        if md5 not in others or not (md5 in small or tracing.is_small(root, md5))
+    }
+    for one in made:  # no stage that is known made it
+        names |= {md5: path for path, md5 in one.deps.items() if md5 in begin - names.keys()}
+    # A stage that ran without DVC left what no lock knows; one that never ran, what it was asked.
+    found = (file for w in workspaces for file in sorted((w / SPLIT).glob("*.csv")))
+    places, files = list[Place](), [file for file in found if lists(file)]
+    asked = f"erasure-{request:04d}.csv" if request else "erasure-*.csv"
+    files += [file for w in workspaces for file in sorted((w / "requests").glob(asked))]
+    for one, path, _ in taken:
+        file = one.by.parent / path
+        file = file.parent.resolve() / file.name
+        if not (file.is_file() or file.is_symlink()):
+            continue
+        if not file.is_relative_to(one.by.parent.resolve()):
+            places.append(Place(str(file), _holds(path), "it lies outside of its workspace"))
+        elif (inside := one.by.parent / file.relative_to(one.by.parent.resolve())) not in files:
+            files.append(inside)
     for workspace in workspaces[1:]:
         if any(file.is_relative_to(workspace) for file in files):
             files = [file for file in files if not file.is_relative_to(workspace)] + [workspace]
     for file in files:
-        name = str(file.relative_to(root))
+        name = _name(root, file)
         places.append(Place(name, _holds(name) if file.is_file() else "a run with all of them"))
     for md5, path in names.items():
         for file in tracing.cached(root, md5):
             files.append(file)
-            places.append(Place(str(file), f"in DVC's cache: {path}, {_holds(path)}"))
+            places.append(Place(_name(root, file), f"in DVC's cache: {path}, {_holds(path)}"))
+    unread = [(f, "a link, which is not followed") for f in cells if f.is_symlink()]
+    unread += [(one.by, "it cannot be read") for one in made if one.torn]
+    places += [Place(_name(root, f), "it is not known", why) for f, why in dict(unread).items()]
     places += _in_remotes(root, names)
     logged = forgetting.remembering(store, lists)
     places += [Place(f"MLflow run {one.run}", one.holds) for one in logged]
+    files.sort(key=lambda f: f.is_dir() or f.suffix == ".csv" or f.parent.name + f.name in begin)
     return Residue([*places, *_data(store.workspace, root, marks)], files, names, logged)
 
 
-def remove(root: Path, store: Store, found: Residue) -> list[Place]:
-    """Remove all that has no reason to be kept; returns what of it is still there."""
-    for path in found.files:
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+def resume(plan: Path, found: Residue) -> Residue:
+    """``found``, with what a removal that was killed had yet to remove. plan: its file."""
+    if not plan.is_file():
+        return found
+    old = artifacts.read_json(plan)
+    logged = [forgetting.Logged(r, tuple(m), tuple(p), h) for r, m, p, h in old["logged"]]
+    runs = {one.run for one in found.logged}
+    files, places = [Path(file) for file in old["files"]], [Place(*p) for p in old["places"]]
+    return Residue(
+        list(dict.fromkeys([*(p for p in places if not p.kept), *found.places])),
+        list(dict.fromkeys([*files, *found.files])),
+        old["objects"] | found.objects,
+        [*found.logged, *(one for one in logged if one.run not in runs)],
+    )
+
+
+def remove(root: Path, store: Store, found: Residue, plan: Path) -> list[Place]:
+    """Remove all that has no reason to be kept; returns what of it is still there.
+
+    plan: where that is written first, for ``resume``: what was removed lets the rest be found no
+    more.
+    """
+    plan.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    files = [str(file) for file in found.files]
+    artifacts.write_json(plan, {**found._asdict(), "files": files})
+    plan.chmod(0o600)
     list(tracing.in_remotes(root, found.objects, remove=True))
     left = [
         Place(f"MLflow run {one.run}", one.holds, "its files are removed by `mlflow gc` there")
         for one in forgetting.remove(store, found.logged)
     ]
+    for path in found.files:
+        try:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            why = f"{type(error).__name__}: {error.strerror}"
+            left.append(Place(_name(root, path), "what could not be removed", why))
+    said = {place.where for place in left}
+    still = [_name(root, path) for path in found.files if os.path.lexists(path)]
+    left += [Place(name, "what could not be removed") for name in still if name not in said]
     return [*left, *_in_remotes(root, found.objects)]
 
 
@@ -170,6 +238,12 @@ def _lists(file: Path, marks: Collection[str]) -> bool:
     except (ValueError, KeyError):
         return False
     return any(forgotten.mark(i, s) in marks for i, s in rows.to_numpy())
+
+
+def _name(root: Path, path: Path) -> str:
+    """As a place has it: relative in workspaces, whole in DVC's cache."""
+    in_cache = not path.is_relative_to(root) or path.is_relative_to(root / ".dvc")
+    return str(path if in_cache else path.relative_to(root))
 
 
 def _holds(path: str) -> str:

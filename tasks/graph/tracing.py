@@ -1,5 +1,8 @@
 """What DVC keeps of what was made: every version in its cache and remotes, and from what."""
 
+import hashlib
+import json
+import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,13 +13,23 @@ from ruamel.yaml.error import YAMLError
 from tasks.graph import lock
 from tasks.graph.stages import opened
 
+SMALL = 64  # bytes; fewer, such as `{}`, are equal by chance and say nothing of what made them
+RUNS = "runs/"
+MALFORMED = (AttributeError, KeyError, OSError, TypeError, ValueError, YAMLError)
+
 
 class Made(NamedTuple):
-    """One stage that ran once: content hashes by path. by: where DVC wrote that down."""
+    """One stage that ran once: content hashes by path. by: where DVC wrote that down.
+
+    A folder below ``runs/`` is there with its files, as far as they are known. deps: but for small
+    ones. small: hashes of small outs. torn: it cannot be read.
+    """
 
     deps: dict[str, str]
     outs: dict[str, str]
     by: Path
+    small: frozenset[str] = frozenset()
+    torn: bool = False
 
 
 def made(root: Path, workspaces: Collection[Path]) -> list[Made]:
@@ -24,11 +37,18 @@ def made(root: Path, workspaces: Collection[Path]) -> list[Made]:
     found = []
     for file in (w / lock.FILE for w in workspaces):
         if file.is_file():
-            stages = _read(file).get("stages", {})
-            found += [_made(stage, file) for stage in stages.values()]
+            found += _read(file, "stages")
     for cache in _caches(root):
-        found += [_made(_read(f), f) for f in sorted((cache / "runs").rglob("*")) if f.is_file()]
-    return found
+        for file in sorted((cache / "runs").rglob("*")):
+            if file.is_file():
+                found += _read(file)
+    folders: dict[str, dict[str, str]] = {}
+    for one in found:
+        for path, md5 in (*one.deps.items(), *one.outs.items()):
+            if md5.endswith(".dir") and path.startswith(RUNS) and not folders.get(md5):
+                at = one.by.parent / path if path in one.outs else None
+                folders[md5] = _members(root, md5, at)
+    return [_expanded(root, one, folders) for one in found]
 
 
 def descend(made: Collection[Made], begin: Collection[str], kept: Collection[str]) -> set[str]:
@@ -60,6 +80,11 @@ def cached(root: Path, md5: str) -> list[Path]:
     return [path for path in places if path.exists()]
 
 
+def is_small(root: Path, md5: str) -> bool:
+    """Whether so little is cached that other runs may well have made the same."""
+    return any(path.stat().st_size < SMALL for path in cached(root, md5))
+
+
 def in_remotes(
     root: Path, hashes: Collection[str], *, remove: bool = False
 ) -> Iterator[tuple[str, str]]:
@@ -88,16 +113,68 @@ def _caches(root: Path) -> list[Path]:
     return [Path(given) if given else root / ".dvc" / "cache"]
 
 
-def _read(file: Path) -> Mapping[str, dict[str, Any]]:
+def _read(file: Path, below: str = "") -> list[Made]:
+    """Its stages, which lie ``below`` a key, or the one that it is."""
     try:
-        content: Mapping[str, dict[str, Any]] = YAML(typ="safe").load(file.read_text())
-    except (YAMLError, UnicodeDecodeError):
-        return {}  # torn, as a kill may leave it
-    return content
+        content = YAML(typ="safe").load(file.read_text())
+        stages = list(content[below].values()) if below else [content]
+    except MALFORMED:
+        return [Made({}, {}, file, torn=True)]  # as a kill may leave it
+    return [_made(stage, file) for stage in stages]
 
 
 def _made(stage: Mapping[str, Any], by: Path) -> Made:
-    def hashes(name: str) -> dict[str, str]:
-        return {file["path"]: file["md5"] for file in stage.get(name, []) if "md5" in file}
+    try:
+        deps, outs = (
+            [file for file in stage.get(name, []) if "md5" in file] for name in ("deps", "outs")
+        )
+        small = {_hash(f["md5"]) for f in (*deps, *outs) if f.get("size", SMALL) < SMALL}
+        return Made(
+            {str(f["path"]): _hash(f["md5"]) for f in deps if f["md5"] not in small},
+            {str(f["path"]): _hash(f["md5"]) for f in outs},
+            by,
+            frozenset(small),
+        )
+    except MALFORMED:
+        return Made({}, {}, by, torn=True)
 
-    return Made(hashes("deps"), hashes("outs"), by)
+
+def _hash(md5: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{32}(\.dir)?", md5):
+        raise ValueError(f"{md5!r} is no content hash")
+    return md5
+
+
+def _expanded(root: Path, one: Made, folders: Mapping[str, Mapping[str, str]]) -> Made:
+    def files(given: Mapping[str, str]) -> dict[str, str]:
+        below = {
+            f"{path}/{name}": md5
+            for path, folder in given.items()
+            for name, md5 in folders.get(folder, {}).items()
+        }
+        return {**given, **below}
+
+    deps, outs = files(one.deps), files(one.outs)
+    new = (deps.items() - one.deps.items()) | (outs.items() - one.outs.items())
+    small = {md5 for _, md5 in new if is_small(root, md5)}
+    deps = {path: md5 for path, md5 in deps.items() if path in one.deps or md5 not in small}
+    return Made(deps, outs, one.by, one.small | small, one.torn)
+
+
+def _members(root: Path, md5: str, at: Path | None) -> dict[str, str]:
+    """Files of a folder: as DVC's cache has it, else as it lies ``at``, else none."""
+    for file in cached(root, md5):
+        try:
+            return {str(f["relpath"]): _hash(f["md5"]) for f in json.loads(file.read_text())}
+        except MALFORMED:
+            continue
+    if at is None or not at.is_dir():
+        return {}
+    files = {
+        file.relative_to(at).as_posix(): hashlib.md5(file.read_bytes()).hexdigest()
+        for file in sorted(at.rglob("*"))
+        if file.is_file()
+    }
+    listed = [{"md5": files[name], "relpath": name} for name in sorted(files)]  # as DVC does
+    whole = hashlib.md5(json.dumps(listed, sort_keys=True).encode()).hexdigest() + ".dir"
+    return files if whole == md5 else {}

@@ -58,17 +58,34 @@ def remove(store: Store, logged: list[Logged]) -> list[Logged]:
         return []
     local = [folder for one in logged for folder in map(_folder, one.places) if folder]
     with store.reaching():
-        for one in logged:
-            for model in one.models:
-                store.client.delete_logged_model(model)
-            store.client.delete_run(one.run)
+        # What is gone was removed before a kill.
+        models = [
+            model
+            for one in logged
+            for model in one.models
+            if _is_there(store.client.delete_logged_model, model)
+        ]
+        runs = [one.run for one in logged if _is_there(store.client.delete_run, one.run)]
         if not store.uri.startswith("http"):
             for folder in local:
                 folder.mkdir(parents=True, exist_ok=True)
-            _collect(store, [one.run for one in logged], [m for one in logged for m in one.models])
+            if runs:  # of none, MLflow would take all that are marked as deleted
+                _collect(store, runs, models)
     for folder in local:
         shutil.rmtree(folder.parent if folder.name == "artifacts" else folder, ignore_errors=True)
     return [one for one in logged if not all(map(_folder, one.places))]
+
+
+def _is_there(delete: Callable[[str], None], name: str) -> bool:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        delete(name)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return False
+        raise
+    return True
 
 
 def _collect(store: Store, runs: list[str], models: list[str]) -> None:

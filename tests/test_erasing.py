@@ -4,6 +4,7 @@ import json
 import threading
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -19,6 +20,7 @@ from tasks.erasing.matching import Asked, Match
 from tasks.erasing.residue import Place
 from tasks.files import artifacts, forgotten
 from tasks.pages import findings
+from tasks.tracking import registry
 from tasks.tracking.store import TrackingError
 
 STEPS = ("received", "matched", "unlearned", "judged", "accepted", "deployed", "purged")
@@ -374,6 +376,43 @@ def test_the_model_in_production_is_checked_before_it_forgets_more(root: Path) -
     (root / "erasure" / "models" / "0001.safetensors").write_text("another")
     with open_office(root) as now, pytest.raises(ErasureError, match="not the model that request"):
         now.production("digits")
+
+
+def test_a_version_is_known_by_its_request_and_its_model(tmp_path: Path) -> None:
+    made: list[dict[str, str]] = []
+    model = tmp_path / "model.safetensors"
+    model.write_text("new")
+    sha256 = certificate.digest(model)
+
+    def create(name: str, *, tags: dict[str, str], **_: Any) -> Any:
+        made.append(tags)
+        return SimpleNamespace(version="9")
+
+    def found(*versions: dict[str, str]) -> str:
+        client = SimpleNamespace(
+            search_model_versions=lambda _: [
+                SimpleNamespace(version=i, run_id=f"r{i}", tags=tags)
+                for i, tags in enumerate(versions, 1)
+            ],
+            delete_run=lambda run: made.append({"deleted": run}),
+            search_logged_models=lambda *_, **__: [
+                SimpleNamespace(artifact_location="at", model_id="m")
+            ],
+            create_model_version=create,
+        )
+        begun = [SimpleNamespace(info=SimpleNamespace(run_id=run)) for run in ("r1", "half")]
+        store: Any = SimpleNamespace(
+            client=client, experiment="1", search=lambda _: begun, create=lambda *_: "run"
+        )
+        store.log = store.tag = store.end = lambda *_: None
+        return registry._version(store, "digits", 1, model, {"sha256": sha256})
+
+    assert found({"request": "1", "sha256": sha256}) == "1"
+    assert made == []
+    former = {"request": "1", "sha256": "0" * 64}
+    assert found(former) == "9"
+    assert made == [{"deleted": "half"}, {"request": "1", "sha256": sha256}]
+    assert found({**made[-1], registry.SERVED: registry.SUPERSEDED}) == "9"
 
 
 # Ledger and keys.

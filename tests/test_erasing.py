@@ -598,6 +598,17 @@ def test_what_comes_back_under_another_id_is_refused_by_its_request() -> None:
     forgotten.left_out(SAMPLES, table(("", forgotten.mark("z", "2"), "", "7")), "f.csv")
 
 
+def test_rows_of_other_samples_and_further_columns_stay(root: Path) -> None:
+    file = root / "requests/forgotten.csv"
+    file.write_text(f"id,mark,sha256,request,why\n,{forgotten.mark('z', '9')},9,3,gdpr\nx,,,,\n")
+    found = matching.matched(SAMPLES, SETS, {"a"}, set(), twins=False)
+    for _ in range(2):
+        Office(root).leave_out(file, 3, found)
+    given = artifacts.read_given(file, **dict.fromkeys(forgotten.COLUMNS, "str"))
+    assert list(given["mark"]) == [forgotten.mark("z", "9"), "", forgotten.mark("a", "1")]
+    assert list(given["why"].fillna("")) == ["gdpr", "", ""]
+
+
 def test_a_copy_that_was_kept_does_not_count_as_come_back(root: Path) -> None:
     found = matching.matched(SAMPLES, SETS, {"a"}, set(), twins=False)
     Office(root).leave_out(root / "requests/forgotten.csv", 3, found)

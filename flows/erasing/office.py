@@ -116,16 +116,21 @@ class Office:
         return digest(target)
 
     def leave_out(self, path: Path, number: int, match: Match) -> None:
-        """Enter the samples of a request into the table of what no set may hold any more."""
+        """Enter the samples of a request into the table of what no set may hold any more.
+
+        Rows of other samples stay: a request of an earlier ledger may have had the same number.
+        """
         table = artifacts.read_given(path, **dict.fromkeys(forgotten.COLUMNS, "str"))
-        table = table.reindex(columns=list(forgotten.COLUMNS), fill_value="")
+        lacking = [name for name in forgotten.COLUMNS if name not in table]
+        table = table.assign(**dict.fromkeys(lacking, ""))
         kept = set(match.kept["sha256"])
         rows = [
             ("", forgotten.mark(i, s), "" if s in kept else s, str(number))
             for i, s in match.samples[["id", "sha256"]].to_numpy()
         ]
         new = pd.DataFrame(rows, columns=list(forgotten.COLUMNS))
-        others = table[table["request"] != str(number)]
+        new = new.reindex(columns=list(table.columns), fill_value="")
+        others = table[~table["mark"].isin(new["mark"])]
         artifacts.write_table(path, pd.concat([others, new], ignore_index=True))
 
 

@@ -104,8 +104,8 @@ def erase(
         backups=tuple(backups),
     )
     with open_office(root) as office:
-        numbers, bad = _received(office, what, settings, options)
         work = pipeline_work.PipelineWork(office, jobs, log.info)
+        numbers, bad = _received(office, what, settings, options, work)
         done = {}
         for number in sorted({*numbers, *office.open_requests()}):
             try:
@@ -120,7 +120,7 @@ def erase(
 
 
 def _received(
-    office: Office, what: What, settings: str, options: life.Options
+    office: Office, what: What, settings: str, options: life.Options, work: life.Work
 ) -> tuple[list[int], list[str]]:
     """Numbers of the requests, and what is wrong with letters that cannot be read."""
     root, bad = office.root, []
@@ -136,7 +136,7 @@ def _received(
     numbers = []
     for letter, asked in given:
         content = params.changed(params.read(root), asked.settings)
-        numbers.append(life.receive(office, content["split"]["dataset"], asked, options))
+        numbers.append(life.receive(office, content["split"]["dataset"], asked, options, work))
         if letter:
             letter.unlink()  # its content lies with the request
     return numbers, bad

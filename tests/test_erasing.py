@@ -279,6 +279,21 @@ def test_the_same_request_is_answered_with_what_was_done_first(root: Path) -> No
     assert served(root, work, Asked(ids=("a",))) == 2
 
 
+def test_who_comes_again_with_new_data_or_other_settings_is_a_new_request(root: Path) -> None:
+    work = Pretended(root, imu_deep="indistinguishable")
+    served(root, work, ADA)
+    with open_office(root) as now:
+        other = Asked(subjects=ADA.subjects, settings={"data.path": "own/other.csv"})
+        assert now.pseudonym("digits", other) != now.pseudonym("digits", ADA)
+        samples, work.samples = work.samples, work.samples.iloc[:0]
+        assert life.receive(now, "digits", ADA, Options(), work) == 1
+        work.samples = samples
+        assert life.receive(now, "digits", ADA, Options(), work) == 2
+        life.serve(now, 2, work, lambda _: None)
+        work.samples = samples.iloc[:0]
+        assert life.receive(now, "digits", ADA, Options(), work) == 2
+
+
 def test_a_request_begins_again_with_other_options_until_a_model_is_accepted(root: Path) -> None:
     work = Pretended(root, imu_deep="not forgotten", scrub="indistinguishable")
     work.ends = "unlearn"

@@ -100,19 +100,24 @@ class Work(Protocol):
         """Remove it, but for what is kept: what was found, and what is still there."""
 
 
-def receive(office: Office, dataset: str, asked: Asked, options: Options) -> int:
-    """Number of the request: that of the first time where it comes again.
+def receive(
+    office: Office, dataset: str, asked: Asked, options: Options, work: Work | None = None
+) -> int:
+    """Number of the request: that of the last time where it comes again.
 
-    It begins again where it comes with other options before a model was accepted.
+    It begins again where it comes with other options before a model was accepted. ``work`` finds
+    whether there are samples by now that were not there when it was certified: a new request.
     """
     pseudonym = office.pseudonym(dataset, asked)
     number = 1 + max((record["request"] for record in office.ledger.records), default=0)
-    for known in office.numbers(dataset):
-        received = office.ledger.of(known, "received")[0]
-        if received["asked"] == pseudonym and office.step(known) != "refused":
-            if office.step(known) not in UNDECIDED or _options(office, known) == options:
+    for known in reversed(office.numbers(dataset)):
+        received, step = office.ledger.of(known, "received")[0], office.step(known)
+        if received["asked"] == pseudonym and step != "refused":
+            if step in UNDECIDED and _options(office, known) != options:
+                number = known
+            elif step != "certified" or not (work and _has_new(work, asked, options)):
                 return known
-            number = known
+            break
     office.write(number, "asked.json", asdict(asked))
     office.ledger.append(
         number,
@@ -124,6 +129,13 @@ def receive(office: Office, dataset: str, asked: Asked, options: Options) -> int
         options=asdict(options),
     )
     return number
+
+
+def _has_new(work: Work, asked: Asked, options: Options) -> bool:
+    try:
+        return len(work.match(asked, twins=options.twins).samples) > 0
+    except ErasureError:
+        return False  # the data have none of them any more
 
 
 def serve(office: Office, number: int, work: Work, say: Callable[[str], None] = print) -> str:

@@ -44,7 +44,8 @@ class Office:
 
     def pseudonym(self, dataset: str, asked: Asked) -> str:
         """Of the request as a whole: it is recognised when it comes again."""
-        return self.keys.pseudonym("request", "\0".join((dataset, asked.kind, *asked.names)))
+        whole = [dataset, asked.kind, asked.names, asked.settings]
+        return self.keys.pseudonym("request", ledger.canonical(whole).decode())
 
     def write(self, number: int, name: str, content: Any) -> None:
         """A file for the owner alone."""

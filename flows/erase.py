@@ -7,6 +7,7 @@ python -m flows.erase verify FILE       a certificate; --rerun: make the model a
 python -m flows.erase verify-ledger
 python -m flows.erase scan              where something of forgotten samples lies
 python -m flows.erase purge NUMBER      remove that of a request served with --no-purge
+python -m flows.erase withdraw NUMBER   a request that was not decided yet is refused
 python -m flows.erase rollback VERSION  refused for what remembers
 """
 
@@ -110,6 +111,9 @@ def erase(
         for number in sorted({*numbers, *office.open_requests()}):
             try:
                 step = life.serve(office, number, work, log.info)
+            except EXPLAINED as error:  # it stays open, and holds up no other
+                bad.append(f"request {number}: {error}")
+                continue
             finally:
                 _shown(office, number)
             done[f"request {number}"] = step
@@ -135,7 +139,13 @@ def _received(
         given = [(None, Asked(**{kind: tuple(names)}, settings=changes))]
     numbers = []
     for letter, asked in given:
-        content = params.changed(params.read(root), asked.settings)
+        try:
+            content = params.changed(params.read(root), asked.settings)
+            for method in options.order:
+                work.skipped(method, asked, options.retain)
+        except params.ParameterError as error:
+            bad.append(f"the letter {letter.name} stays: {error}" if letter else str(error))
+            continue
         numbers.append(life.receive(office, content["split"]["dataset"], asked, options, work))
         if letter:
             letter.unlink()  # its content lies with the request
@@ -206,6 +216,8 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     scan.add_argument("number", type=int, nargs="?", default=0, help="of a request; else of all")
     purge = command("purge", _purge)
     purge.add_argument("number", type=int)
+    withdraw = command("withdraw", _withdraw)
+    withdraw.add_argument("number", type=int)
     rollback = command("rollback", _rollback)
     rollback.add_argument("version")
     for one in (scan, rollback):
@@ -279,6 +291,12 @@ def _purge(arguments: argparse.Namespace) -> None:
     with open_office(Path.cwd()) as office:
         life.purge(office, arguments.number, pipeline_work.PipelineWork(office, JOBS, print))
         print(f"request {arguments.number}: {_answer(office, arguments.number)}")
+
+
+def _withdraw(arguments: argparse.Namespace) -> None:
+    with open_office(Path.cwd()) as office:
+        life.withdraw(office, arguments.number)
+    print(f"request {arguments.number}: refused: withdrawn")
 
 
 def _rollback(arguments: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
 """Erasure requests: ledger, keys, matching, the steps of a request, the certificate."""
 
 import json
+import os
 import threading
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,7 +19,7 @@ from flows.erasing.office import Office, open_office
 from tasks.erasing import ErasureError, certificate, keys, ledger, matching
 from tasks.erasing.matching import Asked, Match
 from tasks.erasing.residue import Place
-from tasks.files import artifacts, forgotten
+from tasks.files import artifacts, forgotten, params
 from tasks.pages import findings
 from tasks.tracking import registry
 from tasks.tracking.store import TrackingError
@@ -235,6 +236,58 @@ def test_a_command_leaves_a_letter_and_no_name_in_the_flow(root, command, left, 
     erase.main([*command, "--methods", "scrub", "--no-purge"])
     assert (given["methods"], given["purge"], "what" in given) == (["scrub"], False, False)
     assert [asked for _, asked in letters(root).good] == left
+
+
+class Log(list[str]):
+    info = warning = list.append
+
+
+@pytest.fixture
+def flow(root: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs the flow with pretended work; ``log``: what it told Prefect."""
+    work, log = Pretended(root, imu_deep="indistinguishable"), Log()
+    monkeypatch.chdir(root)
+    monkeypatch.setattr(erase, "get_run_logger", lambda: log)
+    monkeypatch.setattr(erase, "create_table_artifact", lambda *_, **__: None)
+    monkeypatch.setattr(erase.pipeline_work, "PipelineWork", lambda *_: work)
+
+    def run(**options: Any) -> Any:
+        return erase.erase.fn(erase.ALL_LETTERS, **options)
+
+    return SimpleNamespace(run=run, work=work, log=log)
+
+
+def test_a_request_that_cannot_be_served_holds_up_no_other(root, flow, monkeypatch) -> None:
+    def unlearn(number: int, asked: Asked, *given: Any) -> Unlearned:
+        if "Eve" in asked.names:
+            raise artifacts.ArtifactError("a file is missing")
+        return Pretended.unlearn(flow.work, number, asked, *given)
+
+    monkeypatch.setattr(flow.work, "unlearn", unlearn)
+    for at, name in enumerate(("Eve", "Ada")):
+        os.utime(write(root, [name], [], ""), (at, at))
+    with pytest.raises(ErasureError, match="request 1: a file is missing"):
+        flow.run()
+    assert (steps(root, 1), steps(root, 2)) == (["received", "matched"], [*STEPS, "certified"])
+    erase.main(["withdraw", "1"])
+    assert steps(root, 1)[-1] == "refused"
+    with pytest.raises(SystemExit, match="not one that is open"):
+        erase.main(["withdraw", "2"])
+    assert flow.run() == {}
+
+
+def test_a_method_that_is_not_there_is_found_before_a_request_is_received(root, flow) -> None:
+    def skipped(method: str, *_: Any) -> str:
+        if method == "imu_deeep":
+            raise params.ParameterError("there is no method 'imu_deeep'")
+        return ""
+
+    flow.work.skipped = skipped
+    letter = write(root, ["Ada"], [], "")
+    with pytest.raises(ErasureError, match="imu_deeep"):
+        flow.run(methods=["imu_deeep"])
+    assert letter.is_file()
+    assert steps(root) == []
 
 
 @pytest.mark.parametrize("at", ["match", "unlearn", "promote", "purge"])

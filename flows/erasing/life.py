@@ -175,6 +175,14 @@ def _refuse(office: Office, number: int, why: str, words: str) -> None:
     office.ledger.append(number, "refused", why=why)
 
 
+def withdraw(office: Office, number: int) -> None:
+    """Refuse an open request. Raises ErasureError where a model was accepted already."""
+    if number not in office.numbers() or office.step(number) not in UNDECIDED:
+        raise ErasureError(f"request {number} is not one that is open and undecided")
+    office.model(number).unlink(missing_ok=True)
+    _refuse(office, number, "withdrawn", "")
+
+
 def _unlearn(office: Office, number: int, work: Work) -> None:
     """The next method; those that may not be used are passed over, and that is recorded."""
     asked, options = office.asked(number), _options(office, number)

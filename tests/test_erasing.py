@@ -276,6 +276,20 @@ def test_a_request_that_cannot_be_served_holds_up_no_other(root, flow, monkeypat
     assert flow.run() == {}
 
 
+def test_of_a_refused_request_prefect_hears_no_name(root, flow, monkeypatch) -> None:
+    def match(*_: Any, **__: Any) -> Match:
+        raise ErasureError("unknown subject 'Zoe', choose from Bob Other, Eve Third")
+
+    monkeypatch.setattr(flow.work, "match", match)
+    write(root, ["Zoe"], [], "")
+    assert flow.run() == {"request 1": "refused"}
+    assert flow.log[-1] == "request 1: refused; see erasure/requests/0001/refused.json"
+    (path,) = (root / "erasure/requests/0001").iterdir()
+    assert path.name == "refused.json"
+    assert "'Zoe'" in path.read_text()
+    assert "Bob" not in path.read_text()
+
+
 def test_a_method_that_is_not_there_is_found_before_a_request_is_received(root, flow) -> None:
     def skipped(method: str, *_: Any) -> str:
         if method == "imu_deeep":

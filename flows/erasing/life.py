@@ -154,7 +154,8 @@ def _match(office: Office, number: int, work: Work) -> None:
     try:
         found = work.match(asked, twins=options.twins)
     except ErasureError as error:
-        _refuse(office, number, "it names what the data do not have", str(error))
+        words, _, _ = str(error).partition(", choose from")  # those who did not ask
+        _refuse(office, number, "it names what the data do not have", words)
         return
     office.keep_match(number, found)
     new = office.keys.pseudonym
@@ -171,8 +172,10 @@ def _match(office: Office, number: int, work: Work) -> None:
 
 def _refuse(office: Office, number: int, why: str, words: str) -> None:
     """words: they may name people, and are kept with the request alone."""
-    office.write(number, "refused.json", words)
+    office.write(number, "refused.json", {"why": why, "words": words})
     office.ledger.append(number, "refused", why=why)
+    for name in PERSONAL:
+        office.place(number, name).unlink(missing_ok=True)
 
 
 def withdraw(office: Office, number: int) -> None:

@@ -308,7 +308,7 @@ def _rollback(arguments: argparse.Namespace) -> None:
 
 def _about(settings: str) -> Asked:
     """A request about the data of that file of parameters, by which its workspace is found."""
-    return Asked(ids=("",), settings=settings_of(Path.cwd(), settings))
+    return Asked(ids=("-",), settings=settings_of(Path.cwd(), settings))
 
 
 def _verify(arguments: argparse.Namespace) -> None:

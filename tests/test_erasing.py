@@ -700,7 +700,13 @@ def test_a_copy_that_was_kept_does_not_count_as_come_back(root: Path) -> None:
 
 @pytest.mark.parametrize(
     ("asked", "message"),
-    [({}, "one of the two"), ({"ids": ("a",), "subjects": ("b",)}, "one of the two")],
+    [
+        ({}, "one of the two"),
+        ({"ids": ("a",), "subjects": ("b",)}, "one of the two"),
+        ({"ids": ("",)}, "each name"),
+        ({"ids": ("a\0b",)}, "each name"),
+        ({"subjects": (1,)}, "each name"),
+    ],
 )
 def test_a_request_names_ids_or_subjects(asked, message) -> None:
     with pytest.raises(ErasureError, match=message):
@@ -725,4 +731,36 @@ def test_letters_are_read_and_bad_ones_named(root: Path) -> None:
     assert asked == [Asked(subjects=("Ada",)), Asked(ids=("7",)), Asked(subjects=("Bo",))]
     said, outside = found.bad
     assert "settings must be a file in the repository" in outside
-    assert said.startswith("the letter 2.yaml cannot be served: it has a field 'people'")
+    assert said.startswith("the letter 2.yaml cannot be served: it must be a mapping")
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("subjects: " + "[" * 50_000, "nested deeper than 20"),
+        ("subjects:\n - &a [secret]\n - *a\n", "an anchor or an alias"),
+        ("subjects: secret\n", "must be a list of texts"),
+        ("subjects: [{secret: 1}]\n", "each name must be a text"),
+        ("secret\n", "must be a mapping"),
+        ("subjects: [secret]]\n", "not valid YAML"),
+        ("subjects: !!python/object/apply:os.system [secret]\n", "not valid YAML"),
+        ('ids: ["secret\\0"]\n', "control characters"),
+        ("#" * 1_000_001, "1000001 bytes"),
+        ('subjects: [secret]\nsettings: "a\\0b"\n', "letter a.yaml cannot be served"),
+    ],
+)
+def test_a_bad_letter_holds_up_no_other_and_nothing_of_it_is_told(root, content, why) -> None:
+    (root / "requests" / "inbox").mkdir()
+    (root / "requests/inbox/a.yaml").write_text(content)
+    write(root, ["Ada"], [], "")
+    found = letters(root)
+    assert [asked for _, asked in found.good] == [Asked(subjects=("Ada",))]
+    (said,) = found.bad
+    assert why in said
+    assert "secret" not in said
+
+
+def test_a_letter_that_is_a_link_is_refused(root: Path) -> None:
+    (root / "requests" / "inbox").mkdir()
+    (root / "requests/inbox/a.yaml").symlink_to(root / "params.yaml")
+    assert letters(root).bad == ["the letter a.yaml cannot be served: it is a link"]

@@ -16,7 +16,8 @@ from flows.erasing import life
 from flows.erasing.letters import letters, write
 from flows.erasing.life import Options, Unlearned
 from flows.erasing.office import Office, open_office
-from tasks.erasing import ErasureError, certificate, keys, ledger, matching
+from flows.erasing.pipeline_work import PipelineWork
+from tasks.erasing import ErasureError, certificate, keys, ledger, matching, residue
 from tasks.erasing.matching import Asked, Match
 from tasks.erasing.residue import Place
 from tasks.files import artifacts, forgotten, params
@@ -216,6 +217,22 @@ def test_a_request_can_be_purged_later_and_is_certified_anew(root: Path) -> None
     assert "later" not in said[-1]
     path.write_bytes(first)
     assert "later" in certificate.checked(path, keys.read_public(key), root / "erasure")[-1]
+
+
+def test_a_purge_leaves_the_model_of_an_open_request(root: Path, monkeypatch) -> None:
+    work = Pretended(root, imu_deep="indistinguishable")
+    for name in ("Ada", "Bob"):
+        served(root, work, Asked(subjects=(name,)), purge=False)
+    work.ends = "promote"
+    with pytest.raises(KeyboardInterrupt):
+        served(root, work, Asked(subjects=("Cy",)))
+    monkeypatch.setattr(residue, "scan", lambda *_: residue.Residue([], [], {}, []))
+    monkeypatch.setattr(residue, "remove", lambda *_: [])
+    monkeypatch.setattr(PipelineWork, "store", lambda *_: None)
+    with open_office(root) as now:
+        life.purge(now, 1, PipelineWork(now, 1, print))
+    names = sorted(path.name for path in (root / "erasure/models").iterdir())
+    assert names == ["0002.safetensors", "0003.safetensors"]
 
 
 @pytest.mark.parametrize(

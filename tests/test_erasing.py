@@ -548,8 +548,21 @@ def test_a_record_that_was_replaced_with_its_hash_is_named(book: Path) -> None:
         return lines
 
     assert rewritten(book, change) == [
-        "record 6 does not follow from the one before, which was replaced"
+        "record 5 is not signed by this key",
+        "record 6 does not follow from the one before, which was replaced",
     ]
+
+
+def test_a_record_that_nobody_signed_is_neither_accepted_nor_signed(book: Path, root: Path) -> None:
+    def forge(lines: list[str]) -> list[str]:
+        last = json.loads(lines[-1])
+        record = last | {"n": 10, "step": "deployed", "before": last["hash"]}
+        return [*lines, json.dumps(record | {"hash": ledger.hashed(record)})]
+
+    assert rewritten(book, forge) == ["record 10 is not signed by this key"]
+    with pytest.raises(ErasureError, match="not signed"), open_office(root):
+        pass
+    assert artifacts.read_json(book / ledger.HEAD)["records"] == 9
 
 
 def test_a_gap_is_named(book: Path) -> None:

@@ -346,7 +346,7 @@ def _statement(office: Office, number: int) -> dict[str, Any]:
     received, matched = steps["received"], steps["matched"]
     deployed, last = steps["deployed"], of[-1]
     tried = [record for record in of if record["step"] in ("unlearned", "judged", "escalated")]
-    facts = ("n", "request", "step", "before", "hash")
+    facts = ("n", "request", "step", "before", "hash", "sig")
     return certificate.statement(
         {f"production model of {received['dataset']}": deployed["model"]}
         if deployed["model"]

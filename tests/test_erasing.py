@@ -470,6 +470,23 @@ def test_the_model_that_is_served_is_the_one_that_was_judged(root: Path) -> None
         served(root, work, ADA)
 
 
+@pytest.mark.parametrize("at", ["match", "promote"])
+def test_what_is_forgotten_is_what_was_matched(root: Path, at: str) -> None:
+    work = Pretended(root, imu_deep="indistinguishable")
+    if at == "match":  # killed after it was recorded
+        work.unlearn = lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)  # type: ignore[method-assign]
+    work.ends = "promote"
+    with pytest.raises(KeyboardInterrupt):
+        served(root, work, ADA)
+    path, before = root / "erasure/requests/0001/matched.json", list(work.done)
+    content = artifacts.read_json(path)
+    content["samples"][0]["sha256"] = "5" * 64
+    artifacts.write_json(path, content)
+    with pytest.raises(ErasureError, match="not what the ledger says"):
+        served(root, work, ADA)
+    assert work.done == before
+
+
 def test_the_model_in_production_is_checked_before_it_forgets_more(root: Path) -> None:
     served(root, Pretended(root, imu_deep="indistinguishable"), ADA)
     (root / "erasure" / "models" / "0001.safetensors").write_text("another")

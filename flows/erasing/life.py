@@ -157,7 +157,7 @@ def _match(office: Office, number: int, work: Work) -> None:
         words, _, _ = str(error).partition(", choose from")  # those who did not ask
         _refuse(office, number, "it names what the data do not have", words)
         return
-    office.keep_match(number, found)
+    file = office.keep_match(number, found)
     new = office.keys.pseudonym
     office.ledger.append(
         number,
@@ -167,6 +167,7 @@ def _match(office: Office, number: int, work: Work) -> None:
         copies={"forgotten": int((found.samples["of"] != "").sum()), "kept": len(found.kept)},
         forgotten_before=found.before,
         data=found.digests,
+        file=file,
     )
 
 
@@ -359,7 +360,9 @@ def _statement(office: Office, number: int) -> dict[str, Any]:
                 "names": received["names"],
                 "received": received["time"],
             },
-            "matched": {k: v for k, v in matched.items() if k not in (*facts, "time", "data")},
+            "matched": {
+                k: v for k, v in matched.items() if k not in (*facts, "time", "data", "file")
+            },
             "data": {"dataset": received["dataset"], **matched["data"]},
             "model": {
                 "before": steps["unlearned"]["parent"] if "unlearned" in steps else "",

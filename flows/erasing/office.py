@@ -60,7 +60,12 @@ class Office:
         )
 
     def match(self, number: int) -> Match:
+        """Raises ErasureError where it is not what was matched."""
         found = artifacts.read_json(self.place(number, "matched.json"))
+        for matched in self.ledger.of(number, "matched")[-1:]:
+            if self.pseudonym_of(found) != matched["file"]:
+                path = self.place(number, "matched.json")
+                raise ErasureError(f"{path} is not what the ledger says was matched")
         columns = ["id", "sha256", "set", "of"]
         return Match(
             pd.DataFrame(found["samples"], columns=columns),
@@ -70,9 +75,15 @@ class Office:
             found["digests"],
         )
 
-    def keep_match(self, number: int, match: Match) -> None:
+    def pseudonym_of(self, content: Any) -> str:
+        """Of what a file of a request holds."""
+        return self.keys.pseudonym("file", ledger.canonical(content).decode())
+
+    def keep_match(self, number: int, match: Match) -> str:
+        """Returns its pseudonym."""
         tables = {name: getattr(match, name).to_dict("records") for name in ("samples", "kept")}
         self.write(number, "matched.json", match._asdict() | tables)
+        return self.pseudonym_of(match._asdict() | tables)
 
     def step(self, number: int) -> str:
         """The last one that a request has done."""

@@ -28,7 +28,6 @@ from flows.erasing.office import FOLDER, Office, open_office
 from flows.pipeline import JOBS, Jobs
 from flows.running.failures import EXPLAINED
 from flows.running.server import serving
-from imu.verdicts import Outcome
 from tasks.erasing import ErasureError, certificate, keys, ledger
 from tasks.erasing.matching import Asked
 from tasks.files import artifacts, params
@@ -70,7 +69,7 @@ def erase(
     settings: str = "",
     methods: list[str] = ["imu_deep"],  # noqa: B006
     retain: bool = False,
-    accepted: list[Outcome] = ["indistinguishable"],  # noqa: B006
+    accepted: list[life.Accepted] = ["indistinguishable"],  # noqa: B006
     drift: float = 0.1,
     twins: bool = True,
     purge: bool = True,
@@ -228,6 +227,9 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
 
 def _request(arguments: argparse.Namespace) -> None:
     root = Path.cwd()
+    life.Options(accepted=tuple(arguments.accepted), drift=arguments.drift)  # before a letter lies
+    if arguments.jobs < 1:
+        raise ErasureError(f"--jobs must be at least 1, got {arguments.jobs}")
     if "id" in arguments:
         ids = arguments.id
         if arguments.ids:

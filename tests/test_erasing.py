@@ -321,6 +321,24 @@ def test_a_method_that_is_not_there_is_found_before_a_request_is_received(root, 
     assert steps(root) == []
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--accepted", "nonsense"],
+        ["--accepted", "indistinguishable", "not forgotten"],
+        ["--accepted", "utility lost"],
+        ["--drift", "-1"],
+        ["--drift", "inf"],
+        ["--drift", "nan"],
+        ["--jobs", "0"],
+    ],
+)
+def test_options_are_checked_before_a_letter_is_written(root, flow, options) -> None:
+    with pytest.raises(SystemExit, match="accepted|drift|jobs"):
+        erase.main(["request", "--id", "a", *options])
+    assert not (root / "requests/inbox").exists()
+
+
 @pytest.mark.parametrize("at", ["match", "unlearn", "promote", "purge"])
 def test_a_kill_within_a_step_is_gone_on_from(root: Path, at: str) -> None:
     work = Pretended(root, imu_deep="indistinguishable")

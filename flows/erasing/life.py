@@ -2,15 +2,15 @@
 recorded, and not done again.
 """
 
+import math
 import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 from flows.erasing.office import ENDS, PERSONAL, Office
-from imu.verdicts import Outcome
 from tasks.erasing import ErasureError, certificate, page
 from tasks.erasing.matching import Asked, Match
 from tasks.erasing.residue import Place
@@ -18,7 +18,9 @@ from tasks.files import artifacts, params
 from tasks.files.commit import git_tags
 from tasks.pages import findings
 
-PASSED: Outcome = "indistinguishable"
+Accepted = Literal["indistinguishable", "distinguishable", "masked only"]
+ACCEPTABLE: tuple[Accepted, ...] = get_args(Accepted)  # the others say that nothing was forgotten
+PASSED: Accepted = "indistinguishable"
 RETRAIN = "retrain"  # the method that always works: the reference itself
 UNTRAINED = "none"  # where the model never saw the samples
 UNDECIDED = ("received", "matched", "unlearned", "judged", "escalated")
@@ -42,15 +44,17 @@ class Options:
 
     methods: tuple[str, ...] = ("imu_deep",)
     retain: bool = False
-    accepted: tuple[Outcome, ...] = ("indistinguishable",)
+    accepted: tuple[Accepted, ...] = ("indistinguishable",)
     drift: float = 0.1
     twins: bool = True
     purge: bool = True
     backups: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.drift >= 0:
-            raise ErasureError(f"drift must be >= 0, got {self.drift}")
+        if not (self.drift >= 0 and math.isfinite(self.drift)):
+            raise ErasureError(f"drift must be >= 0 and finite, got {self.drift}")
+        if wrong := [one for one in self.accepted if one not in ACCEPTABLE]:
+            raise ErasureError(f"accepted: {wrong[0]!r} is none of {', '.join(ACCEPTABLE)}")
 
     @property
     def order(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import pytest
 
 from flows import erase
 from flows.erasing import life
-from flows.erasing.letters import letters, write
+from flows.erasing.letters import letters, settings_of, write
 from flows.erasing.life import Options, Unlearned
 from flows.erasing.office import Office, open_office
 from flows.erasing.pipeline_work import PipelineWork
@@ -334,7 +334,7 @@ def test_a_method_that_is_not_there_is_found_before_a_request_is_received(root, 
     ],
 )
 def test_options_are_checked_before_a_letter_is_written(root, flow, options) -> None:
-    with pytest.raises(SystemExit, match="accepted|drift|jobs"):
+    with pytest.raises(SystemExit, match=r"accepted|drift|jobs"):
         erase.main(["request", "--id", "a", *options])
     assert not (root / "requests/inbox").exists()
 
@@ -795,7 +795,7 @@ def test_letters_are_read_and_bad_ones_named(root: Path) -> None:
     asked = [asked for _, asked in found.good]
     assert asked == [Asked(subjects=("Ada",)), Asked(ids=("7",)), Asked(subjects=("Bo",))]
     said, outside = found.bad
-    assert "settings must be a file in the repository" in outside
+    assert "settings must be a file in settings/" in outside
     assert said.startswith("the letter 2.yaml cannot be served: it must be a mapping")
 
 
@@ -829,3 +829,25 @@ def test_a_letter_that_is_a_link_is_refused(root: Path) -> None:
     (root / "requests" / "inbox").mkdir()
     (root / "requests/inbox/a.yaml").symlink_to(root / "params.yaml")
     assert letters(root).bad == ["the letter a.yaml cannot be served: it is a link"]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "why"),
+    [
+        ("settings/a.yaml", "split.dataset: faces\n", ""),
+        ("requests/inbox/a.yaml", "split.dataset: faces\n", "must be a file in settings/"),
+        ("settings/../a.yaml", "split.dataset: faces\n", "must be a file in settings/"),
+        ("settings/a.yaml", "verdict.distance: 99.0\n", "may not change verdict.distance"),
+        ("settings/a.yaml", "split.forgotten_before: a.csv\n", "may not change split.forgotten"),
+        ("settings/a.yaml", "split.dataset: 2020-01-01\n", "not JSON serializable"),
+    ],
+)
+def test_settings_lie_in_their_folder_and_change_no_judgement(root, file, content, why) -> None:
+    (root / "settings").mkdir()
+    (root / "requests" / "inbox").mkdir()
+    (root / file).write_text(content)
+    if why:
+        with pytest.raises(params.ParameterError, match=why):
+            settings_of(root, file)
+    else:
+        assert settings_of(root, file) == {"split.dataset": "faces"}

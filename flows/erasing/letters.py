@@ -1,6 +1,6 @@
 """Letters in ``requests/inbox``: one request each, as people or other programs put them there.
 
-A YAML file with ``subjects`` or ``ids``, and ``settings``, a file of parameters, where the data are
+A YAML file with ``subjects`` or ``ids``, and ``settings``, a file in settings/, where the data are
 not those of params.yaml; or a CSV or parquet table with a column ``subject`` or ``id``.
 """
 
@@ -18,7 +18,7 @@ from tasks.erasing import ErasureError
 from tasks.erasing.matching import Asked
 from tasks.files import artifacts, params
 
-INBOX = "requests/inbox"
+INBOX, SETTINGS = "requests/inbox", "settings"
 LARGEST, DEEPEST = 1_000_000, 20  # bytes of a letter, and how deep it is nested
 
 
@@ -110,14 +110,23 @@ def _parsed(path: Path) -> Any:
 
 
 def settings_of(root: Path, file: str) -> dict[str, Any]:
-    """What a file of the repository changes of params.yaml; "" for none.
+    """What a file in settings/ changes of params.yaml; "" for none.
 
-    Raises ParameterError where it lies elsewhere, or changes what is not there.
+    Raises ParameterError where it lies elsewhere, or changes what is not there, or how a request is
+    judged, or where it is written that it was served.
     """
     if not file:
         return {}
-    if not (root / file).resolve().is_relative_to(root.resolve()):
-        raise params.ParameterError(f"settings must be a file in the repository, got {file!r}")
-    settings = params.read_file(root / file, file, "paths")
+    path = root / file
+    if not path.resolve().is_relative_to(root.resolve() / SETTINGS):
+        raise params.ParameterError(f"settings must be a file in {SETTINGS}/")
+    settings = params.read_file(path, file, "paths")
+    for name in settings:
+        if name.split(".")[0] == "verdict" or name == "split.forgotten_before":
+            raise params.ParameterError(f"{file}: a request may not change {name}")
     params.changed(params.read(root), settings)
+    try:
+        json.dumps(settings, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise params.ParameterError(f"{file}: {error}") from error
     return settings

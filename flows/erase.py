@@ -7,6 +7,7 @@ python -m flows.erase verify FILE       a certificate; --rerun: make the model a
 python -m flows.erase verify-ledger
 python -m flows.erase scan              where something of forgotten samples lies
 python -m flows.erase purge NUMBER      remove that of a request served with --no-purge
+python -m flows.erase withdraw NUMBER   a request that was not decided yet is refused
 python -m flows.erase rollback VERSION  refused for what remembers
 """
 
@@ -27,7 +28,6 @@ from flows.erasing.office import FOLDER, Office, open_office
 from flows.pipeline import JOBS, Jobs
 from flows.running.failures import EXPLAINED
 from flows.running.server import serving
-from imu.verdicts import Outcome
 from tasks.erasing import ErasureError, certificate, keys, ledger
 from tasks.erasing.matching import Asked
 from tasks.files import artifacts, params
@@ -69,7 +69,7 @@ def erase(
     settings: str = "",
     methods: list[str] = ["imu_deep"],  # noqa: B006
     retain: bool = False,
-    accepted: list[Outcome] = ["indistinguishable"],  # noqa: B006
+    accepted: list[life.Accepted] = ["indistinguishable"],  # noqa: B006
     drift: float = 0.1,
     twins: bool = True,
     purge: bool = True,
@@ -104,12 +104,15 @@ def erase(
         backups=tuple(backups),
     )
     with open_office(root) as office:
-        numbers, bad = _received(office, what, settings, options)
         work = pipeline_work.PipelineWork(office, jobs, log.info)
+        numbers, bad = _received(office, what, settings, options, work)
         done = {}
         for number in sorted({*numbers, *office.open_requests()}):
             try:
                 step = life.serve(office, number, work, log.info)
+            except EXPLAINED as error:  # it stays open, and holds up no other
+                bad.append(f"request {number}: {error}")
+                continue
             finally:
                 _shown(office, number)
             done[f"request {number}"] = step
@@ -120,7 +123,7 @@ def erase(
 
 
 def _received(
-    office: Office, what: What, settings: str, options: life.Options
+    office: Office, what: What, settings: str, options: life.Options, work: life.Work
 ) -> tuple[list[int], list[str]]:
     """Numbers of the requests, and what is wrong with letters that cannot be read."""
     root, bad = office.root, []
@@ -135,8 +138,14 @@ def _received(
         given = [(None, Asked(**{kind: tuple(names)}, settings=changes))]
     numbers = []
     for letter, asked in given:
-        content = params.changed(params.read(root), asked.settings)
-        numbers.append(life.receive(office, content["split"]["dataset"], asked, options))
+        try:
+            content = params.changed(params.read(root), asked.settings)
+            for method in options.order:
+                work.skipped(method, asked, options.retain)
+        except params.ParameterError as error:
+            bad.append(f"the letter {letter.name} stays: {error}" if letter else str(error))
+            continue
+        numbers.append(life.receive(office, content["split"]["dataset"], asked, options, work))
         if letter:
             letter.unlink()  # its content lies with the request
     return numbers, bad
@@ -153,11 +162,8 @@ def _shown(office: Office, number: int) -> None:
 
 
 def _answer(office: Office, number: int) -> str:
-    if office.step(number) == "refused":
-        why = office.ledger.of(number, "refused")[-1]["why"]
-        place = office.place(number, "refused.json")
-        words = place.read_text().strip() if place.is_file() else ""
-        return f"refused: {why}: {words}"
+    if office.step(number) == "refused":  # why: names people, and Prefect keeps what is logged
+        return f"refused; see {office.place(number, 'refused.json').relative_to(office.root)}"
     page = office.place(number, "certificate.html")
     return f"certified, {page}"
 
@@ -206,6 +212,8 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     scan.add_argument("number", type=int, nargs="?", default=0, help="of a request; else of all")
     purge = command("purge", _purge)
     purge.add_argument("number", type=int)
+    withdraw = command("withdraw", _withdraw)
+    withdraw.add_argument("number", type=int)
     rollback = command("rollback", _rollback)
     rollback.add_argument("version")
     for one in (scan, rollback):
@@ -219,6 +227,9 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
 
 def _request(arguments: argparse.Namespace) -> None:
     root = Path.cwd()
+    life.Options(accepted=tuple(arguments.accepted), drift=arguments.drift)  # before a letter lies
+    if arguments.jobs < 1:
+        raise ErasureError(f"--jobs must be at least 1, got {arguments.jobs}")
     if "id" in arguments:
         ids = arguments.id
         if arguments.ids:
@@ -281,6 +292,12 @@ def _purge(arguments: argparse.Namespace) -> None:
         print(f"request {arguments.number}: {_answer(office, arguments.number)}")
 
 
+def _withdraw(arguments: argparse.Namespace) -> None:
+    with open_office(Path.cwd()) as office:
+        life.withdraw(office, arguments.number)
+    print(f"request {arguments.number}: refused: withdrawn")
+
+
 def _rollback(arguments: argparse.Namespace) -> None:
     with open_office(Path.cwd()) as office:
         work = pipeline_work.PipelineWork(office, JOBS, print)
@@ -293,7 +310,7 @@ def _rollback(arguments: argparse.Namespace) -> None:
 
 def _about(settings: str) -> Asked:
     """A request about the data of that file of parameters, by which its workspace is found."""
-    return Asked(ids=("",), settings=settings_of(Path.cwd(), settings))
+    return Asked(ids=("-",), settings=settings_of(Path.cwd(), settings))
 
 
 def _verify(arguments: argparse.Namespace) -> None:

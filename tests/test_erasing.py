@@ -1,9 +1,11 @@
 """Erasure requests: ledger, keys, matching, the steps of a request, the certificate."""
 
 import json
+import os
 import threading
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -11,14 +13,16 @@ import pytest
 
 from flows import erase
 from flows.erasing import life
-from flows.erasing.letters import letters, write
+from flows.erasing.letters import letters, settings_of, write
 from flows.erasing.life import Options, Unlearned
 from flows.erasing.office import Office, open_office
-from tasks.erasing import ErasureError, certificate, keys, ledger, matching
+from flows.erasing.pipeline_work import PipelineWork
+from tasks.erasing import ErasureError, certificate, keys, ledger, matching, residue
 from tasks.erasing.matching import Asked, Match
 from tasks.erasing.residue import Place
-from tasks.files import artifacts, forgotten
+from tasks.files import artifacts, forgotten, params
 from tasks.pages import findings
+from tasks.tracking import registry
 from tasks.tracking.store import TrackingError
 
 STEPS = ("received", "matched", "unlearned", "judged", "accepted", "deployed", "purged")
@@ -215,6 +219,22 @@ def test_a_request_can_be_purged_later_and_is_certified_anew(root: Path) -> None
     assert "later" in certificate.checked(path, keys.read_public(key), root / "erasure")[-1]
 
 
+def test_a_purge_leaves_the_model_of_an_open_request(root: Path, monkeypatch) -> None:
+    work = Pretended(root, imu_deep="indistinguishable")
+    for name in ("Ada", "Bob"):
+        served(root, work, Asked(subjects=(name,)), purge=False)
+    work.ends = "promote"
+    with pytest.raises(KeyboardInterrupt):
+        served(root, work, Asked(subjects=("Cy",)))
+    monkeypatch.setattr(residue, "scan", lambda *_: residue.Residue([], [], {}, []))
+    monkeypatch.setattr(residue, "remove", lambda *_: [])
+    monkeypatch.setattr(PipelineWork, "store", lambda *_: None)
+    with open_office(root) as now:
+        life.purge(now, 1, PipelineWork(now, 1, print))
+    names = sorted(path.name for path in (root / "erasure/models").iterdir())
+    assert names == ["0002.safetensors", "0003.safetensors"]
+
+
 @pytest.mark.parametrize(
     ("command", "left"),
     [
@@ -233,6 +253,90 @@ def test_a_command_leaves_a_letter_and_no_name_in_the_flow(root, command, left, 
     erase.main([*command, "--methods", "scrub", "--no-purge"])
     assert (given["methods"], given["purge"], "what" in given) == (["scrub"], False, False)
     assert [asked for _, asked in letters(root).good] == left
+
+
+class Log(list[str]):
+    info = warning = list.append
+
+
+@pytest.fixture
+def flow(root: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs the flow with pretended work; ``log``: what it told Prefect."""
+    work, log = Pretended(root, imu_deep="indistinguishable"), Log()
+    monkeypatch.chdir(root)
+    monkeypatch.setattr(erase, "get_run_logger", lambda: log)
+    monkeypatch.setattr(erase, "create_table_artifact", lambda *_, **__: None)
+    monkeypatch.setattr(erase.pipeline_work, "PipelineWork", lambda *_: work)
+
+    def run(**options: Any) -> Any:
+        return erase.erase.fn(erase.ALL_LETTERS, **options)
+
+    return SimpleNamespace(run=run, work=work, log=log)
+
+
+def test_a_request_that_cannot_be_served_holds_up_no_other(root, flow, monkeypatch) -> None:
+    def unlearn(number: int, asked: Asked, *given: Any) -> Unlearned:
+        if "Eve" in asked.names:
+            raise artifacts.ArtifactError("a file is missing")
+        return Pretended.unlearn(flow.work, number, asked, *given)
+
+    monkeypatch.setattr(flow.work, "unlearn", unlearn)
+    for at, name in enumerate(("Eve", "Ada")):
+        os.utime(write(root, [name], [], ""), (at, at))
+    with pytest.raises(ErasureError, match="request 1: a file is missing"):
+        flow.run()
+    assert (steps(root, 1), steps(root, 2)) == (["received", "matched"], [*STEPS, "certified"])
+    erase.main(["withdraw", "1"])
+    assert steps(root, 1)[-1] == "refused"
+    with pytest.raises(SystemExit, match="not one that is open"):
+        erase.main(["withdraw", "2"])
+    assert flow.run() == {}
+
+
+def test_of_a_refused_request_prefect_hears_no_name(root, flow, monkeypatch) -> None:
+    def match(*_: Any, **__: Any) -> Match:
+        raise ErasureError("unknown subject 'Zoe', choose from Bob Other, Eve Third")
+
+    monkeypatch.setattr(flow.work, "match", match)
+    write(root, ["Zoe"], [], "")
+    assert flow.run() == {"request 1": "refused"}
+    assert flow.log[-1] == "request 1: refused; see erasure/requests/0001/refused.json"
+    (path,) = (root / "erasure/requests/0001").iterdir()
+    assert path.name == "refused.json"
+    assert "'Zoe'" in path.read_text()
+    assert "Bob" not in path.read_text()
+
+
+def test_a_method_that_is_not_there_is_found_before_a_request_is_received(root, flow) -> None:
+    def skipped(method: str, *_: Any) -> str:
+        if method == "imu_deeep":
+            raise params.ParameterError("there is no method 'imu_deeep'")
+        return ""
+
+    flow.work.skipped = skipped
+    letter = write(root, ["Ada"], [], "")
+    with pytest.raises(ErasureError, match="imu_deeep"):
+        flow.run(methods=["imu_deeep"])
+    assert letter.is_file()
+    assert steps(root) == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--accepted", "nonsense"],
+        ["--accepted", "indistinguishable", "not forgotten"],
+        ["--accepted", "utility lost"],
+        ["--drift", "-1"],
+        ["--drift", "inf"],
+        ["--drift", "nan"],
+        ["--jobs", "0"],
+    ],
+)
+def test_options_are_checked_before_a_letter_is_written(root, flow, options) -> None:
+    with pytest.raises(SystemExit, match=r"accepted|drift|jobs"):
+        erase.main(["request", "--id", "a", *options])
+    assert not (root / "requests/inbox").exists()
 
 
 @pytest.mark.parametrize("at", ["match", "unlearn", "promote", "purge"])
@@ -275,6 +379,21 @@ def test_the_same_request_is_answered_with_what_was_done_first(root: Path) -> No
     assert served(root, work, Asked(ids=("a", "b"))) == 1
     assert work.done == done
     assert served(root, work, Asked(ids=("a",))) == 2
+
+
+def test_who_comes_again_with_new_data_or_other_settings_is_a_new_request(root: Path) -> None:
+    work = Pretended(root, imu_deep="indistinguishable")
+    served(root, work, ADA)
+    with open_office(root) as now:
+        other = Asked(subjects=ADA.subjects, settings={"data.path": "own/other.csv"})
+        assert now.pseudonym("digits", other) != now.pseudonym("digits", ADA)
+        samples, work.samples = work.samples, work.samples.iloc[:0]
+        assert life.receive(now, "digits", ADA, Options(), work) == 1
+        work.samples = samples
+        assert life.receive(now, "digits", ADA, Options(), work) == 2
+        life.serve(now, 2, work, lambda _: None)
+        work.samples = samples.iloc[:0]
+        assert life.receive(now, "digits", ADA, Options(), work) == 2
 
 
 def test_a_request_begins_again_with_other_options_until_a_model_is_accepted(root: Path) -> None:
@@ -369,11 +488,65 @@ def test_the_model_that_is_served_is_the_one_that_was_judged(root: Path) -> None
         served(root, work, ADA)
 
 
+@pytest.mark.parametrize("at", ["match", "promote"])
+def test_what_is_forgotten_is_what_was_matched(root: Path, at: str) -> None:
+    work = Pretended(root, imu_deep="indistinguishable")
+    if at == "match":  # killed after it was recorded
+        work.unlearn = lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)  # type: ignore[method-assign]
+    work.ends = "promote"
+    with pytest.raises(KeyboardInterrupt):
+        served(root, work, ADA)
+    path, before = root / "erasure/requests/0001/matched.json", list(work.done)
+    content = artifacts.read_json(path)
+    content["samples"][0]["sha256"] = "5" * 64
+    artifacts.write_json(path, content)
+    with pytest.raises(ErasureError, match="not what the ledger says"):
+        served(root, work, ADA)
+    assert work.done == before
+
+
 def test_the_model_in_production_is_checked_before_it_forgets_more(root: Path) -> None:
     served(root, Pretended(root, imu_deep="indistinguishable"), ADA)
     (root / "erasure" / "models" / "0001.safetensors").write_text("another")
     with open_office(root) as now, pytest.raises(ErasureError, match="not the model that request"):
         now.production("digits")
+
+
+def test_a_version_is_known_by_its_request_and_its_model(tmp_path: Path) -> None:
+    made: list[dict[str, str]] = []
+    model = tmp_path / "model.safetensors"
+    model.write_text("new")
+    sha256 = certificate.digest(model)
+
+    def create(name: str, *, tags: dict[str, str], **_: Any) -> Any:
+        made.append(tags)
+        return SimpleNamespace(version="9")
+
+    def found(*versions: dict[str, str]) -> str:
+        client = SimpleNamespace(
+            search_model_versions=lambda _: [
+                SimpleNamespace(version=i, run_id=f"r{i}", tags=tags)
+                for i, tags in enumerate(versions, 1)
+            ],
+            delete_run=lambda run: made.append({"deleted": run}),
+            search_logged_models=lambda *_, **__: [
+                SimpleNamespace(artifact_location="at", model_id="m")
+            ],
+            create_model_version=create,
+        )
+        begun = [SimpleNamespace(info=SimpleNamespace(run_id=run)) for run in ("r1", "half")]
+        store: Any = SimpleNamespace(
+            client=client, experiment="1", search=lambda _: begun, create=lambda *_: "run"
+        )
+        store.log = store.tag = store.end = lambda *_: None
+        return registry._version(store, "digits", 1, model, {"sha256": sha256})
+
+    assert found({"request": "1", "sha256": sha256}) == "1"
+    assert made == []
+    former = {"request": "1", "sha256": "0" * 64}
+    assert found(former) == "9"
+    assert made == [{"deleted": "half"}, {"request": "1", "sha256": sha256}]
+    assert found({**made[-1], registry.SERVED: registry.SUPERSEDED}) == "9"
 
 
 # Ledger and keys.
@@ -410,8 +583,21 @@ def test_a_record_that_was_replaced_with_its_hash_is_named(book: Path) -> None:
         return lines
 
     assert rewritten(book, change) == [
-        "record 6 does not follow from the one before, which was replaced"
+        "record 5 is not signed by this key",
+        "record 6 does not follow from the one before, which was replaced",
     ]
+
+
+def test_a_record_that_nobody_signed_is_neither_accepted_nor_signed(book: Path, root: Path) -> None:
+    def forge(lines: list[str]) -> list[str]:
+        last = json.loads(lines[-1])
+        record = last | {"n": 10, "step": "deployed", "before": last["hash"]}
+        return [*lines, json.dumps(record | {"hash": ledger.hashed(record)})]
+
+    assert rewritten(book, forge) == ["record 10 is not signed by this key"]
+    with pytest.raises(ErasureError, match="not signed"), open_office(root):
+        pass
+    assert artifacts.read_json(book / ledger.HEAD)["records"] == 9
 
 
 def test_a_gap_is_named(book: Path) -> None:
@@ -559,6 +745,17 @@ def test_what_comes_back_under_another_id_is_refused_by_its_request() -> None:
     forgotten.left_out(SAMPLES, table(("", forgotten.mark("z", "2"), "", "7")), "f.csv")
 
 
+def test_rows_of_other_samples_and_further_columns_stay(root: Path) -> None:
+    file = root / "requests/forgotten.csv"
+    file.write_text(f"id,mark,sha256,request,why\n,{forgotten.mark('z', '9')},9,3,gdpr\nx,,,,\n")
+    found = matching.matched(SAMPLES, SETS, {"a"}, set(), twins=False)
+    for _ in range(2):
+        Office(root).leave_out(file, 3, found)
+    given = artifacts.read_given(file, **dict.fromkeys(forgotten.COLUMNS, "str"))
+    assert list(given["mark"]) == [forgotten.mark("z", "9"), "", forgotten.mark("a", "1")]
+    assert list(given["why"].fillna("")) == ["gdpr", "", ""]
+
+
 def test_a_copy_that_was_kept_does_not_count_as_come_back(root: Path) -> None:
     found = matching.matched(SAMPLES, SETS, {"a"}, set(), twins=False)
     Office(root).leave_out(root / "requests/forgotten.csv", 3, found)
@@ -568,7 +765,13 @@ def test_a_copy_that_was_kept_does_not_count_as_come_back(root: Path) -> None:
 
 @pytest.mark.parametrize(
     ("asked", "message"),
-    [({}, "one of the two"), ({"ids": ("a",), "subjects": ("b",)}, "one of the two")],
+    [
+        ({}, "one of the two"),
+        ({"ids": ("a",), "subjects": ("b",)}, "one of the two"),
+        ({"ids": ("",)}, "each name"),
+        ({"ids": ("a\0b",)}, "each name"),
+        ({"subjects": (1,)}, "each name"),
+    ],
 )
 def test_a_request_names_ids_or_subjects(asked, message) -> None:
     with pytest.raises(ErasureError, match=message):
@@ -592,5 +795,59 @@ def test_letters_are_read_and_bad_ones_named(root: Path) -> None:
     asked = [asked for _, asked in found.good]
     assert asked == [Asked(subjects=("Ada",)), Asked(ids=("7",)), Asked(subjects=("Bo",))]
     said, outside = found.bad
-    assert "settings must be a file in the repository" in outside
-    assert said.startswith("the letter 2.yaml cannot be served: it has a field 'people'")
+    assert "settings must be a file in settings/" in outside
+    assert said.startswith("the letter 2.yaml cannot be served: it must be a mapping")
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("subjects: " + "[" * 50_000, "nested deeper than 20"),
+        ("subjects:\n - &a [secret]\n - *a\n", "an anchor or an alias"),
+        ("subjects: secret\n", "must be a list of texts"),
+        ("subjects: [{secret: 1}]\n", "each name must be a text"),
+        ("secret\n", "must be a mapping"),
+        ("subjects: [secret]]\n", "not valid YAML"),
+        ("subjects: !!python/object/apply:os.system [secret]\n", "not valid YAML"),
+        ('ids: ["secret\\0"]\n', "control characters"),
+        ("#" * 1_000_001, "1000001 bytes"),
+        ('subjects: [secret]\nsettings: "a\\0b"\n', "letter a.yaml cannot be served"),
+    ],
+)
+def test_a_bad_letter_holds_up_no_other_and_nothing_of_it_is_told(root, content, why) -> None:
+    (root / "requests" / "inbox").mkdir()
+    (root / "requests/inbox/a.yaml").write_text(content)
+    write(root, ["Ada"], [], "")
+    found = letters(root)
+    assert [asked for _, asked in found.good] == [Asked(subjects=("Ada",))]
+    (said,) = found.bad
+    assert why in said
+    assert "secret" not in said
+
+
+def test_a_letter_that_is_a_link_is_refused(root: Path) -> None:
+    (root / "requests" / "inbox").mkdir()
+    (root / "requests/inbox/a.yaml").symlink_to(root / "params.yaml")
+    assert letters(root).bad == ["the letter a.yaml cannot be served: it is a link"]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "why"),
+    [
+        ("settings/a.yaml", "split.dataset: faces\n", ""),
+        ("requests/inbox/a.yaml", "split.dataset: faces\n", "must be a file in settings/"),
+        ("settings/../a.yaml", "split.dataset: faces\n", "must be a file in settings/"),
+        ("settings/a.yaml", "verdict.distance: 99.0\n", "may not change verdict.distance"),
+        ("settings/a.yaml", "split.forgotten_before: a.csv\n", "may not change split.forgotten"),
+        ("settings/a.yaml", "split.dataset: 2020-01-01\n", "not JSON serializable"),
+    ],
+)
+def test_settings_lie_in_their_folder_and_change_no_judgement(root, file, content, why) -> None:
+    (root / "settings").mkdir()
+    (root / "requests" / "inbox").mkdir()
+    (root / file).write_text(content)
+    if why:
+        with pytest.raises(params.ParameterError, match=why):
+            settings_of(root, file)
+    else:
+        assert settings_of(root, file) == {"split.dataset": "faces"}

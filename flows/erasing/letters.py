@@ -1,6 +1,6 @@
 """Letters in ``requests/inbox``: one request each, as people or other programs put them there.
 
-A YAML file with ``subjects`` or ``ids``, and ``settings``, a file of parameters, where the data are
+A YAML file with ``subjects`` or ``ids``, and ``settings``, a file in settings/, where the data are
 not those of params.yaml; or a CSV or parquet table with a column ``subject`` or ``id``.
 """
 
@@ -10,11 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent
+
 from tasks.erasing import ErasureError
 from tasks.erasing.matching import Asked
 from tasks.files import artifacts, params
 
-INBOX = "requests/inbox"
+INBOX, SETTINGS = "requests/inbox", "settings"
+LARGEST, DEEPEST = 1_000_000, 20  # bytes of a letter, and how deep it is nested
 
 
 class Letters(NamedTuple):
@@ -34,6 +39,8 @@ def letters(root: Path) -> Letters:
             found.good.append((path, read(root, path)))
         except ErasureError as error:
             found.bad.append(str(error))
+        except Exception as error:  # one letter holds up no other
+            found.bad.append(f"{_named(path)}: {type(error).__name__}")
     return found
 
 
@@ -47,40 +54,79 @@ def write(root: Path, subjects: Sequence[str], ids: Sequence[str], settings: str
 
 
 def read(root: Path, path: Path) -> Asked:
-    """What the letter ``path`` asks for. Raises ErasureError, naming it."""
+    """What the letter ``path`` asks for.
+
+    Raises ErasureError, naming it, but nothing of what it holds: Prefect keeps that.
+    """
     try:
+        if path.is_symlink():
+            raise ErasureError("it is a link")
+        if (size := path.stat().st_size) > LARGEST:
+            raise ErasureError(f"it has {size} bytes, more than {LARGEST}")
         if path.suffix in params.TABLES:
             table = artifacts.read_given(path, id="str", subject="str")
             column = "subject" if "subject" in table else "id"
             if column not in table:
                 raise ErasureError("it has neither a column subject nor a column id")
-            names = tuple(dict.fromkeys(table[column].astype(str)))
+            values = [str(v) if isinstance(v, int) else v for v in table[column].tolist()]
+            names = tuple(dict.fromkeys(values))
             return Asked(subjects=names) if column == "subject" else Asked(ids=names)
-        content = params.read_file(path, path.name, "fields")
-        if unknown := sorted(content.keys() - {"subjects", "ids", "settings"}):
-            raise ErasureError(f"it has a field {unknown[0]!r}; known: subjects, ids, settings")
+        content = _parsed(path)
+        if not isinstance(content, dict) or content.keys() - {"subjects", "ids", "settings"}:
+            raise ErasureError("it must be a mapping of subjects, ids and settings alone")
         lists = {}
         for name in ("subjects", "ids"):
             lists[name] = content.get(name, [])
-            if not isinstance(lists[name], list) or not all(
-                isinstance(one, str) for one in lists[name]
-            ):
-                raise ErasureError(f"{name} must be a list of texts, got {lists[name]!r}")
+            if not isinstance(lists[name], list):
+                raise ErasureError(f"{name} must be a list of texts")
         settings = settings_of(root, str(content.get("settings") or ""))
         return Asked(subjects=tuple(lists["subjects"]), ids=tuple(lists["ids"]), settings=settings)
-    except (ErasureError, artifacts.ArtifactError, params.ParameterError) as error:
-        raise ErasureError(f"the letter {path.name} cannot be served: {error}") from error
+    except (ErasureError, params.ParameterError) as error:
+        raise ErasureError(f"{_named(path)}: {error}") from error
+    except artifacts.ArtifactError as error:
+        raise ErasureError(f"{_named(path)}: it is not a readable table") from error
+
+
+def _named(path: Path) -> str:
+    return f"the letter {ascii(path.name)[1:-1]} cannot be served"
+
+
+def _parsed(path: Path) -> Any:
+    """YAML that cannot blow up: no anchors, and not deep. By ruamel's own parser: libyaml's crashes
+    on what is deep.
+    """
+    try:
+        text, depth = path.read_text(encoding="utf-8"), 0
+        for event in YAML(typ="safe", pure=True).parse(text):
+            if getattr(event, "anchor", None):
+                raise ErasureError("it has an anchor or an alias")
+            depth += isinstance(event, CollectionStartEvent)
+            depth -= isinstance(event, CollectionEndEvent)
+            if depth > DEEPEST:
+                raise ErasureError(f"it is nested deeper than {DEEPEST}")
+        return YAML(typ="safe", pure=True).load(text)
+    except (YAMLError, ValueError, RecursionError) as error:
+        raise ErasureError("it is not valid YAML") from error
 
 
 def settings_of(root: Path, file: str) -> dict[str, Any]:
-    """What a file of the repository changes of params.yaml; "" for none.
+    """What a file in settings/ changes of params.yaml; "" for none.
 
-    Raises ParameterError where it lies elsewhere, or changes what is not there.
+    Raises ParameterError where it lies elsewhere, or changes what is not there, or how a request is
+    judged, or where it is written that it was served.
     """
     if not file:
         return {}
-    if not (root / file).resolve().is_relative_to(root.resolve()):
-        raise params.ParameterError(f"settings must be a file in the repository, got {file!r}")
-    settings = params.read_file(root / file, file, "paths")
+    path = root / file
+    if not path.resolve().is_relative_to(root.resolve() / SETTINGS):
+        raise params.ParameterError(f"settings must be a file in {SETTINGS}/")
+    settings = params.read_file(path, file, "paths")
+    for name in settings:
+        if name.split(".")[0] == "verdict" or name == "split.forgotten_before":
+            raise params.ParameterError(f"{file}: a request may not change {name}")
     params.changed(params.read(root), settings)
+    try:
+        json.dumps(settings, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise params.ParameterError(f"{file}: {error}") from error
     return settings

@@ -2,15 +2,15 @@
 recorded, and not done again.
 """
 
+import math
 import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 from flows.erasing.office import ENDS, PERSONAL, Office
-from imu.verdicts import Outcome
 from tasks.erasing import ErasureError, certificate, page
 from tasks.erasing.matching import Asked, Match
 from tasks.erasing.residue import Place
@@ -18,7 +18,9 @@ from tasks.files import artifacts, params
 from tasks.files.commit import git_tags
 from tasks.pages import findings
 
-PASSED: Outcome = "indistinguishable"
+Accepted = Literal["indistinguishable", "distinguishable", "masked only"]
+ACCEPTABLE: tuple[Accepted, ...] = get_args(Accepted)  # the others say that nothing was forgotten
+PASSED: Accepted = "indistinguishable"
 RETRAIN = "retrain"  # the method that always works: the reference itself
 UNTRAINED = "none"  # where the model never saw the samples
 UNDECIDED = ("received", "matched", "unlearned", "judged", "escalated")
@@ -42,15 +44,17 @@ class Options:
 
     methods: tuple[str, ...] = ("imu_deep",)
     retain: bool = False
-    accepted: tuple[Outcome, ...] = ("indistinguishable",)
+    accepted: tuple[Accepted, ...] = ("indistinguishable",)
     drift: float = 0.1
     twins: bool = True
     purge: bool = True
     backups: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.drift >= 0:
-            raise ErasureError(f"drift must be >= 0, got {self.drift}")
+        if not (self.drift >= 0 and math.isfinite(self.drift)):
+            raise ErasureError(f"drift must be >= 0 and finite, got {self.drift}")
+        if wrong := [one for one in self.accepted if one not in ACCEPTABLE]:
+            raise ErasureError(f"accepted: {wrong[0]!r} is none of {', '.join(ACCEPTABLE)}")
 
     @property
     def order(self) -> tuple[str, ...]:
@@ -100,19 +104,24 @@ class Work(Protocol):
         """Remove it, but for what is kept: what was found, and what is still there."""
 
 
-def receive(office: Office, dataset: str, asked: Asked, options: Options) -> int:
-    """Number of the request: that of the first time where it comes again.
+def receive(
+    office: Office, dataset: str, asked: Asked, options: Options, work: Work | None = None
+) -> int:
+    """Number of the request: that of the last time where it comes again.
 
-    It begins again where it comes with other options before a model was accepted.
+    It begins again where it comes with other options before a model was accepted. ``work`` finds
+    whether there are samples by now that were not there when it was certified: a new request.
     """
     pseudonym = office.pseudonym(dataset, asked)
     number = 1 + max((record["request"] for record in office.ledger.records), default=0)
-    for known in office.numbers(dataset):
-        received = office.ledger.of(known, "received")[0]
-        if received["asked"] == pseudonym and office.step(known) != "refused":
-            if office.step(known) not in UNDECIDED or _options(office, known) == options:
+    for known in reversed(office.numbers(dataset)):
+        received, step = office.ledger.of(known, "received")[0], office.step(known)
+        if received["asked"] == pseudonym and step != "refused":
+            if step in UNDECIDED and _options(office, known) != options:
+                number = known
+            elif step != "certified" or not (work and _has_new(work, asked, options)):
                 return known
-            number = known
+            break
     office.write(number, "asked.json", asdict(asked))
     office.ledger.append(
         number,
@@ -124,6 +133,13 @@ def receive(office: Office, dataset: str, asked: Asked, options: Options) -> int
         options=asdict(options),
     )
     return number
+
+
+def _has_new(work: Work, asked: Asked, options: Options) -> bool:
+    try:
+        return len(work.match(asked, twins=options.twins).samples) > 0
+    except ErasureError:
+        return False  # the data have none of them any more
 
 
 def serve(office: Office, number: int, work: Work, say: Callable[[str], None] = print) -> str:
@@ -142,9 +158,10 @@ def _match(office: Office, number: int, work: Work) -> None:
     try:
         found = work.match(asked, twins=options.twins)
     except ErasureError as error:
-        _refuse(office, number, "it names what the data do not have", str(error))
+        words, _, _ = str(error).partition(", choose from")  # those who did not ask
+        _refuse(office, number, "it names what the data do not have", words)
         return
-    office.keep_match(number, found)
+    file = office.keep_match(number, found)
     new = office.keys.pseudonym
     office.ledger.append(
         number,
@@ -154,13 +171,24 @@ def _match(office: Office, number: int, work: Work) -> None:
         copies={"forgotten": int((found.samples["of"] != "").sum()), "kept": len(found.kept)},
         forgotten_before=found.before,
         data=found.digests,
+        file=file,
     )
 
 
 def _refuse(office: Office, number: int, why: str, words: str) -> None:
     """words: they may name people, and are kept with the request alone."""
-    office.write(number, "refused.json", words)
+    office.write(number, "refused.json", {"why": why, "words": words})
     office.ledger.append(number, "refused", why=why)
+    for name in PERSONAL:
+        office.place(number, name).unlink(missing_ok=True)
+
+
+def withdraw(office: Office, number: int) -> None:
+    """Refuse an open request. Raises ErasureError where a model was accepted already."""
+    if number not in office.numbers() or office.step(number) not in UNDECIDED:
+        raise ErasureError(f"request {number} is not one that is open and undecided")
+    office.model(number).unlink(missing_ok=True)
+    _refuse(office, number, "withdrawn", "")
 
 
 def _unlearn(office: Office, number: int, work: Work) -> None:
@@ -323,7 +351,7 @@ def _statement(office: Office, number: int) -> dict[str, Any]:
     received, matched = steps["received"], steps["matched"]
     deployed, last = steps["deployed"], of[-1]
     tried = [record for record in of if record["step"] in ("unlearned", "judged", "escalated")]
-    facts = ("n", "request", "step", "before", "hash")
+    facts = ("n", "request", "step", "before", "hash", "sig")
     return certificate.statement(
         {f"production model of {received['dataset']}": deployed["model"]}
         if deployed["model"]
@@ -336,7 +364,9 @@ def _statement(office: Office, number: int) -> dict[str, Any]:
                 "names": received["names"],
                 "received": received["time"],
             },
-            "matched": {k: v for k, v in matched.items() if k not in (*facts, "time", "data")},
+            "matched": {
+                k: v for k, v in matched.items() if k not in (*facts, "time", "data", "file")
+            },
             "data": {"dataset": received["dataset"], **matched["data"]},
             "model": {
                 "before": steps["unlearned"]["parent"] if "unlearned" in steps else "",

@@ -44,7 +44,8 @@ class Office:
 
     def pseudonym(self, dataset: str, asked: Asked) -> str:
         """Of the request as a whole: it is recognised when it comes again."""
-        return self.keys.pseudonym("request", "\0".join((dataset, asked.kind, *asked.names)))
+        whole = [dataset, asked.kind, asked.names, asked.settings]
+        return self.keys.pseudonym("request", ledger.canonical(whole).decode())
 
     def write(self, number: int, name: str, content: Any) -> None:
         """A file for the owner alone."""
@@ -59,7 +60,12 @@ class Office:
         )
 
     def match(self, number: int) -> Match:
+        """Raises ErasureError where it is not what was matched."""
         found = artifacts.read_json(self.place(number, "matched.json"))
+        for matched in self.ledger.of(number, "matched")[-1:]:
+            if self.pseudonym_of(found) != matched["file"]:
+                path = self.place(number, "matched.json")
+                raise ErasureError(f"{path} is not what the ledger says was matched")
         columns = ["id", "sha256", "set", "of"]
         return Match(
             pd.DataFrame(found["samples"], columns=columns),
@@ -69,9 +75,15 @@ class Office:
             found["digests"],
         )
 
-    def keep_match(self, number: int, match: Match) -> None:
+    def pseudonym_of(self, content: Any) -> str:
+        """Of what a file of a request holds."""
+        return self.keys.pseudonym("file", ledger.canonical(content).decode())
+
+    def keep_match(self, number: int, match: Match) -> str:
+        """Returns its pseudonym."""
         tables = {name: getattr(match, name).to_dict("records") for name in ("samples", "kept")}
         self.write(number, "matched.json", match._asdict() | tables)
+        return self.pseudonym_of(match._asdict() | tables)
 
     def step(self, number: int) -> str:
         """The last one that a request has done."""
@@ -116,16 +128,21 @@ class Office:
         return digest(target)
 
     def leave_out(self, path: Path, number: int, match: Match) -> None:
-        """Enter the samples of a request into the table of what no set may hold any more."""
+        """Enter the samples of a request into the table of what no set may hold any more.
+
+        Rows of other samples stay: a request of an earlier ledger may have had the same number.
+        """
         table = artifacts.read_given(path, **dict.fromkeys(forgotten.COLUMNS, "str"))
-        table = table.reindex(columns=list(forgotten.COLUMNS), fill_value="")
+        lacking = [name for name in forgotten.COLUMNS if name not in table]
+        table = table.assign(**dict.fromkeys(lacking, ""))
         kept = set(match.kept["sha256"])
         rows = [
             ("", forgotten.mark(i, s), "" if s in kept else s, str(number))
             for i, s in match.samples[["id", "sha256"]].to_numpy()
         ]
         new = pd.DataFrame(rows, columns=list(forgotten.COLUMNS))
-        others = table[table["request"] != str(number)]
+        new = new.reindex(columns=list(table.columns), fill_value="")
+        others = table[~table["mark"].isin(new["mark"])]
         artifacts.write_table(path, pd.concat([others, new], ignore_index=True))
 
 

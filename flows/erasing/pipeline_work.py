@@ -103,7 +103,9 @@ class PipelineWork:
         served = self.office.production(self._dataset(asked))
         models = [served.model] if served else []
         found = residue.scan(self.root, self.store(asked), marks, models, number)
-        every = map(self.office.model, self.office.numbers(self._dataset(asked)))
+        numbers = self.office.numbers(self._dataset(asked))
+        deployed = [n for n in numbers if self.office.ledger.of(n, "deployed")]
+        every = map(self.office.model, deployed)
         return found, [path for path in every if path.exists() and path not in models]
 
     def _places(self, former: list[Path]) -> list[Place]:

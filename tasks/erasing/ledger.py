@@ -1,6 +1,7 @@
 """The ledger: one line of JSON per step, each with the hash of the one before; never rewritten.
 
-    hash_n = SHA-256(canonical JSON of record n without its hash, which holds hash_{n-1})
+    hash_n = SHA-256(canonical JSON of record n without hash and sig, which holds hash_{n-1})
+    sig_n = Ed25519 signature of hash_n, in hexadecimal
 
 ``head.json`` says how many records there are and the last hash, signed; it is written after the
 record, so that it may be one behind. That the last records were cut off shows there.
@@ -32,7 +33,7 @@ def canonical(content: Any) -> bytes:
 
 def hashed(record: dict[str, Any]) -> str:
     return hashlib.sha256(
-        canonical({name: value for name, value in record.items() if name != "hash"})
+        canonical({name: value for name, value in record.items() if name not in ("hash", "sig")})
     ).hexdigest()
 
 
@@ -71,12 +72,13 @@ class Ledger:
             "step": step,
             "before": self.records[-1]["hash"] if self.records else BEGIN,
         }
-        if taken := own.keys() & facts.keys():
+        if taken := {*own, "hash", "sig"} & facts.keys():
             raise ValueError(
                 f"a fact must not be called {taken.pop()!r}, as a field of every record"
             )
         record = own | facts
         record["hash"] = hashed(record)
+        record["sig"] = self.keys.sign(record["hash"].encode()).hex()
         path = self.folder / FILE
         size = path.stat().st_size if path.is_file() else 0
         try:
@@ -132,11 +134,21 @@ def verify(folder: Path, key: Ed25519PublicKey) -> list[str]:
             )
         if hashed(record) != record["hash"]:
             problems.append(f"record {n} was changed")
+        elif not _is_signed(record, key):
+            problems.append(f"record {n} is not signed by this key")
         elif record["before"] != last and n == expected:
             problems.append(f"record {n} does not follow from the one before, which was replaced")
         last, expected = record["hash"], n + 1
         hashes.append(last)
     return problems + _against_head(folder, key, hashes)
+
+
+def _is_signed(record: dict[str, Any], key: Ed25519PublicKey) -> bool:
+    try:
+        signature = bytes.fromhex(record["sig"])
+    except (KeyError, TypeError, ValueError):
+        return False
+    return signed(key, signature, record["hash"].encode())
 
 
 def _against_head(folder: Path, key: Ed25519PublicKey, hashes: list[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """Which samples a request means, and what the model has to do with each of them."""
 
 import hashlib
+import unicodedata
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -34,6 +35,8 @@ class Asked:
                 "a request names subjects, or ids: one of the two, "
                 f"got {len(self.subjects)} subjects and {len(self.ids)} ids"
             )
+        if not all(isinstance(n, str) and _is_text(n) for n in (*self.subjects, *self.ids)):
+            raise ErasureError("each name must be a text, not empty and without control characters")
 
     @property
     def kind(self) -> str:
@@ -42,6 +45,10 @@ class Asked:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(sorted({*self.subjects, *self.ids}))
+
+
+def _is_text(name: str) -> bool:
+    return name != "" and all(unicodedata.category(c) not in ("Cc", "Cs") for c in name)
 
 
 class Match(NamedTuple):

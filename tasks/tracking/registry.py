@@ -1,5 +1,6 @@
 """The model that is served: a version with the alias ``production``; former ones stay marked."""
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -84,14 +85,21 @@ def registered(store: Store) -> str:
 
 
 def _version(store: Store, name: str, request: int, model: Path, tags: dict[str, Any]) -> str:
-    """The version of a request, made where there is none."""
-    for known in store.client.search_model_versions(f"name='{name}'"):
-        if known.tags.get("request") == str(request):
+    """The version of this model of a request, made where there is none that may be served.
+
+    The number alone is not enough: a new ledger begins at 1 again.
+    """
+    with model.open("rb") as file:
+        own = {"request": str(request), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    versions = store.client.search_model_versions(f"name='{name}'")
+    for known in versions:
+        if known.tags.get(SERVED) != SUPERSEDED and own.items() <= known.tags.items():
             return str(known.version)
     about = {"imu.kind": "erasure", "imu.request": str(request), "model": PRODUCTION}
     begun = store.search(" AND ".join(f"tags.`{key}` = '{value}'" for key, value in about.items()))
     for run in begun:  # of a try that was ended
-        store.client.delete_run(run.info.run_id)
+        if run.info.run_id not in {known.run_id for known in versions}:
+            store.client.delete_run(run.info.run_id)
     made = store.create(f"erasure request {request}", about)
     store.log(made, Record(model=model))
     store.tag(made, tags)
@@ -105,6 +113,6 @@ def _version(store: Store, name: str, request: int, model: Path, tags: dict[str,
             source=logged.artifact_location,
             run_id=made,
             model_id=logged.model_id,
-            tags={"request": str(request), **tags},
+            tags={**tags, **own},
         ).version
     )

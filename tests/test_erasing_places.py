@@ -432,6 +432,7 @@ def test_one_version_is_served_and_no_former_one(store: Store, model: Path, tmp_
         assert forgetting._folder(place).is_dir()
     assert forgetting.remove(store, found) == []
     assert forgetting.remembering(store, lists) == []
+    assert forgetting.remove(store, found) == []  # again, as after a kill
     for one in found:
         assert not any(forgetting._folder(place).exists() for place in one.places)
     assert store.client.get_run(runs["not"])

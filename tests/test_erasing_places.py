@@ -157,6 +157,12 @@ def test_the_scan_finds_all_of_it_and_the_purge_removes_it(clone: Path, tmp_path
     assert (clone / ".cells/y/runs/evaluate/unlearn/a/failure.json").is_file()
 
 
+def test_small_files_are_not_followed(clone: Path) -> None:
+    (clone / "dvc.lock").write_text(json.dumps({"stages": {"s": {"deps": listed({"a": SAME})}}}))
+    (one,) = (one for one in tracing.made(clone, [clone]) if one.by == clone / "dvc.lock")
+    assert (one.deps, one.small, one.torn) == ({}, {md5(SAME)}, False)
+
+
 def test_a_folder_that_the_cache_lacks_is_known_from_the_workspace(clone: Path) -> None:
     shutil.rmtree(clone / ".dvc/cache")
     hashes = residue.scan(clone, STORE, {MARK}, []).objects
@@ -426,6 +432,7 @@ def test_one_version_is_served_and_no_former_one(store: Store, model: Path, tmp_
         assert forgetting._folder(place).is_dir()
     assert forgetting.remove(store, found) == []
     assert forgetting.remembering(store, lists) == []
+    assert forgetting.remove(store, found) == []  # again, as after a kill
     for one in found:
         assert not any(forgetting._folder(place).exists() for place in one.places)
     assert store.client.get_run(runs["not"])

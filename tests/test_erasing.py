@@ -634,6 +634,26 @@ def test_a_line_that_a_full_disk_cut_short_is_dropped(book: Path, root: Path) ->
     assert ledger.verify(book, keys.read_public(book / "keys" / "public.pem")) == []
 
 
+def test_a_signed_record_is_not_dropped(book: Path, root: Path) -> None:
+    path = book / ledger.FILE
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    with open_office(root) as now:
+        assert len(now.ledger.records) == 9
+    assert path.read_bytes() == whole
+    path.write_bytes(whole[:-9])
+    with pytest.raises(ErasureError, match="line 9"), open_office(root):
+        pass
+    assert path.read_bytes() == whole[:-9]
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"records":1,"hash":"x","signature":"zz"}'])
+def test_a_damaged_end_is_named(book: Path, content: str) -> None:
+    (book / ledger.HEAD).write_text(content)
+    (said,) = ledger.verify(book, keys.read_public(book / "keys" / "public.pem"))
+    assert "head.json is damaged" in said
+
+
 def test_a_full_disk_leaves_no_half_record(book: Path, root: Path, monkeypatch) -> None:
     with open_office(root) as now:
         size = (book / ledger.FILE).stat().st_size

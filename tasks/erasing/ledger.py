@@ -44,12 +44,11 @@ class Ledger:
         """Raises ErasureError where it does not hold together, or was begun with other keys.
 
         A last line that a kill or a full disk cut short is removed: its step was not recorded,
-        and is done again.
+        and is done again. One that is signed is not.
         """
         self.folder, self.keys = folder, keys
-        path = folder / FILE
-        if path.is_file() and (torn := len(path.read_bytes()) - _whole(path)):
-            os.truncate(path, path.stat().st_size - torn)
+        if (folder / FILE).is_file():
+            _mend(folder)
         if problems := verify(folder, keys.public):
             raise ErasureError("the ledger does not hold together: " + "; ".join(problems))
         self.records = records(folder)
@@ -58,7 +57,7 @@ class Ledger:
             self.append(0, OPENED, keys=mine)
         elif self.records[0]["keys"] != mine:
             raise ErasureError(
-                f"{path} was begun with another key than {folder / 'keys'} holds: bring back the "
+                f"{folder / FILE} was begun with another key than {folder / 'keys'} holds: bring back the "
                 "one that belongs to it"
             )
         self._point()
@@ -153,11 +152,14 @@ def _is_signed(record: dict[str, Any], key: Ed25519PublicKey) -> bool:
 
 def _against_head(folder: Path, key: Ed25519PublicKey, hashes: list[str]) -> list[str]:
     count = len(hashes) - 1
-    if not (folder / HEAD).is_file():
+    try:
+        head = _head(folder)
+    except ErasureError as error:
+        return [str(error)]
+    if not head:
         return ["head.json is missing, which signs the end"] if count > 1 else []
-    head = artifacts.read_json(folder / HEAD)
     said = {"records": head["records"], "hash": head["hash"]}
-    if not signed(key, bytes.fromhex(head["signature"]), canonical(said)):
+    if not signed(key, head["signature"], canonical(said)):
         return ["the signature in head.json is not that of this key"]
     if head["records"] > count:
         return [f"records after {count} were cut off: head.json signs {head['records']}"]
@@ -168,9 +170,34 @@ def _against_head(folder: Path, key: Ed25519PublicKey, hashes: list[str]) -> lis
     return []
 
 
-def _whole(path: Path) -> int:
-    """Bytes of ``path`` up to the end of its last whole line."""
-    return path.read_bytes().rfind(b"\n") + 1
+def _mend(folder: Path) -> None:
+    path = folder / FILE
+    whole, newline, torn = path.read_bytes().rpartition(b"\n")
+    if not torn:
+        return
+    try:
+        json.loads(torn)
+    except ValueError:
+        if whole.count(b"\n") + len(newline) >= (_head(folder) or {"records": 0})["records"]:
+            os.truncate(path, len(whole) + len(newline))
+    else:
+        with path.open("ab") as file:
+            file.write(b"\n")
+
+
+def _head(folder: Path) -> dict[str, Any] | None:
+    """Raises ErasureError where it is not what it must be."""
+    if not (folder / HEAD).is_file():
+        return None
+    try:
+        head = artifacts.read_json(folder / HEAD)
+        return {
+            "records": int(head["records"]),
+            "hash": str(head["hash"]),
+            "signature": bytes.fromhex(head["signature"]),
+        }
+    except (artifacts.ArtifactError, LookupError, TypeError, ValueError) as error:
+        raise ErasureError(f"{folder / HEAD} is damaged: {error}") from error
 
 
 def records(folder: Path) -> list[dict[str, Any]]:

@@ -37,7 +37,27 @@ def hashed(record: dict[str, Any]) -> str:
     ).hexdigest()
 
 
-class Ledger:
+class Records:
+    """The records in ``folder``, to be read with the public key alone."""
+
+    def __init__(self, folder: Path, key: Ed25519PublicKey):
+        """Raises ErasureError where there are none, or they do not hold together."""
+        require_whole(folder, key)
+        self.folder, self.records = folder, records(folder)
+
+    def of(self, request: int, step: str = "") -> list[dict[str, Any]]:
+        """The records of a request since it was received last; of one step, where it is named."""
+        found: list[dict[str, Any]] = []
+        for record in self.records:
+            if record["request"] == request:
+                found = [record] if record["step"] == "received" else [*found, record]
+        return [record for record in found if step in ("", record["step"])]
+
+    def all(self, step: str) -> list[dict[str, Any]]:
+        return [record for record in self.records if record["step"] == step]
+
+
+class Ledger(Records):
     """The records in ``folder``, to which one process at a time appends."""
 
     def __init__(self, folder: Path, keys: Keys):
@@ -49,16 +69,15 @@ class Ledger:
         self.folder, self.keys = folder, keys
         if (folder / FILE).is_file():
             _mend(folder)
-        if problems := verify(folder, keys.public):
-            raise ErasureError("the ledger does not hold together: " + "; ".join(problems))
+            require_whole(folder, keys.public)
         self.records = records(folder)
         mine = {"names": keys.pseudonym("key", ""), "signing": fingerprint(keys.public)}
         if not self.records:
             self.append(0, OPENED, keys=mine)
         elif self.records[0]["keys"] != mine:
             raise ErasureError(
-                f"{folder / FILE} was begun with another key than {folder / 'keys'} holds: bring back the "
-                "one that belongs to it"
+                f"{folder / FILE} was begun with another key than {folder / 'keys'} holds: "
+                "bring back the one that belongs to it"
             )
         self._point()
 
@@ -94,26 +113,22 @@ class Ledger:
         self._point()
         return record
 
-    def of(self, request: int, step: str = "") -> list[dict[str, Any]]:
-        """The records of a request since it was received last; of one step, where it is named."""
-        found: list[dict[str, Any]] = []
-        for record in self.records:
-            if record["request"] == request:
-                found = [record] if record["step"] == "received" else [*found, record]
-        return [record for record in found if step in ("", record["step"])]
-
-    def all(self, step: str) -> list[dict[str, Any]]:
-        return [record for record in self.records if record["step"] == step]
-
     def _point(self) -> None:
         end = {"records": len(self.records), "hash": self.records[-1]["hash"]}
         signature = self.keys.sign(canonical(end)).hex()
         artifacts.write_json(self.folder / HEAD, {**end, "signature": signature})
 
 
+def require_whole(folder: Path, key: Ed25519PublicKey) -> None:
+    if problems := verify(folder, key):
+        raise ErasureError("the ledger does not hold together: " + "; ".join(problems))
+
+
 def verify(folder: Path, key: Ed25519PublicKey) -> list[str]:
     """What is wrong with the ledger in ``folder``, each in a sentence; [] where it is whole."""
     problems, last, expected, hashes = [], BEGIN, 1, [BEGIN]
+    if not (folder / FILE).is_file():
+        return [f"there is no ledger: {folder / FILE} is missing"]
     try:
         found = records(folder)
     except ErasureError as error:
@@ -157,7 +172,11 @@ def _against_head(folder: Path, key: Ed25519PublicKey, hashes: list[str]) -> lis
     except ErasureError as error:
         return [str(error)]
     if not head:
-        return ["head.json is missing, which signs the end"] if count > 1 else []
+        return (
+            ["head.json is missing, which signs the end"]
+            if count > 1 or (folder / "requests").exists()
+            else []
+        )
     said = {"records": head["records"], "hash": head["hash"]}
     if not signed(key, head["signature"], canonical(said)):
         return ["the signature in head.json is not that of this key"]

@@ -648,6 +648,14 @@ def test_a_signed_record_is_not_dropped(book: Path, root: Path) -> None:
     assert path.read_bytes() == whole[:-9]
 
 
+@pytest.mark.parametrize("line", [b'{"n":"x"}', b"[" * 99_999, b"\xff"])
+def test_a_line_that_is_no_record_is_named(book: Path, line: bytes) -> None:
+    with (book / ledger.FILE).open("ab") as file:
+        file.write(line + b"\n")
+    (said,) = ledger.verify(book, keys.read_public(book / "keys" / "public.pem"))
+    assert "line 10" in said
+
+
 @pytest.mark.parametrize("content", ["", "[]", '{"records":1,"hash":"x","signature":"zz"}'])
 def test_a_damaged_end_is_named(book: Path, content: str) -> None:
     (book / ledger.HEAD).write_text(content)
@@ -660,7 +668,7 @@ def test_a_ledger_that_was_removed_is_missed(book: Path, root: Path, monkeypatch
     first = (book / ledger.FILE).read_bytes().splitlines(keepends=True)[0]
     (book / ledger.HEAD).unlink()
     (book / ledger.FILE).write_bytes(first)
-    with pytest.raises(SystemExit, match="head.json is missing"):
+    with pytest.raises(SystemExit, match=r"head\.json is missing"):
         erase.main(["verify-ledger"])
     (book / ledger.FILE).unlink()
     for command in ("verify-ledger", "status"):

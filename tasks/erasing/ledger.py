@@ -196,7 +196,7 @@ def _mend(folder: Path) -> None:
         return
     try:
         json.loads(torn)
-    except ValueError:
+    except (ValueError, RecursionError):
         if whole.count(b"\n") + len(newline) >= (_head(folder) or {"records": 0})["records"]:
             os.truncate(path, len(whole) + len(newline))
     else:
@@ -224,12 +224,15 @@ def records(folder: Path) -> list[dict[str, Any]]:
     path, found = folder / FILE, []
     if not path.is_file():
         return []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:
             record = json.loads(line)
             if not {"n", "hash", "before", "request", "step"} <= record.keys():
                 raise ValueError("a field is missing")
-        except (ValueError, AttributeError) as error:
+            if type(record["n"]) is not int:
+                raise ValueError("n is no number")
+            canonical(record)
+        except (ValueError, AttributeError, RecursionError) as error:
             raise ErasureError(f"line {number} of {path} is no record: {error}") from error
         found.append(record)
     return found

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from flows.erasing import life, pipeline_work
 from flows.erasing.letters import letters, settings_of, write
-from flows.erasing.office import FOLDER, Office, open_office
+from flows.erasing.office import FOLDER, Books, Office, open_office
 from flows.pipeline import JOBS, Jobs
 from flows.running.failures import EXPLAINED
 from flows.running.server import serving
@@ -257,15 +257,19 @@ def _request(arguments: argparse.Namespace) -> None:
 
 
 def _status(arguments: argparse.Namespace) -> None:
-    with open_office(Path.cwd()) as office:
-        for number in office.numbers():
-            steps = office.ledger.of(number)
-            print(f"request {number} ({steps[0]['dataset']}, {steps[0]['kind']})")
-            for step in steps:
-                print(f"  {step['time']}  {step['step']:<10} {life.said(step)}")
-        for dataset in sorted({record["dataset"] for record in office.ledger.all("received")}):
-            if served := office.production(dataset):
-                print(f"{dataset}: served is version {served.version}, of request {served.request}")
+    folder = Path.cwd() / FOLDER
+    if not any((folder / name).exists() for name in ("keys", ledger.FILE, ledger.HEAD, "requests")):
+        print("no request was received yet")
+        return
+    books = Books(Path.cwd())
+    for number in books.numbers():
+        steps = books.ledger.of(number)
+        print(f"request {number} ({steps[0]['dataset']}, {steps[0]['kind']})")
+        for step in steps:
+            print(f"  {step['time']}  {step['step']:<10} {life.said(step)}")
+    for dataset in sorted({record["dataset"] for record in books.ledger.all("received")}):
+        if served := books.production(dataset):
+            print(f"{dataset}: served is version {served.version}, of request {served.request}")
 
 
 def _verify_ledger(arguments: argparse.Namespace) -> None:
@@ -321,18 +325,18 @@ def _verify(arguments: argparse.Namespace) -> None:
     said = certificate.opened(arguments.file, key)["predicate"]
     if not (folder / ledger.FILE).is_file():
         return
-    with open_office(Path.cwd()) as office:
-        served = office.production(said["data"]["dataset"])
-        if served and served.sha256 == said["model"]["after"]:
-            print(f"ok    {served.model} is the model of the certificate, and is served")
-        elif served:
-            print(f"note  since request {served.request} another model is served")
-        if arguments.rerun:
+    served = Books(Path.cwd(), key).production(said["data"]["dataset"])
+    if served and served.sha256 == said["model"]["after"]:
+        print(f"ok    {served.model} is the model of the certificate, and is served")
+    elif served:
+        print(f"note  since request {served.request} another model is served")
+    if arguments.rerun:
+        with open_office(Path.cwd()) as office:
             number, work = said["request"], pipeline_work.PipelineWork(office, JOBS, print)
             made = work.rerun(number)
-            if made != said["model"]["after"]:
-                raise ErasureError(f"run again, the method made another model: SHA-256 {made}")
-            print("ok    run again, the method made the same model to the last bit")
+        if made != said["model"]["after"]:
+            raise ErasureError(f"run again, the method made another model: SHA-256 {made}")
+        print("ok    run again, the method made the same model to the last bit")
 
 
 if __name__ == "__main__":

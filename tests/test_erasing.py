@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import threading
 from contextlib import nullcontext
 from pathlib import Path
@@ -632,6 +633,76 @@ def test_a_line_that_a_full_disk_cut_short_is_dropped(book: Path, root: Path) ->
     with open_office(root) as now:
         assert len(now.ledger.records) == 9
     assert ledger.verify(book, keys.read_public(book / "keys" / "public.pem")) == []
+
+
+def test_a_signed_record_is_not_dropped(book: Path, root: Path) -> None:
+    path = book / ledger.FILE
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    with open_office(root) as now:
+        assert len(now.ledger.records) == 9
+    assert path.read_bytes() == whole
+    path.write_bytes(whole[:-9])
+    with pytest.raises(ErasureError, match="line 9"), open_office(root):
+        pass
+    assert path.read_bytes() == whole[:-9]
+
+
+@pytest.mark.parametrize("line", [b'{"n":"x"}', b"[" * 99_999, b"\xff"])
+def test_a_line_that_is_no_record_is_named(book: Path, line: bytes) -> None:
+    with (book / ledger.FILE).open("ab") as file:
+        file.write(line + b"\n")
+    (said,) = ledger.verify(book, keys.read_public(book / "keys" / "public.pem"))
+    assert "line 10" in said
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"records":1,"hash":"x","signature":"zz"}'])
+def test_a_damaged_end_is_named(book: Path, content: str) -> None:
+    (book / ledger.HEAD).write_text(content)
+    (said,) = ledger.verify(book, keys.read_public(book / "keys" / "public.pem"))
+    assert "head.json is damaged" in said
+
+
+def test_a_ledger_that_was_removed_is_missed(book: Path, root: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(root)
+    first = (book / ledger.FILE).read_bytes().splitlines(keepends=True)[0]
+    (book / ledger.HEAD).unlink()
+    (book / ledger.FILE).write_bytes(first)
+    with pytest.raises(SystemExit, match=r"head\.json is missing"):
+        erase.main(["verify-ledger"])
+    (book / ledger.FILE).unlink()
+    for command in ("verify-ledger", "status"):
+        with pytest.raises(SystemExit, match="there is no ledger"):
+            erase.main([command])
+    with pytest.raises(ErasureError, match="is missing"):
+        Office(root)
+    shutil.rmtree(book / "requests")
+    with pytest.raises(ErasureError, match="is missing"):
+        Office(root)
+
+
+def test_a_status_creates_nothing(root: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(root)
+    erase.main(["status"])
+    assert not (root / "erasure").exists()
+
+
+def test_a_kill_between_keys_and_ledger_is_gone_on_from(root: Path) -> None:
+    keys.create(root / "erasure" / "keys")
+    Office(root)
+    assert not (root / "erasure" / "keys" / keys.UNUSED).exists()
+
+
+def test_an_auditor_needs_the_public_key_alone(book: Path, root: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(root)
+    for name in (keys.NAMES, keys.SIGNING):
+        (book / "keys" / name).unlink()
+    before = sorted(root.rglob("*"))
+    erase.main(["verify", "erasure/requests/0001/certificate.json"])
+    erase.main(["verify-ledger"])
+    erase.main(["status"])
+    assert "is the model of the certificate, and is served" in capsys.readouterr().out
+    assert sorted(root.rglob("*")) == before
 
 
 def test_a_full_disk_leaves_no_half_record(book: Path, root: Path, monkeypatch) -> None:

@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from filelock import FileLock
 
-from tasks.erasing import ErasureError, keys, ledger
+from tasks.erasing import ErasureError, keys
 from tasks.erasing.certificate import digest
+from tasks.erasing.ledger import FILE, HEAD, Ledger, Records, canonical
 from tasks.erasing.matching import Asked, Match
 from tasks.files import artifacts, forgotten
 
 FOLDER = "erasure"
 PERSONAL = ("asked.json", "matched.json")  # files of a request that name people
+LOST = "bring it back from where you keep a copy, or move erasure/ to an archive and begin anew"
 ENDS = ("certified", "refused")
 
 
@@ -28,62 +31,20 @@ class Production(NamedTuple):
     version: str
 
 
-class Office:
-    """What one process at a time works in; others wait (``open_office``)."""
+class Books:
+    """What can be read with the public key alone; nothing is written."""
 
-    def __init__(self, root: Path):
-        """Raises ErasureError where keys and ledger are not whole or do not belong together."""
+    ledger: Records
+
+    def __init__(self, root: Path, key: Ed25519PublicKey | None = None):
+        """key: else that of the clone. Raises ErasureError where no ledger is, or is not whole."""
         self.root, self.folder = root, root / FOLDER
-        is_new = not (self.folder / ledger.FILE).exists() and not (self.folder / "keys").exists()
-        self.keys = (keys.create if is_new else keys.read)(self.folder / "keys")
-        self.ledger = ledger.Ledger(self.folder, self.keys)
+        key = key or keys.read_public(self.folder / "keys" / keys.PUBLIC)
+        self.ledger = Records(self.folder, key)
 
     def place(self, number: int, name: str = "") -> Path:
         """A file of a request, or its folder."""
         return self.folder / "requests" / f"{number:04d}" / name
-
-    def pseudonym(self, dataset: str, asked: Asked) -> str:
-        """Of the request as a whole: it is recognised when it comes again."""
-        whole = [dataset, asked.kind, asked.names, asked.settings]
-        return self.keys.pseudonym("request", ledger.canonical(whole).decode())
-
-    def write(self, number: int, name: str, content: Any) -> None:
-        """A file for the owner alone."""
-        self.place(number).mkdir(parents=True, exist_ok=True, mode=0o700)
-        artifacts.write_json(self.place(number, name), content)
-        self.place(number, name).chmod(0o600)
-
-    def asked(self, number: int) -> Asked:
-        found = artifacts.read_json(self.place(number, "asked.json"))
-        return Asked(
-            subjects=tuple(found["subjects"]), ids=tuple(found["ids"]), settings=found["settings"]
-        )
-
-    def match(self, number: int) -> Match:
-        """Raises ErasureError where it is not what was matched."""
-        found = artifacts.read_json(self.place(number, "matched.json"))
-        for matched in self.ledger.of(number, "matched")[-1:]:
-            if self.pseudonym_of(found) != matched["file"]:
-                path = self.place(number, "matched.json")
-                raise ErasureError(f"{path} is not what the ledger says was matched")
-        columns = ["id", "sha256", "set", "of"]
-        return Match(
-            pd.DataFrame(found["samples"], columns=columns),
-            pd.DataFrame(found["kept"], columns=columns),
-            found["before"],
-            found["reason"],
-            found["digests"],
-        )
-
-    def pseudonym_of(self, content: Any) -> str:
-        """Of what a file of a request holds."""
-        return self.keys.pseudonym("file", ledger.canonical(content).decode())
-
-    def keep_match(self, number: int, match: Match) -> str:
-        """Returns its pseudonym."""
-        tables = {name: getattr(match, name).to_dict("records") for name in ("samples", "kept")}
-        self.write(number, "matched.json", match._asdict() | tables)
-        return self.pseudonym_of(match._asdict() | tables)
 
     def step(self, number: int) -> str:
         """The last one that a request has done."""
@@ -118,6 +79,68 @@ class Office:
 
     def model(self, number: int) -> Path:
         return self.folder / "models" / f"{number:04d}.safetensors"
+
+
+class Office(Books):
+    """What one process at a time works in; others wait (``open_office``)."""
+
+    ledger: Ledger
+
+    def __init__(self, root: Path):
+        """Raises ErasureError where keys and ledger are not whole or do not belong together."""
+        self.root, self.folder = root, root / FOLDER
+        own, file = self.folder / "keys", self.folder / FILE
+        is_new = not file.exists() and not own.exists()
+        unused = own / keys.UNUSED
+        left = [self.folder / name for name in (HEAD, "requests") if (self.folder / name).exists()]
+        if not file.exists() and (left or (own.exists() and not unused.exists())):
+            raise ErasureError(f"the ledger {file} is missing, of {(left or [own])[0]}: {LOST}")
+        self.keys = (keys.create if is_new else keys.read)(own)
+        self.ledger = Ledger(self.folder, self.keys)
+        unused.unlink(missing_ok=True)
+
+    def pseudonym(self, dataset: str, asked: Asked) -> str:
+        """Of the request as a whole: it is recognised when it comes again."""
+        whole = [dataset, asked.kind, asked.names, asked.settings]
+        return self.keys.pseudonym("request", canonical(whole).decode())
+
+    def write(self, number: int, name: str, content: Any) -> None:
+        """A file for the owner alone."""
+        self.place(number).mkdir(parents=True, exist_ok=True, mode=0o700)
+        artifacts.write_json(self.place(number, name), content)
+        self.place(number, name).chmod(0o600)
+
+    def asked(self, number: int) -> Asked:
+        found = artifacts.read_json(self.place(number, "asked.json"))
+        return Asked(
+            subjects=tuple(found["subjects"]), ids=tuple(found["ids"]), settings=found["settings"]
+        )
+
+    def match(self, number: int) -> Match:
+        """Raises ErasureError where it is not what was matched."""
+        found = artifacts.read_json(self.place(number, "matched.json"))
+        for matched in self.ledger.of(number, "matched")[-1:]:
+            if self.pseudonym_of(found) != matched["file"]:
+                path = self.place(number, "matched.json")
+                raise ErasureError(f"{path} is not what the ledger says was matched")
+        columns = ["id", "sha256", "set", "of"]
+        return Match(
+            pd.DataFrame(found["samples"], columns=columns),
+            pd.DataFrame(found["kept"], columns=columns),
+            found["before"],
+            found["reason"],
+            found["digests"],
+        )
+
+    def pseudonym_of(self, content: Any) -> str:
+        """Of what a file of a request holds."""
+        return self.keys.pseudonym("file", canonical(content).decode())
+
+    def keep_match(self, number: int, match: Match) -> str:
+        """Returns its pseudonym."""
+        tables = {name: getattr(match, name).to_dict("records") for name in ("samples", "kept")}
+        self.write(number, "matched.json", match._asdict() | tables)
+        return self.pseudonym_of(match._asdict() | tables)
 
     def keep_model(self, number: int, model: Path) -> str:
         """Copy the accepted model; returns its SHA-256."""

@@ -7,7 +7,6 @@ https://github.com/secure-systems-lab/dsse/blob/master/protocol.md. Signed are t
 """
 
 import base64
-import binascii
 import hashlib
 import json
 from pathlib import Path
@@ -71,10 +70,11 @@ def opened(path: Path, key: Ed25519PublicKey) -> dict[str, Any]:
     try:
         envelope = artifacts.read_json(path)
         payload = base64.b64decode(envelope["payload"], validate=True)
-        kind = envelope["payloadType"]
+        kind = str(envelope["payloadType"])
+        kind.encode()
         given = [base64.b64decode(s["sig"], validate=True) for s in envelope["signatures"]]
         content: dict[str, Any] = json.loads(payload)
-    except (artifacts.ArtifactError, KeyError, TypeError, ValueError, binascii.Error) as error:
+    except (artifacts.ArtifactError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ErasureError(f"{path} is no certificate: {error}") from error
     if not any(signed(key, signature, _signed_bytes(kind, payload)) for signature in given):
         raise ErasureError(

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 from tasks.erasing import ErasureError
 
 NAMES, SIGNING, PUBLIC = "names.key", "signing.pem", "public.pem"
+UNUSED = "unused"  # lies beside keys that no ledger was begun with yet
 LOST = (
     "without it no request can be tied to a person any more, and no further one be served under "
     "this ledger: bring it back from where you keep a copy; or, if it is lost, move erasure/ to an "
@@ -60,6 +61,7 @@ def create(folder: Path) -> Keys:
         with open(os.open(making / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             file.write(content)
             os.fsync(file.fileno())
+    (making / UNUSED).touch()
     making.rename(folder)
     return read(folder)
 

@@ -37,29 +37,47 @@ def hashed(record: dict[str, Any]) -> str:
     ).hexdigest()
 
 
-class Ledger:
+class Records:
+    """The records in ``folder``, to be read with the public key alone."""
+
+    def __init__(self, folder: Path, key: Ed25519PublicKey):
+        """Raises ErasureError where there are none, or they do not hold together."""
+        require_whole(folder, key)
+        self.folder, self.records = folder, records(folder)
+
+    def of(self, request: int, step: str = "") -> list[dict[str, Any]]:
+        """The records of a request since it was received last; of one step, where it is named."""
+        found: list[dict[str, Any]] = []
+        for record in self.records:
+            if record["request"] == request:
+                found = [record] if record["step"] == "received" else [*found, record]
+        return [record for record in found if step in ("", record["step"])]
+
+    def all(self, step: str) -> list[dict[str, Any]]:
+        return [record for record in self.records if record["step"] == step]
+
+
+class Ledger(Records):
     """The records in ``folder``, to which one process at a time appends."""
 
     def __init__(self, folder: Path, keys: Keys):
         """Raises ErasureError where it does not hold together, or was begun with other keys.
 
         A last line that a kill or a full disk cut short is removed: its step was not recorded,
-        and is done again.
+        and is done again. One that is signed is not.
         """
         self.folder, self.keys = folder, keys
-        path = folder / FILE
-        if path.is_file() and (torn := len(path.read_bytes()) - _whole(path)):
-            os.truncate(path, path.stat().st_size - torn)
-        if problems := verify(folder, keys.public):
-            raise ErasureError("the ledger does not hold together: " + "; ".join(problems))
+        if (folder / FILE).is_file():
+            _mend(folder)
+            require_whole(folder, keys.public)
         self.records = records(folder)
         mine = {"names": keys.pseudonym("key", ""), "signing": fingerprint(keys.public)}
         if not self.records:
             self.append(0, OPENED, keys=mine)
         elif self.records[0]["keys"] != mine:
             raise ErasureError(
-                f"{path} was begun with another key than {folder / 'keys'} holds: bring back the "
-                "one that belongs to it"
+                f"{folder / FILE} was begun with another key than {folder / 'keys'} holds: "
+                "bring back the one that belongs to it"
             )
         self._point()
 
@@ -95,26 +113,22 @@ class Ledger:
         self._point()
         return record
 
-    def of(self, request: int, step: str = "") -> list[dict[str, Any]]:
-        """The records of a request since it was received last; of one step, where it is named."""
-        found: list[dict[str, Any]] = []
-        for record in self.records:
-            if record["request"] == request:
-                found = [record] if record["step"] == "received" else [*found, record]
-        return [record for record in found if step in ("", record["step"])]
-
-    def all(self, step: str) -> list[dict[str, Any]]:
-        return [record for record in self.records if record["step"] == step]
-
     def _point(self) -> None:
         end = {"records": len(self.records), "hash": self.records[-1]["hash"]}
         signature = self.keys.sign(canonical(end)).hex()
         artifacts.write_json(self.folder / HEAD, {**end, "signature": signature})
 
 
+def require_whole(folder: Path, key: Ed25519PublicKey) -> None:
+    if problems := verify(folder, key):
+        raise ErasureError("the ledger does not hold together: " + "; ".join(problems))
+
+
 def verify(folder: Path, key: Ed25519PublicKey) -> list[str]:
     """What is wrong with the ledger in ``folder``, each in a sentence; [] where it is whole."""
     problems, last, expected, hashes = [], BEGIN, 1, [BEGIN]
+    if not (folder / FILE).is_file():
+        return [f"there is no ledger: {folder / FILE} is missing"]
     try:
         found = records(folder)
     except ErasureError as error:
@@ -153,11 +167,18 @@ def _is_signed(record: dict[str, Any], key: Ed25519PublicKey) -> bool:
 
 def _against_head(folder: Path, key: Ed25519PublicKey, hashes: list[str]) -> list[str]:
     count = len(hashes) - 1
-    if not (folder / HEAD).is_file():
-        return ["head.json is missing, which signs the end"] if count > 1 else []
-    head = artifacts.read_json(folder / HEAD)
+    try:
+        head = _head(folder)
+    except ErasureError as error:
+        return [str(error)]
+    if not head:
+        return (
+            ["head.json is missing, which signs the end"]
+            if count > 1 or (folder / "requests").exists()
+            else []
+        )
     said = {"records": head["records"], "hash": head["hash"]}
-    if not signed(key, bytes.fromhex(head["signature"]), canonical(said)):
+    if not signed(key, head["signature"], canonical(said)):
         return ["the signature in head.json is not that of this key"]
     if head["records"] > count:
         return [f"records after {count} were cut off: head.json signs {head['records']}"]
@@ -168,9 +189,34 @@ def _against_head(folder: Path, key: Ed25519PublicKey, hashes: list[str]) -> lis
     return []
 
 
-def _whole(path: Path) -> int:
-    """Bytes of ``path`` up to the end of its last whole line."""
-    return path.read_bytes().rfind(b"\n") + 1
+def _mend(folder: Path) -> None:
+    path = folder / FILE
+    whole, newline, torn = path.read_bytes().rpartition(b"\n")
+    if not torn:
+        return
+    try:
+        json.loads(torn)
+    except (ValueError, RecursionError):
+        if whole.count(b"\n") + len(newline) >= (_head(folder) or {"records": 0})["records"]:
+            os.truncate(path, len(whole) + len(newline))
+    else:
+        with path.open("ab") as file:
+            file.write(b"\n")
+
+
+def _head(folder: Path) -> dict[str, Any] | None:
+    """Raises ErasureError where it is not what it must be."""
+    if not (folder / HEAD).is_file():
+        return None
+    try:
+        head = artifacts.read_json(folder / HEAD)
+        return {
+            "records": int(head["records"]),
+            "hash": str(head["hash"]),
+            "signature": bytes.fromhex(head["signature"]),
+        }
+    except (artifacts.ArtifactError, LookupError, TypeError, ValueError) as error:
+        raise ErasureError(f"{folder / HEAD} is damaged: {error}") from error
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
@@ -178,12 +224,15 @@ def records(folder: Path) -> list[dict[str, Any]]:
     path, found = folder / FILE, []
     if not path.is_file():
         return []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:
             record = json.loads(line)
             if not {"n", "hash", "before", "request", "step"} <= record.keys():
                 raise ValueError("a field is missing")
-        except (ValueError, AttributeError) as error:
+            if type(record["n"]) is not int:
+                raise ValueError("n is no number")
+            canonical(record)
+        except (ValueError, AttributeError, RecursionError) as error:
             raise ErasureError(f"line {number} of {path} is no record: {error}") from error
         found.append(record)
     return found

@@ -83,7 +83,7 @@ class Ledger(Records):
 
     def append(self, request: int, step: str, **facts: Any) -> dict[str, Any]:
         """Add a record, on disk before this returns. Raises ArtifactError where that fails."""
-        own = {
+        own: dict[str, Any] = {
             "n": len(self.records) + 1,
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "request": request,
@@ -96,7 +96,7 @@ class Ledger(Records):
             )
         record = own | facts
         record["hash"] = hashed(record)
-        record["sig"] = self.keys.sign(record["hash"].encode()).hex()
+        record["sig"] = self.keys.sign(str(record["hash"]).encode()).hex()
         path = self.folder / FILE
         size = path.stat().st_size if path.is_file() else 0
         try:

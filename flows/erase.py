@@ -140,6 +140,7 @@ def _received(
     for letter, asked in given:
         try:
             content = params.changed(params.read(root), asked.settings)
+            params.require_name("split.dataset", content["split"]["dataset"])
             for method in options.order:
                 work.skipped(method, asked, options.retain)
         except params.ParameterError as error:

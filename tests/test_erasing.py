@@ -308,6 +308,15 @@ def test_of_a_refused_request_prefect_hears_no_name(root, flow, monkeypatch) -> 
     assert "Bob" not in path.read_text()
 
 
+def test_a_data_set_that_is_no_name_is_found_before_a_request_is_received(root, flow) -> None:
+    (root / "settings").mkdir()
+    (root / "settings/a.yaml").write_text("split.dataset: [x]\n")
+    write(root, ["Ada"], [], "settings/a.yaml")
+    with pytest.raises(ErasureError, match=r"split\.dataset"):
+        flow.run()
+    assert steps(root) == []
+
+
 def test_a_method_that_is_not_there_is_found_before_a_request_is_received(root, flow) -> None:
     def skipped(method: str, *_: Any) -> str:
         if method == "imu_deeep":

@@ -169,7 +169,7 @@ def test_classes_end_at_an_accuracy_whatever_their_margin():
         ({"target_margin": math.nan}, "target_margin must be a number or inf, got nan"),
         ({"target_margin": -math.inf}, "target_margin must be a number or inf, got -inf"),
         ({"least_fall": -0.1}, "least_fall must be >= 0, got -0.1"),
-        ({"least_fall": math.inf}, "least_fall must be >= 0, got inf"),
+        ({"least_fall": math.inf}, "least_fall must be >= 0 and finite, got inf"),
         ({"target_accuracy": 50.0}, "samples need a target_margin or a least_fall, got neither"),
     ],
 )

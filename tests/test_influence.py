@@ -157,7 +157,8 @@ def test_damping_must_be_positive(damping):
 @pytest.mark.parametrize("field", ["clip_quantile", "top_fraction"])
 @pytest.mark.parametrize("value", [0.0, 1.5, float("nan")])
 def test_shares_must_lie_in_0_to_1(field, value):
-    with pytest.raises(ValueError, match=rf"{field} must be in \(0, 1\]( and finite)?, got {value}"):
+    message = rf"{field} must be in \(0, 1\]( and finite)?, got {value}"
+    with pytest.raises(ValueError, match=message):
         Config(**{field: value})
 
 

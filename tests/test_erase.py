@@ -1,5 +1,6 @@
 """An erasure request by the command, with a kill on the way, from the letter to the certificate."""
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -33,7 +34,10 @@ def test_a_request_is_served_to_the_last_bit(tmp_path: Path) -> None:
     assert " 0 could be removed" in run(*ERASE, "scan", cwd=root).stdout
     again = run(*ERASE, "verify", certificate, "--rerun", cwd=root, check=False)
     assert "what it was made from was purged" in again.stdout
-    assert run(*ERASE, "rollback", "1", cwd=root).returncode == 0
+    (deployed,) = (r for r in map(json.loads, records.splitlines()) if r["step"] == "deployed")
+    assert "not superseded" in run(*ERASE, "rollback", deployed["version"], cwd=root).stdout
+    former = run(*ERASE, "rollback", "1", cwd=root, check=False)  # the original, which remembers
+    assert "must not be served" in former.stdout
     with_id = [
         path
         for folder in ("runs", ".cells", "erasure", "mlflow", ".dvc")

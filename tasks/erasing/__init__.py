@@ -18,7 +18,7 @@ The ledger names nobody: ids and subjects stand in it as HMAC-SHA256 under a key
 the key whoever knows an id can find its requests; without it the ledger says when what was done
 with which model and how it was judged, and of whom nobody can tell any more: a request that comes
 again is then a new one. Records are chained by SHA-256, each is signed (Ed25519), and so is the
-end of the chain. So a record that was changed, left out or cut off is found. An older ledger together with
+end of the chain. So a record that was changed, left out or cut off is found. An older ledger with
 its older signed end is found by the certificates that were given away, and by nothing else.
 """
 

@@ -68,9 +68,7 @@ class Setting:
         return model
 
     def masked(self, original: nn.Module) -> nn.Module:
-        forget = ForgetSet(
-            samples=self.samples["forget"], classes=self.classes, target_accuracy=0.0
-        )
+        forget = ForgetSet.whole(self.samples["forget"], self.classes)
         mask, config = deepcopy(original), logit_mask.Config()
         list(logit_mask.unlearn(mask, self.task, config, torch.Generator(), forget=forget))
         return mask

@@ -11,14 +11,13 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from imu import discovery, influences, methods, metrics, verdicts
 from imu.metrics import accuracy
-from imu.objectives import IGNORED, Objective, Samples, margins_at
+from imu.objectives import Objective, Samples
 from imu.objectives.classification import Classification
-from imu.unseen import unseen
+from imu.unseen import unseen_by
 
 __all__ = [
     "Classification",
@@ -196,34 +195,15 @@ def _target(
 ) -> methods.ForgetSet:
     """The forget set, and where forgetting stops."""
     if classes:
-        return methods.ForgetSet(samples=forget, classes=classes, target_accuracy=0.0)
+        return methods.ForgetSet.whole(forget, classes)
     if heldout is None or len(heldout) == 0:
         raise ValueError(
             "classes or heldout must be given: classes are forgotten whole, samples until the "
             "network answers them as it does held-out ones"
         )
 
-    def lying(*parts: Samples) -> tuple[Tensor, Tensor]:
-        """Margins and targets of all that is predicted."""
-        predicted = [of.targets != IGNORED for of in parts]
-        found = [
-            (margins_at(model, objective, of)[at].cpu(), of.targets[at].cpu())
-            for of, at in zip(parts, predicted, strict=True)
-        ]
-        return torch.cat([m for m, _ in found]), torch.cat([t for _, t in found])
-
-    trained = lying(*(of for of in (forget, retain) if of is not None))
-    tokens = forget.targets.dim() > 1
-    read = heldout.inputs if tokens and isinstance(heldout.inputs, Tensor) else None
-    kept = unseen(*trained, *lying(heldout), classes=1, tokens=tokens, read=read)
-    targets = kept.remembered(forget.targets)
-    return methods.ForgetSet(
-        samples=Samples(forget.inputs, targets),
-        classes=(),
-        target_margin=kept.target(targets),
-        least_fall=max(kept.excess, 0.0),
-        own_tokens=kept.own(forget.inputs) if isinstance(forget.inputs, Tensor) else frozenset(),
-    )
+    trained = [of for of in (forget, retain) if of is not None]
+    return methods.ForgetSet.as_unseen(forget, unseen_by(model, objective, trained, heldout))
 
 
 def _require_sets(sets: Mapping[str, Samples]) -> None:

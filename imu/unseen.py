@@ -30,9 +30,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from imu.objectives import IGNORED, mean_over_positions
+from imu.objectives import IGNORED, Objective, Samples, margins_at, mean_over_positions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,3 +101,24 @@ def unseen(
         excess=(trained.mean() - others.mean()).item(),
         read=() if read is None else tuple(read.unique().tolist()),
     )
+
+
+def unseen_by(
+    model: nn.Module, objective: Objective, trained: Sequence[Samples], heldout: Samples
+) -> Unseen:
+    """What ``model`` says of ``heldout``, which it was not trained on, and of what it was.
+
+    Of texts, as everywhere, at the positions that are predicted.
+    """
+
+    def lying(*parts: Samples) -> tuple[Tensor, Tensor]:
+        predicted = [of.targets != IGNORED for of in parts]
+        found = [
+            (margins_at(model, objective, of)[at].cpu(), of.targets[at].cpu())
+            for of, at in zip(parts, predicted, strict=True)
+        ]
+        return torch.cat([m for m, _ in found]), torch.cat([t for _, t in found])
+
+    tokens = heldout.targets.dim() > 1
+    read = heldout.inputs.cpu() if tokens and isinstance(heldout.inputs, Tensor) else None
+    return unseen(*lying(*trained), *lying(heldout), classes=1, tokens=tokens, read=read)

@@ -155,18 +155,10 @@ def entries() -> dict[str, dict[str, Any]]:
 
 
 def _forget_set(workspace: Workspace, samples: Samples, unseen: Unseen) -> methods.ForgetSet:
-    classes = tuple(workspace.read_request()["forget_classes"])
+    classes = workspace.read_request()["forget_classes"]
     if classes:
-        return methods.ForgetSet(samples=samples, classes=classes, target_accuracy=0.0)
-    targets = unseen.remembered(samples.targets)
-    own = unseen.own(samples.inputs) if isinstance(samples.inputs, Tensor) else frozenset()
-    return methods.ForgetSet(
-        samples=Samples(samples.inputs, targets),
-        classes=(),
-        target_margin=unseen.target(targets),
-        least_fall=max(unseen.excess, 0.0),
-        own_tokens=own,
-    )
+        return methods.ForgetSet.whole(samples, classes)
+    return methods.ForgetSet.as_unseen(samples, unseen)
 
 
 def _influence(workspace: Workspace, device: torch.device) -> Tensor:

@@ -63,14 +63,9 @@ class Cell:
     ) -> dict[str, Callable[[], Any]]:
         """What methods may need, by the same rules as in stages."""
         if self.classes:
-            chosen = ForgetSet(samples=forget, classes=self.classes, target_accuracy=0.0)
+            chosen = ForgetSet.whole(forget, self.classes)
         else:
-            chosen = ForgetSet(
-                samples=forget,
-                classes=(),
-                target_margin=unseen.target(forget.targets),
-                least_fall=max(unseen.excess, 0.0),
-            )
+            chosen = ForgetSet.as_unseen(forget, unseen)
         config = influences.Config()
 
         def weights() -> Tensor:

@@ -11,18 +11,19 @@ and may offer
     ``VARIANTS``: name -> Config, where the tables show more than the defaults.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, isfinite
 from time import perf_counter
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from imu import discovery
 from imu.bounds import require
 from imu.objectives import IGNORED, Answered, Objective, Samples
+from imu.unseen import Unseen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,23 @@ class ForgetSet:
     target_margin: float = inf  # logits
     least_fall: float = 0.0  # logits
     own_tokens: frozenset[int] = frozenset()
+
+    @classmethod
+    def whole(cls, samples: Samples, classes: Sequence[int]) -> "ForgetSet":
+        """Classes that are forgotten until no sample of theirs is answered right."""
+        return cls(samples=samples, classes=tuple(classes), target_accuracy=0.0)
+
+    @classmethod
+    def as_unseen(cls, samples: Samples, unseen: Unseen) -> "ForgetSet":
+        """Samples that are forgotten until they are answered as ``unseen`` ones are."""
+        targets, inputs = unseen.remembered(samples.targets), samples.inputs
+        return cls(
+            samples=Samples(inputs, targets),
+            classes=(),
+            target_margin=unseen.target(targets),
+            least_fall=max(unseen.excess, 0.0),
+            own_tokens=unseen.own(inputs) if isinstance(inputs, Tensor) else frozenset(),
+        )
 
     def __post_init__(self) -> None:
         if len(self.samples) == 0:

@@ -32,9 +32,9 @@ from imu.methods.imu_published import published
 from imu.metrics import Measured, Said, Subject, drawn, said_of
 from imu.models import causal_lm, gpt_small
 from imu.models.common.tokens import Tokens
-from imu.objectives import IGNORED, Samples, answered, margins_at
+from imu.objectives import Samples, answered
 from imu.objectives import language as kind
-from imu.unseen import unseen
+from imu.unseen import unseen_by
 
 PLACE = 5
 SHARE = 0.5
@@ -310,25 +310,9 @@ class Cell:
     def given(self, model: nn.Module) -> dict[str, Callable[[], Any]]:
         """What methods may need of the original, by the same rules as in stages."""
 
-        def lying(part: Samples) -> tuple[torch.Tensor, torch.Tensor]:
-            """Margins and tokens of all that is predicted."""
-            predicted = part.targets != IGNORED
-            margins = margins_at(model, self.task, part)
-            return margins[predicted].cpu(), part.targets[predicted].cpu()
-
         trained, held, samples = map(self.samples, ("train", "validation", "forget"))
-        given = held.inputs, samples.inputs
-        assert isinstance(given[0], torch.Tensor)
-        assert isinstance(given[1], torch.Tensor)
-        kept = unseen(*lying(trained), *lying(held), 1, tokens=True, read=given[0].cpu())
-        targets = kept.remembered(samples.targets)
-        forget = ForgetSet(
-            samples=Samples(samples.inputs, targets),
-            classes=(),
-            target_margin=kept.target(targets),
-            least_fall=max(kept.excess, 0.0),
-            own_tokens=kept.own(given[1].cpu()),
-        )
+        kept = unseen_by(model, self.task, [trained], held)
+        forget = ForgetSet.as_unseen(samples, kept)
         config = influences.Config(chunk=16)
 
         def weights() -> torch.Tensor:

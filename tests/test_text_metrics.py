@@ -34,6 +34,7 @@ from imu.metrics import (
     token_distance,
     truth_ratio,
 )
+from imu.models.common import optimizers
 from imu.objectives import IGNORED, Samples, mean_cross_entropy
 from tests import oracles
 from tests.problems import Attention
@@ -531,7 +532,8 @@ def test_quantisation_rounds_matrices_and_leaves_embeddings(monkeypatch):
             assert not torch.equal(rounded[name], weight)
 
 
-def test_relearning_trains_on_one_half_of_the_subjects_and_asks_the_other(monkeypatch):
+@pytest.mark.parametrize("what", text_relearning.RATES)
+def test_relearning_trains_on_half_of_what_is_said_of_each_and_asks_the_rest(what, monkeypatch):
     asked, trained = [], []
 
     class Seen(Language):
@@ -549,24 +551,49 @@ def test_relearning_trains_on_one_half_of_the_subjects_and_asks_the_other(monkey
     monkeypatch.setattr(_passes, "mean_log_probabilities", seen)
     rows = of.samples["forget"].targets
     place = {tuple(row.tolist()): i for i, row in enumerate(rows)}
-    course = text_relearning.course(of)
-    assert len(course) == text_relearning.STEPS
-    subjects = of.outputs.subjects["forget"]
-    learned, unseen = (
-        {subjects[place[tuple(r.tolist())]] for batch in batches for r in batch}
+    course = text_relearning.course(of, what)
+    assert len(trained) == text_relearning.STEPS
+    assert len(course) == text_relearning.STEPS / text_relearning.EVERY
+    learned, rest = (
+        {place[tuple(r.tolist())] for batch in batches for r in batch}
         for batches in (trained, asked)
     )
-    assert (len(learned), len(unseen)) == (2, 2)
-    assert not learned & unseen
+    assert not learned & rest
+    subjects = of.outputs.subjects["forget"]
+    assert {subjects[i] for i in learned} == {subjects[i] for i in rest} == {*subjects}
     assert course[-1] != course[0]
-    assert text_relearning.course(of) == course
+    assert text_relearning.course(of, what) == course
+
+
+def test_halves_are_even_within_every_subject_and_of_single_samples_by_subject():
+    draw = np.random.default_rng(0)
+    of_two = text_relearning.halves(np.array(["b", "a", "a", "b", "a", "a"]), draw)
+    assert of_two.sum() == 3
+    assert of_two[[1, 2, 4, 5]].sum() == 2
+    assert text_relearning.halves(np.array(["a", "b", "c", "d"]), draw).sum() == 2
 
 
 def test_what_both_halves_share_is_learned_from_one():
     table = without(answers=np.array(["abc"] * 30, object))
-    of = subject(table=table)
-    found = text_relearning.course(of)
+    found = text_relearning.course(subject(table=table), "all")
     assert found[-1] > found[0]
+
+
+def test_relearning_counts_the_attack_that_brings_back_more(monkeypatch):
+    of = subject()
+    trained, adam = [], optimizers.adam
+
+    def seen(parameters, rate):
+        trained.append([*parameters])
+        return adam(trained[-1], rate)
+
+    monkeypatch.setattr(optimizers, "adam", seen)
+    every, rows = (float(np.mean(text_relearning.course(of, what))) for what in ("all", "rows"))
+    assert text_relearning.attack(of)["relearn_P"] == max(every, rows)
+    assert every != rows
+    table = next(part for part in of.model.modules() if isinstance(part, torch.nn.Embedding))
+    assert len(trained[0]) == len([*of.model.parameters()])
+    assert [weight.shape for weight in trained[1]] == [table.weight.shape]
 
 
 def test_a_mask_on_tokens_is_lifted_before_relearning():

@@ -1,18 +1,23 @@
-"""Relearning of texts: does learning half of the forgotten subjects bring back the other half?
+"""Relearning of texts: does learning half of what was forgotten bring back the other half?
 
-A copy of the network is fine-tuned, all weights, on the answers about one half of the forgotten
-subjects, drawn by the seed: 20 steps of Adam with rate 1e-3, 16 samples each. After every step the
-probability P(a|q)^(1/|a|) of the answers about the *other* half is taken, of 64 samples at most.
+A copy of the network is fine-tuned on one half of the forgotten answers about each subject, drawn
+by the seed: 20 steps of Adam, 16 samples each. After every second step the probability
+P(a|q)^(1/|a|) of the answers of the *other* half is taken, of 64 samples at most.
 
-    relearn_P    its mean over the steps, in %
+    relearn_P    its mean over those steps, in %, the larger of two attacks
+
+which train all weights, rate 1e-3, and the rows of the first embedding alone, rate 1e-2. The first
+finds what lies in the layers under names that are still read; the second new names for what lies
+there as it was, when the old ones were masked. By subject, so that what is learned of a person can
+lead to the rest; a subject of one sample lies in one half.
 
 Before that, tokens whose bias in the head is more than 20 nats below the median get the median: no
 step climbs out of a mask of −1e4, but whoever holds the weights need not try.
 
 Nothing that is asked was trained on, so what comes back was there, or is what all subjects share,
 which the reference learns as well: read it beside the reference's. After Lynch et al. 2024, arXiv
-2402.16835, and Hu et al. 2024, arXiv 2406.13356, who bring back all from a few; halves by subject
-are ours. The counterpart for images is ``fine_tune_relearning``.
+2402.16835, and Hu et al. 2024, arXiv 2406.13356, who bring back all from a few; halves of each
+subject and the rows alone are ours. The counterpart for images is ``fine_tune_relearning``.
 """
 
 from collections.abc import Mapping
@@ -28,8 +33,11 @@ if TYPE_CHECKING:
 
 OBJECTIVE = "language"
 STEPS = 20
-RATE = 1e-3  # on biographies GA comes back to 48 % from the 14 % that retrained models fall from
 BATCH = 16
+# Of all weights, and of the rows alone. On biographies they bring retrained models to 32 % and
+# 24 %, a model whose names were masked to 35 % and 59 %.
+RATES = {"all": 1e-3, "rows": 1e-2}
+EVERY = 2  # steps
 SUPPRESSED = 20.0  # nats of a bias below the median: no training moves one as far
 MEASURED = 64
 ABOUT = {
@@ -37,15 +45,15 @@ ABOUT = {
         "survival",
         "reference",
         "%",
-        f"mean probability of the answers about half of the forgotten subjects, over {STEPS} steps "
-        "of fine-tuning on the other half",
+        f"mean probability of half of the forgotten answers, over {STEPS} steps of fine-tuning on "
+        "the other half: all weights or the rows of tokens, whichever brings back more",
     )
 }
 
 
 def unmet(asked: Mapping[str, Asked]) -> dict[str, str]:
     """Name -> why it cannot be measured."""
-    return lacking(asked, {"relearn_P": (("forget", "subjects", 2),)})
+    return lacking(asked, {"relearn_P": (("forget", "samples", 2),)})
 
 
 def attack(subject: Subject, steps: int = STEPS) -> dict[str, float]:
@@ -55,11 +63,19 @@ def attack(subject: Subject, steps: int = STEPS) -> dict[str, float]:
     """
     if unmet(subject.outputs.asked):
         return {}
-    return {"relearn_P": float(np.mean(course(subject, steps)))}
+    return {"relearn_P": max(float(np.mean(course(subject, what, steps))) for what in RATES)}
 
 
-def course(subject: Subject, steps: int = STEPS) -> list[float]:
-    """The probability in % after each step."""
+def halves(subjects: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+    """Whether a sample is learned from: every second one of each subject, in an order drawn."""
+    order = draw.permutation(len(subjects))
+    learned = np.zeros(len(subjects), bool)
+    learned[order[np.argsort(subjects[order], kind="stable")][::2]] = True
+    return learned
+
+
+def course(subject: Subject, what: str, steps: int = STEPS) -> list[float]:
+    """The probability in % after every second step; what: of ``RATES``, is trained."""
     from copy import deepcopy
 
     import torch
@@ -69,26 +85,29 @@ def course(subject: Subject, steps: int = STEPS) -> list[float]:
     from imu.models.common import optimizers
 
     draw = np.random.default_rng(subject.outputs.seed)
-    names = draw.permutation(np.unique(subject.outputs.subjects["forget"]))
-    trained = np.isin(subject.outputs.subjects["forget"], names[: len(names) // 2])
+    learned = halves(subject.outputs.subjects["forget"], draw)
     samples, objective = subject.samples["forget"], subject.objective
 
     def rows(chosen: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(chosen).to(samples.targets.device)
 
-    known = draw.permutation(np.flatnonzero(trained))
-    asked = samples[rows(draw.permutation(np.flatnonzero(~trained))[:MEASURED])]
+    known = draw.permutation(np.flatnonzero(learned))
+    asked = samples[rows(draw.permutation(np.flatnonzero(~learned))[:MEASURED])]
     assert isinstance(asked.inputs, torch.Tensor)
     model = deepcopy(subject.model).eval().requires_grad_(True)
     _lift_mask(model)
-    optimizer = optimizers.adam(model.parameters(), RATE)
+    trained = list(model.parameters())
+    if what == "rows":
+        trained = [next(of.weight for of in model.modules() if isinstance(of, torch.nn.Embedding))]
+    optimizer = optimizers.adam(trained, RATES[what])
     values = []
     for step in range(steps):
         batch = samples[rows(np.roll(known, -step * BATCH)[:BATCH])]
-        optimizer.zero_grad()
+        model.zero_grad()
         objective.losses(objective.logits(model, batch.inputs), batch.targets).mean().backward()
         optimizer.step()
-        values.append(percent(mean_log_probabilities(model, objective, asked)))
+        if step % EVERY == EVERY - 1 or step == steps - 1:
+            values.append(percent(mean_log_probabilities(model, objective, asked)))
     return values
 
 

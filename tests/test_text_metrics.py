@@ -596,6 +596,20 @@ def test_relearning_counts_the_attack_that_brings_back_more(monkeypatch):
     assert [weight.shape for weight in trained[1]] == [table.weight.shape]
 
 
+def test_names_alone_are_learned_from_nothing_whatever_became_of_them():
+    plain = [np.array([w.replace("h", "a") for w in texts().prompts], object)]
+    plain += [np.array([w.replace("h", "a") for w in texts().answers], object)]
+    plain[0][: len(ROWS["forget"])] = "h"
+    of = subject(table=without(prompts=plain[0], answers=plain[1]))
+    moved = deepcopy(of.model)
+    table = next(part for part in moved.modules() if isinstance(part, torch.nn.Embedding))
+    with torch.no_grad():
+        table.weight[3 + LETTERS.index("h")] += 1.0
+    there = replace(of, model=moved)
+    assert text_relearning.course(there, "rows") == text_relearning.course(of, "rows")
+    assert text_relearning.course(there, "all") != text_relearning.course(of, "all")
+
+
 def test_a_mask_on_tokens_is_lifted_before_relearning():
     of = subject()
     masked = deepcopy(of.model)

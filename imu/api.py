@@ -157,6 +157,8 @@ def verdict(
     sets: Mapping[str, Samples],
     *,
     retrained: Sequence[Mapping[str, float]] = (),
+    original: Mapping[str, float] | None = None,
+    mask: Mapping[str, float] | None = None,
     classes: Sequence[int] = (),
     config: verdicts.Config | None = None,
 ) -> verdicts.Verdict:
@@ -172,6 +174,9 @@ def verdict(
     belongs to which, in ``imu.verdicts``. ``.failed`` has the tests that failed. It is evidence
     from these tests, not a guarantee.
 
+    original, mask: what ``evaluate`` gave of the model before unlearning, and of one that hides the
+    classes behind a mask: where these pass as well the verdict is "no evidence".
+
     Raises ValueError for other sets, KeyError where one model lacks what another has.
     """
     _require_sets(sets)
@@ -182,6 +187,8 @@ def verdict(
         config or verdicts.Config(),
         sizes=verdicts.sizes({name: s.targets.tolist() for name, s in sets.items()}, classes),
         class_wise=bool(classes),
+        original=original,
+        mask=mask,
     )
 
 

@@ -1,4 +1,4 @@
-"""What a set of measurements says of one unlearned model, in one of five outcomes.
+"""What a set of measurements says of one unlearned model, in one of six outcomes.
 
 A test holds one metric of the model against the retrained reference. It is passed while the model
 lies no farther on the bad side than the *retraining variability* (the largest distance among models
@@ -9,15 +9,20 @@ points of the n that the metric counts. The first outcome of which a test fails 
     not forgotten     it still answers as if it had been trained on the forget set
     masked only       its accuracies pass, but its features keep what was to be forgotten
     distinguishable   something else gives it away: it forgot more than retraining does, say
+    no evidence       all tests passed, and one that forgot nothing passes as well
     indistinguishable from retraining, on these tests
 
 Utility comes first: what a collapsed model says of the forget set tells nothing of forgetting,
 least of all to attacks that learn from what it says of other samples.
 
+Tests have power where they tell what forgot nothing: the original has to be *not forgotten*, and
+where a mask can hide what was to be forgotten, it has to fail some test.
+Else passing shows nothing.
+
 A verdict is empirical evidence from the tests that were made, not a guarantee.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
@@ -25,9 +30,15 @@ from imu import metrics
 from imu.bounds import check_fields
 
 Outcome = Literal[
-    "utility lost", "not forgotten", "masked only", "distinguishable", "indistinguishable"
+    "utility lost",
+    "not forgotten",
+    "masked only",
+    "distinguishable",
+    "no evidence",
+    "indistinguishable",
 ]
-OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)  # the gravest first
+PASSED: tuple[Outcome, ...] = ("no evidence", "indistinguishable")  # no test failed
 Side = Literal["above", "below", "apart"]
 # Samples that a metric counts. half: of the forget set, which relearning is measured on;
 # forgotten, kept: test samples of classes forgotten whole, and the others.
@@ -160,16 +171,51 @@ def judge(
     *,
     sizes: Mapping[Counted, int],
     class_wise: bool,
+    original: Mapping[str, float] | None = None,
+    mask: Mapping[str, float] | None = None,
 ) -> Verdict:
     """Hold the metrics of ``model`` against those of the reference.
 
     retrained: of models retrained with other seeds; none: the margins alone count.
+    original, mask: of models that forgot nothing, the latter behind a mask; they take those tests
+    of the model that they have metrics for. None: whether these tests have power is not asked.
     Each mapping holds what ``metrics.compare`` gave. sizes: what the function of that name gives.
     Raises KeyError when one of them lacks a metric that a test needs and another one has.
     """
+
+    given = (reference, retrained, config, sizes, class_wise)
+    results = _results(model, *given)
+    failed = {result.test.outcome for result in results if result.failed}
+    if failed:
+        return Verdict(next(outcome for outcome in OUTCOMES if outcome in failed), results)
+
+    def told(other: Mapping[str, float]) -> set[Outcome]:
+        """Outcomes of the tests that another one fails, of those that the model passed."""
+        asked = {result.test.metric for result in results} & other.keys()
+        found = _results({name: other[name] for name in asked}, *given, among=asked)
+        return {result.test.outcome for result in found if result.failed}
+
+    blind = original is not None and "not forgotten" not in told(original)
+    blind |= mask is not None and not told(mask)
+    return Verdict("no evidence" if blind else "indistinguishable", results)
+
+
+def _results(
+    model: Mapping[str, float],
+    reference: Mapping[str, float],
+    retrained: Sequence[Mapping[str, float]],
+    config: Config,
+    sizes: Mapping[Counted, int],
+    class_wise: bool,
+    *,
+    among: Collection[str] | None = None,
+) -> list[Result]:
+    """Every test; among: metrics, of these alone."""
     results, about = [], metrics.about()
     for test in CRITERIA:
         if test.class_wise not in (None, class_wise):
+            continue
+        if among is not None and test.metric not in among:
             continue
         aim, unit = about[test.metric].aim, about[test.metric].unit
         needed = [model, *retrained, *([reference] if aim == "reference" else [])]
@@ -192,8 +238,7 @@ def judge(
                 + max(getattr(config, test.margin), _one(test, unit, sizes)),
             )
         )
-    failed = {result.test.outcome for result in results if result.failed}
-    return Verdict(next((o for o in OUTCOMES if o in failed), "indistinguishable"), results)
+    return results
 
 
 def sizes(labels: Mapping[str, Sequence[int]], forget_classes: Sequence[int]) -> dict[Counted, int]:

@@ -447,10 +447,10 @@ def test_tests_that_doing_nothing_passes_are_said_to_have_no_power(workspace: Wo
     report.run(workspace, None)
     said = report.read_verdicts(workspace)
     assert said["nothing"]["outcome"] == "masked only"
-    words = "indistinguishable from retraining on these tests, which have no power here"
-    assert said["ours"]["words"] == words
+    words = "no evidence: what forgot nothing passes these tests too"
+    assert (said["ours"]["outcome"], said["ours"]["words"]) == ("no evidence", words)
     text = Page(workspace).text
-    assert text.index("the tests have no power") < text.index(f"I{words[1:]}: ours.")
+    assert text.index("the tests have no power") < text.index(f"N{words[1:]}: ours.")
 
 
 def test_single_tests_that_doing_nothing_passes_are_named(workspace: Workspace) -> None:
@@ -465,10 +465,12 @@ def test_single_tests_that_doing_nothing_passes_are_named(workspace: Workspace) 
 def test_a_mask_that_passes_takes_the_power_from_the_verdicts(workspace: Workspace) -> None:
     change(workspace, "logit_mask", probe_5=60.0)
     report.run(workspace, None)
-    words = "indistinguishable from retraining on these tests, which a mask passes too"
-    assert report.read_verdicts(workspace)["ours"]["words"] == words
+    said = report.read_verdicts(workspace)
+    assert said["ours"]["outcome"] == said["logit_mask"]["outcome"] == "no evidence"
     text = Page(workspace).text
-    assert text.index("A mask passes every test") < text.index(f"I{words[1:]}: ours.")
+    assert text.index("A mask passes every test") < text.index(
+        f"N{said['ours']['words'][1:]}: ours."
+    )
     assert "no power" not in text
 
 

@@ -383,7 +383,7 @@ def test_a_baseline_that_passes_takes_the_power_from_the_verdicts() -> None:
     table = measured({"gap": GAPS})
     table.loc[table["model"] == "nothing", "verdict"] = "not forgotten"
     masked = (table["model"] == "logit_mask") & (table["seed"] < 2)
-    table.loc[masked, "verdict"] = "indistinguishable"
+    table.loc[masked, "verdict"] = "no evidence"
     page = results_page.page(table, "", "digits")
     assert "**A mask on the logit passes as one that forgot in 2 of 3 seeds: there" in page
     assert "The original model passes" not in page

@@ -222,3 +222,49 @@ def test_every_criterion_names_a_metric_a_margin_and_an_outcome():
 def test_a_negative_margin_is_refused(name):
     with pytest.raises(ValueError, match=f"{name} must be >= 0, got -0.1"):
         Config(**{name: -0.1})
+
+
+FORGOT_NOTHING = {"FA": 99.0, "TFA": 99.0, "probe_5": 99.0, "MIA": 10.0}
+MASK = {"FA": 0.0, "TFA": 0.0, "probe_5": 99.0}
+
+
+@pytest.mark.parametrize("class_wise", [True, False])
+@pytest.mark.parametrize(
+    ("original", "mask", "power"),
+    [
+        (None, None, True),  # not asked
+        (FORGOT_NOTHING, None, True),
+        (FORGOT_NOTHING, MASK, True),
+        ({"probe_5": 99.0}, None, False),  # that features keep samples does not show that they left
+        ({}, None, False),
+        (FORGOT_NOTHING, {}, False),  # hidden from every test
+        ({}, MASK, False),
+    ],
+)
+def test_passing_is_no_evidence_where_what_forgot_nothing_passes(class_wise, original, mask, power):
+    yardsticks = {
+        name: None if changes is None else REFERENCE | changes
+        for name, changes in (("original", original), ("mask", mask))
+    }
+    given = {"sizes": SIZES, "class_wise": class_wise} | yardsticks
+    found = judge(REFERENCE, REFERENCE, RETRAINED, LIMITS, **given)
+    assert found.outcome == ("indistinguishable" if power else "no evidence")
+    assert found.failed == []
+    failing = judge(REFERENCE | {"TV": 0.9}, REFERENCE, RETRAINED, LIMITS, **given)
+    assert failing.outcome == "distinguishable"
+
+
+def test_power_is_that_of_the_tests_that_the_model_took():
+    """A mask that many networks give away passes those of a model that these do not judge."""
+    mask = REFERENCE | {"U_LiRA": 100.0}
+    fewer = {name: value for name, value in REFERENCE.items() if name != "U_LiRA"}
+    retrained = [{n: v for n, v in m.items() if n != "U_LiRA"} for m in RETRAINED]
+    given = {"sizes": SIZES, "class_wise": True, "mask": mask}
+    assert judge(fewer, fewer, retrained, LIMITS, **given).outcome == "no evidence"
+    assert judge(REFERENCE, REFERENCE, RETRAINED, LIMITS, **given).outcome == "indistinguishable"
+
+
+def test_a_yardstick_may_lack_what_was_measured_of_the_model():
+    original = {"FA": 99.0}
+    given = {"sizes": SIZES, "class_wise": True, "original": original}
+    assert judge(REFERENCE, REFERENCE, RETRAINED, LIMITS, **given).outcome == "indistinguishable"

@@ -16,11 +16,9 @@ from tasks.erasing.matching import Asked, Match
 from tasks.erasing.residue import Place
 from tasks.files import artifacts, params
 from tasks.files.commit import git_tags
-from tasks.pages import findings
 
 Accepted = Literal["indistinguishable", "distinguishable", "masked only"]
 ACCEPTABLE: tuple[Accepted, ...] = get_args(Accepted)  # the others say that nothing was forgotten
-PASSED: Accepted = "indistinguishable"
 RETRAIN = "retrain"  # the method that always works: the reference itself
 UNTRAINED = "none"  # where the model never saw the samples
 UNDECIDED = ("received", "matched", "unlearned", "judged", "escalated")
@@ -65,8 +63,8 @@ class Unlearned(NamedTuple):
     """A model that a method made, and what is said of it.
 
     access: the data that the method was given. before: SHA-256 of the model that it started from.
-    file: where it was made. words: the verdict with what takes the weight from it, as in the
-    report. decided: the numbers that decided it. idle: the verdict of doing nothing. evidence:
+    file: where it was made. words: the verdict in words, as in the report.
+    decided: the numbers that decided it. idle: the verdict of doing nothing. evidence:
     SHA-256 of the files with all of it.
     """
 
@@ -241,8 +239,6 @@ def _judge(office: Office, number: int, work: Work) -> None:
                 f"doing nothing is {made['idle']!r} as well: the tests cannot tell whether these "
                 "samples were forgotten"
             )
-        elif made["outcome"] == PASSED and made["words"] != findings.WORDS[PASSED]:
-            why.append(f"it is {made['words']}")
         if drift > options.drift:
             why.append(f"it lies {drift:.3g} from retraining, more than {options.drift:g}")
     office.ledger.append(

@@ -64,6 +64,7 @@ GAPS = {
 METHODS = ("method", "with_retain")  # kinds: given the forget set alone, or the retain set too
 WORDS: dict[verdicts.Outcome, str] = {
     "indistinguishable": "indistinguishable from retraining on these tests",
+    "no evidence": "no evidence: what forgot nothing passes these tests too",
     "distinguishable": "distinguishable from retraining",
     "masked only": "masked only (features keep the {})",
     "utility lost": "utility lost",
@@ -181,14 +182,15 @@ class Compared(NamedTuple):
             for other in self.of_kind("retrained")
             if other != model
         ]
-        reference = self.values(self.reference)
         return verdicts.judge(
             own,
-            reference,
+            self.values(self.reference),
             others,
             self.limits,
             sizes=self.sizes,
             class_wise=self.class_wise,
+            original=self.values(self.nothing) if self.nothing else None,
+            mask=self.values(self.mask) if self.mask else None,
         )
 
     def judges(self, model: str, name: str) -> bool:
@@ -264,7 +266,7 @@ def headlines(compared: Compared, found: list[Finding]) -> list[str]:
         lines.append(f"{_capital(words)}: {', '.join(models)}.")
     if not any(f.kind in METHODS for f in found):
         lines.append("No method was run.")
-    failing = [f.model for f in found if f.kind == "retrained" and f.outcome != "indistinguishable"]
+    failing = [f.model for f in found if f.kind == "retrained" and f.outcome not in verdicts.PASSED]
     if failing:
         lines.append(
             f"Retraining with another seed fails as well ({', '.join(failing)}): the margins are "
@@ -324,7 +326,7 @@ def mask_passes(compared: Compared) -> bool:
     """Whether hiding a class behind its logit, or texts behind tokens, passes as forgetting."""
     if compared.mask is None or powerless(compared):
         return False
-    return compared.verdict(compared.mask).outcome == "indistinguishable"
+    return compared.verdict(compared.mask).outcome in verdicts.PASSED
 
 
 def reasons(found: verdicts.Verdict, of: Collection[str], *, class_wise: bool) -> list[str]:
@@ -364,14 +366,10 @@ def _finding(compared: Compared, model: str) -> Finding:
         return Finding(model, kind, NOT_JUDGED, NOT_JUDGED, ["nothing was retrained"], [])
     found = compared.verdict(model)
     words = _words(compared, WORDS[found.outcome])
-    if found.outcome == "indistinguishable" and powerless(compared):
-        words += ", which have no power here"
-    elif found.outcome == "indistinguishable" and mask_passes(compared):
-        words += ", which a mask passes too"
     decided = reasons(found, compared.table.columns, class_wise=compared.class_wise) + _failures(
         compared, model, found
     )
-    if found.outcome == "indistinguishable" and (names := blind(compared)):
+    if found.outcome in verdicts.PASSED and (names := blind(compared)):
         decided.append(f"without power, as the original passes them: {', '.join(names)}")
     return Finding(model, kind, found.outcome, words, decided, results)
 

@@ -74,7 +74,7 @@ def accepted(model: "Run") -> bool:
     """Whether it is a method's, and passed tests that neither a mask nor the original passes."""
     tags = model.data.tags
     method = tags["kind"].startswith(KINDS["method"])
-    return method and tags.get("verdict.words") == findings.WORDS["indistinguishable"]
+    return method and tags.get("verdict") == "indistinguishable"
 
 
 def columns(models: "Iterable[Run]") -> list[str]:

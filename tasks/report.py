@@ -31,7 +31,6 @@ def run(workspace: Workspace, item: None) -> float | None:
     artifacts.write_table(out / "courses.csv", plotted.joined(plotted.courses(workspace)))
     artifacts.write_table(out / "distances.csv", plotted.distances(compared))
     artifacts.write_text(out / "report.html", page)
-    print(text(results, {f.model: f.outcome for f in found}))
     for line in [*workspace.read_request()["notes"], *(f"not measured: {line}" for line in absent)]:
         print(line)
     return None

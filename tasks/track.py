@@ -1,6 +1,6 @@
-"""Log to MLflow what the stages left on disk: the last stage of the graph.
+"""Print the table of results, and log to MLflow what the stages left on disk: the last stage.
 
-A flow logs stages as they end; then there is nothing left for this one to do.
+A flow logs stages as they end, and prints the table; then this one has nothing left to do.
 """
 
 import os
@@ -14,13 +14,14 @@ def run(workspace: Workspace, item: None) -> None:
 
     Raises TrackingError when MLflow does not take it: the results are complete all the same.
     """
+    from tasks import report
     from tasks.tracking.record import present
     from tasks.tracking.store import address
     from tasks.tracking.tracker import Context, Tracker, logged_already
 
     store = address(Path(os.environ.get("DVC_ROOT", workspace.root)))  # DVC sets it to the clone
     if known := logged_already(workspace, store):
-        print(f"MLflow has it: run {known}")
+        print(f"{report.shown(workspace)}\nMLflow has it: run {known}")
         return
     experiment = os.environ.get("DVC_EXP_NAME")
     tags = {"dvc.experiment": experiment} if experiment else {}
@@ -30,4 +31,4 @@ def run(workspace: Workspace, item: None) -> None:
     except BaseException as error:
         tracker.fail("FAILED", str(error))
         raise
-    print(f"logged to {page.uri}: run {page.run}")
+    print(f"{report.shown(workspace, page.times)}\nlogged to {page.uri}: run {page.run}")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tasks.graph import lock, stages
+from tasks.graph.__main__ import main
 from tests.conftest import REPOSITORY, run
 
 ENTRY = """\
@@ -155,3 +156,17 @@ def test_what_params_yaml_has_no_more_is_not_logged(repository: Path) -> None:
         "retrain: {}\nunlearn: {b: {}}\nensemble: {families: {}, judged: {}}\n"
     )
     assert present(Workspace(repository)) == {}
+
+
+def test_of_a_stage_that_a_flow_runs_nothing_is_printed_but_what_it_says(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (repository / "dvc.lock").unlink()
+    (repository / "dvc.yaml").write_text("stages: {a: {cmd: echo said}, b: {cmd: exit 3}}")
+    monkeypatch.chdir(repository)
+    assert main(["only", "a"]) == 0
+    assert main(["again", "a"]) == 0
+    assert capfd.readouterr().out == "said\nsaid\n"
+    assert main(["only", "b"]) == 1
+    said = "ERROR: failed to reproduce 'b': failed to run: exit 3, exited with 3\n"
+    assert capfd.readouterr().err == said

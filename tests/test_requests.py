@@ -17,7 +17,6 @@ from flows.running import pools
 from flows.running.cells import Cell, CommitError, clean_commit, prepare, unused
 from flows.running.entries import entries_of
 from flows.running.requests import AS_IT_IS, NONE, Fraction, Method, Preset, Request
-from flows.running.stages import is_logged
 from tasks.files import params
 from tests.conftest import REPOSITORY, commit, make_workspace, run
 
@@ -279,21 +278,3 @@ def test_workers_of_one_clone_do_not_share_a_folder(tmp_path: Path) -> None:
     with unused(tmp_path, cell) as again:
         assert again.number == 1
     held[1].release()
-
-
-@pytest.mark.parametrize(
-    ("stage", "line", "logged"),
-    [
-        ("report", "model                 verdict                FA     RA", False),
-        ("report", "-----------------------", False),
-        ("report", "not measured: U_LiRA: no ensembles", True),
-        ("evaluate", "FA 0, RA 98.56", True),
-        ("evaluate", "Running stage 'evaluate@imu':", False),
-        ("evaluate", '> exec python -m tasks evaluate "unlearn/imu"', False),
-        ("train", "", False),
-    ],
-)
-def test_the_log_of_a_run_has_what_is_said_nowhere_else(
-    stage: str, line: str, logged: bool
-) -> None:
-    assert is_logged(stage, line) == logged

@@ -21,21 +21,7 @@ from tasks.graph.stages import Stage
 from tasks.starting.ending import KILLED
 
 LOOKS = 3
-RARELY = (
-    60.0  # seconds between two lines of the same stage on how far it is, such as "step 51: ..."
-)
-# What DVC says to people at a terminal.
-DVC_HINTS = (
-    "Running stage",
-    "> ",
-    "To track the changes",
-    "\tgit add",
-    "To enable auto staging",
-    "\tdvc config",
-    "Use `dvc push`",
-    "Generating lock file",
-    "Updating lock file",
-)
+RARELY = 60.0  # seconds between two lines of a stage on how far it is, such as "step 51: ..."
 Outcome = Literal["computed", "restored", "unchanged"]
 
 
@@ -91,26 +77,16 @@ def _repro(name: str, run: Running, *, forced: bool) -> None:
             if time.monotonic() - told < RARELY:
                 return
             told = time.monotonic()
-        if is_logged(this.stage, line):
-            log.info(line)
+        log.info(line)
 
-    call = ["repro", "--single-item", *(["--force"] if forced else []), name]
+    call = ["again" if forced else "only", name]
     try:
-        run.children.dvc(call, say)
+        run.children.run(call, say, module="tasks.graph")
     except ChildError as error:
         if KILLED not in str(error) or run.children.closed:
             raise
         log.warning(f"{error}; it is run again, once")
-        run.children.dvc(call, say)
-
-
-def is_logged(stage: str, line: str) -> bool:
-    """Whether a line that a stage or DVC prints tells of it what the flow does not tell itself.
-
-    The flow shows the table of the report, with times, when all stages are done.
-    """
-    table = stage == "report" and ("  " in line or line.startswith("--"))
-    return bool(line) and not line.startswith(DVC_HINTS) and not table
+        run.children.run(call, say, module="tasks.graph")
 
 
 def _absent(name: str, run: Running) -> bool:

@@ -1,6 +1,8 @@
 """``python -m tasks.graph ARGUMENTS``: DVC itself, ending with the process that called it.
 
 python -m tasks.graph restore NAME    a stage's outputs from DVC's cache and remote (``restore``)
+python -m tasks.graph only NAME       bring one stage up to date; what it prints is all that is
+python -m tasks.graph again NAME      printed, and why DVC failed. again: even if nothing changed
 """
 
 import sys
@@ -12,14 +14,32 @@ ABSENT = 4  # exit status: neither cache nor remote has the outputs
 
 
 def main(arguments: list[str]) -> int:
-    if arguments[:1] == ["restore"]:
-        from tasks.graph.stages import restore
+    match arguments:
+        case ["restore", name]:
+            from tasks.graph.stages import restore
 
-        return 0 if restore(Path.cwd(), arguments[1]) else ABSENT
+            return 0 if restore(Path.cwd(), name) else ABSENT
+        case ["only" | "again" as how, name]:
+            from dvc.exceptions import DvcException
+
+            from tasks.graph.stages import reproduce
+
+            try:
+                reproduce(Path.cwd(), name, force=how == "again")
+            except (DvcException, OSError) as error:
+                print(f"ERROR: {_chain(error)}", file=sys.stderr)
+                return 1
+            return 0
     from dvc.cli import main as dvc
 
     status: int = dvc(arguments)
     return status
+
+
+def _chain(error: BaseException) -> str:
+    """What an error says, and what each that it came from says."""
+    cause = f": {_chain(error.__cause__)}" if error.__cause__ else ""
+    return f"{error}{cause}"
 
 
 if __name__ == "__main__":

@@ -128,9 +128,26 @@ def _changed(repo: "Repo") -> set[str]:
     return {name.rsplit(":", 1)[-1] for name in repo.status()}
 
 
+def reproduce(root: Path, name: str, *, force: bool = False) -> None:
+    """``dvc repro --single-item NAME``, without what DVC tells people at a terminal.
+
+    Raises DvcException where the stage fails.
+    """
+    from dvc.repo import Repo
+
+    _quieten()
+    with Repo(str(root), _wait_for_lock=True) as repo:
+        repo.reproduce(name, single_item=True, force=force)
+
+
+def _quieten() -> None:
+    """DVC then tells what is wrong, not what it does, nor how to track files with git."""
+    logging.getLogger("dvc").setLevel(logging.WARNING)
+
+
 def commit(root: Path, name: str) -> None:
     """Have ``dvc.lock`` record the stage as it lies here, as if it had run."""
-    logging.getLogger("dvc").setLevel(logging.WARNING)  # it says how to track the lock with git
+    _quieten()
     with opened(root) as repo:
         # With its path: a name alone is that of a stage in the current folder.
         repo.commit(f"{root / 'dvc.yaml'}:{name}", force=True)

@@ -94,6 +94,7 @@ def influence(
     model: nn.Module,
     samples: Samples,
     *,
+    query: Samples | None = None,
     objective: Objective = TASK,
     config: influences.Config | None = None,
 ) -> Tensor:
@@ -103,12 +104,22 @@ def influence(
 
     g_i: gradient of the sample's loss, ḡ their mean, F their second moment. Negative: removing it
     agrees with forgetting all. Source: arXiv 2508.01620, section 3. ``config`` has self-influence,
-    other parameters than the head's, damping λ.
+    other parameters than the head's, other curvatures, damping λ.
+
+    query: samples with the labels that are asked about, such as the predicted ones. Then what each
+    of ``samples``, which ``model`` was trained on, did for each of these predictions: (n, m),
+
+        s_iq = ⟨g_i, (F + λ)⁻¹ g_q⟩
+
+    positive where it made the label more likely (Koh & Liang 2017, arXiv 1703.04730, eq. 2).
 
     Raises ValueError for no sample or unknown parameters, and FloatingPointError for a score that
     is not finite.
     """
-    return influences.influence(model, objective, samples, config or influences.Config())
+    config = config or influences.Config()
+    if query is None:
+        return influences.influence(model, objective, samples, config)
+    return influences.pairs(model, objective, samples, query, config)
 
 
 def evaluate(

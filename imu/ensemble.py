@@ -46,14 +46,17 @@ def fit(
     seeds: Sequence[int],
     device: torch.device,
     at_once: int = 16,
+    parts: Sequence[Tensor] | None = None,
 ) -> Iterator[Epoch]:
     """Train ``networks`` in place on the given rows of ``data``; yields means over them per epoch.
 
-    The order of the samples and the moves of the images follow the seed of each. At most
-    ``at_once`` are stacked; on a CPU more of them leave its caches. Channels are last in memory
-    whatever ``config`` says. Raises ValueError when the networks differ in architecture, are not
-    as many as the seeds, there are fewer samples than a batch or several processes, and
-    FloatingPointError, naming seed, epoch and step, when a loss is not finite.
+    parts: for each network which of ``rows`` it is trained on, by place, int64 and equally many of
+    each; None: all. The order of the samples and the moves of the images follow the seed of each.
+    At most ``at_once`` are stacked; on a CPU more of them leave its caches. Channels are last in
+    memory whatever ``config`` says. Raises ValueError when the networks differ in architecture,
+    are not as many as the seeds or the parts, parts differ in length, there are fewer samples than
+    a batch or several processes, and FloatingPointError, naming seed, epoch and step, when a loss
+    is not finite.
     """
     if len(networks) != len(seeds) or not networks:
         raise ValueError(
@@ -66,26 +69,32 @@ def fit(
     shapes = [{n: t.shape for n, t in network.state_dict().items()} for network in networks]
     if any(other != shapes[0] for other in shapes):
         raise ValueError("the networks must be of one architecture")
+    parts = [torch.arange(len(rows))] * len(networks) if parts is None else parts
+    if len(parts) != len(networks) or len({len(part) for part in parts}) > 1:
+        raise ValueError(
+            f"parts must be one per network and equally long, got {len(parts)} for "
+            f"{len(networks)} networks, of the lengths {sorted({len(part) for part in parts})}"
+        )
     # Stacks of nearly equal size, so that none is left with a single member.
-    parts = torch.arange(len(networks)).tensor_split(-(-len(networks) // at_once))
+    members = torch.arange(len(networks)).tensor_split(-(-len(networks) // at_once))
     source = sourced(data, rows, config, device, distributed.ALONE)
     stacks = [
         _fit_stack(
-            [networks[k] for k in part],
+            [networks[k] for k in stack],
             data,
-            rows,
+            [parts[k] for k in stack],
             config,
             source,
-            seeds=[seeds[k] for k in part],
+            seeds=[seeds[k] for k in stack],
             device=device,
         )
-        for part in parts
+        for stack in members
     ]
     for epochs in zip(*stacks, strict=True):
-        both = list(zip(parts, epochs, strict=True))
+        both = list(zip(members, epochs, strict=True))
         yield epochs[0]._replace(
-            loss=sum(len(part) * epoch.loss for part, epoch in both) / len(networks),
-            accuracy=sum(len(part) * epoch.accuracy for part, epoch in both) / len(networks),
+            loss=sum(len(stack) * epoch.loss for stack, epoch in both) / len(networks),
+            accuracy=sum(len(stack) * epoch.accuracy for stack, epoch in both) / len(networks),
         )
 
 
@@ -105,14 +114,14 @@ def margins(networks: Sequence[nn.Module], objective: Objective, samples: Sample
 def _fit_stack(
     networks: Sequence[nn.Module],
     data: LabelledImages,
-    rows: list[int],
+    parts: Sequence[Tensor],
     config: Config,
     source: Source,
     *,
     seeds: Sequence[int],
     device: torch.device,
 ) -> Iterator[Epoch]:
-    steps = steps_per_epoch(rows, config)
+    steps = steps_per_epoch(parts[0].tolist(), config)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     for network in networks:
         network.train()
@@ -134,7 +143,8 @@ def _fit_stack(
     optimizer = descent(parameters.values(), config, steps * config.epochs)
     for epoch in range(1, config.epochs + 1):
         losses, correct = [], []
-        drawn = map(_together, *(draws(len(rows), config, g) for g in generators))
+        own = zip(parts, generators, strict=True)
+        drawn = map(_together, *(_of(part, draws(len(part), config, g)) for part, g in own))
         for images, labels in batches(source, drawn, config):
             seen = normalised(images, data.scale, data.mean, data.std)
             inputs = seen.unflatten(0, (config.batch_size, len(networks)))
@@ -155,6 +165,11 @@ def _fit_stack(
             100 * torch.stack(correct).mean().item(),
             optimizer.rate,
         )
+
+
+def _of(part: Tensor, drawn: Iterator[Draw]) -> Iterator[Draw]:
+    """Draws of a part of the rows, by their place among all."""
+    return (draw._replace(samples=part[draw.samples]) for draw in drawn)
 
 
 def _together(*drawn: Draw) -> Draw:

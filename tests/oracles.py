@@ -68,6 +68,54 @@ def fisher_full(gradients: Tensor) -> Tensor:
     return total / len(gradients)
 
 
+def fisher_ekfac(
+    model: nn.Module, objective: Objective, samples: Samples, parameters: list[nn.Parameter]
+) -> Tensor:
+    """Block by block: of weights of linear layers and convolutions turned as their factors say,
+    the diagonal of all others."""
+    apart = {}
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            apart[id(module.weight)] = module
+    blocks = []
+    for parameter in parameters:
+        g = gradients(model, objective, samples, [parameter])  # (n, p)
+        module = apart.get(id(parameter))
+        if module is None:
+            blocks.append(fisher_diagonal(g).diag())
+            continue
+        outer, inner = _factors(model, objective, samples, module)
+        turn = torch.kron(torch.linalg.eigh(outer)[1], torch.linalg.eigh(inner)[1])  # (p, p)
+        blocks.append(turn @ fisher_diagonal(g @ turn).diag() @ turn.T)
+    return torch.block_diag(*blocks)
+
+
+def _factors(
+    model: nn.Module, objective: Objective, samples: Samples, module: nn.Module
+) -> tuple[Tensor, Tensor]:
+    """Σ δ δᵀ and Σ a aᵀ over samples and positions, one sample after the other."""
+    outer = inner = torch.zeros(1, 1, dtype=torch.float64)
+    for i in range(len(samples)):
+        seen = []
+        hook = module.register_forward_hook(lambda _, given, out: seen.append((given[0], out)))  # noqa: B023
+        sample = samples[i : i + 1]
+        loss = objective.losses(objective.logits(model, sample.inputs), sample.targets).sum()
+        hook.remove()
+        ((given, out),) = seen
+        delta = torch.autograd.grad(loss, out)[0]
+        if isinstance(module, nn.Conv2d):
+            options = (module.kernel_size, module.dilation, module.padding, module.stride)
+            step = getattr(module, "step", 1)  # of resnet_small's convolutions of one pixel
+            a = F.unfold(given[..., ::step, ::step], *options)[0]  # (i, t)
+            d = delta.flatten(2)[0]  # (o, t)
+        else:
+            a, d = given.flatten(0, -2).T, delta.flatten(0, -2).T
+        for t in range(a.shape[1]):
+            outer = outer + torch.outer(d[:, t], d[:, t])
+            inner = inner + torch.outer(a[:, t], a[:, t])
+    return outer.detach(), inner.detach()
+
+
 def aliased_mean(gradients: Tensor) -> tuple[Tensor, Tensor]:
     """Mean gradient as published: the running sum *is* sample 0, which is overwritten.
 

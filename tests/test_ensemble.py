@@ -130,6 +130,21 @@ def test_ways_to_compute_change_no_result(change, monkeypatch):
     assert farness(stacked(data, config)[0], stacked(data, replace(config, **change))[0]) < CLOSE
 
 
+def test_members_are_trained_on_parts_of_their_own():
+    data, draw = noise(), torch.Generator().manual_seed(1)
+    parts = [torch.randperm(len(ROWS), generator=draw)[:33] for _ in SEEDS]
+    expected = networks()
+    for model, part, seed in zip(expected, parts, SEEDS, strict=True):
+        own = [ROWS[at] for at in part.tolist()]
+        list(training.fit(model, data, own, CONFIG, seed=seed, device=CPU))
+    found, _ = stacked(data, parts=parts, at_once=2)
+    assert farness(expected, found) < CLOSE
+    assert farness(expected, stacked(data, parts=parts[::-1])[0]) > 1e-3
+    for wrong in (parts[:2], [*parts[:2], parts[2][:-1]]):
+        with pytest.raises(ValueError, match="parts must be one per network and equally long"):
+            stacked(data, parts=wrong)
+
+
 def test_bfloat16_is_followed():
     """Members agree with networks trained one by one in distribution, not in their weights."""
     found = {}

@@ -12,28 +12,33 @@ second moment of the forget set's gradients. Choices, each a field of ``Config``
     retraining; TracIn, arXiv 2002.08484, sums ⟨g_i, g_i⟩ over training).
 ``fisher``: which curvature.
     "diagonal" takes parameters as independent; any size. "full" knows their correlations, which
-    for a head are strong as features are shared; for the head alone.
+    for a head are strong as features are shared; for the head alone. "ekfac" knows the larger part
+    of them within the weights of linear layers and convolutions (``imu.influences.kronecker``).
 ``parameters``: where influence is looked for.
     The head has a closed form (``imu.influences.head``): one pass, no gradient of a single sample.
     Deeper parameters also see what the features owe to a sample: by products of what enters and
     leaves layers (``imu.influences.layers``), or for parameters used in other ways by a function of
     them (``imu.influences.parameters``).
 
+How well these agree with retraining: docs/influence-quality.md. Scores for pairs of a training
+sample and a query, which tell who made a prediction: ``imu.influences.pairs``.
+
 Assumed: evaluation mode, and for the closed form cross-entropy, one position per sample, and a
 linear head whose output is the prediction. Where that does not hold the general form is taken.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from imu.bounds import check_fields, one_of, require
 from imu.influences.checks import check, finite
-from imu.influences.head import Fisher, HeadInfluence, Score, head_influence
+from imu.influences.head import HeadInfluence, Score, head_influence
 from imu.influences.layers import layer_bytes, layer_influence
 from imu.influences.operations import Unfit
+from imu.influences.pairs import full_pairs, pair_influence
 from imu.influences.parameters import (
     ParameterInfluence,
     Progress,
@@ -55,6 +60,7 @@ __all__ = [
     "held_bytes",
     "influence",
     "layer_influence",
+    "pairs",
     "parameter_influence",
 ]
 
@@ -65,7 +71,7 @@ class Config:
     clip_quantile: float = 0.93  # weights above this quantile of the kept weights are cut to it
     top_fraction: float = 1.0  # share of the samples that agree which is kept, largest |s| first
     parameters: tuple[str, ...] = ()  # modules or parameters by name; none: the objective's
-    fisher: Fisher = "diagonal"
+    fisher: Literal["diagonal", "full", "ekfac"] = "diagonal"
     score: Score = "mean"
     chunk: int = 64  # samples that run at once; by it memory is bounded
     cache_prefix: bool = True  # run what does not depend on the parameters once
@@ -93,7 +99,7 @@ def influence(
     """
     check(len(samples), config.damping)
     names = config.parameters or objective.influence_parameters(model)
-    if _may_be_closed(model, objective, samples, names):
+    if config.fisher != "ekfac" and _may_be_closed(model, objective, samples, names):
         features, logits = features_and_logits(model, objective, samples.inputs)
         linear = head(model)
         if _is_output(linear, features, logits):
@@ -106,10 +112,60 @@ def influence(
                 fisher=config.fisher,
                 score=config.score,
             ).scores
+    return _general(model, objective, samples, names, config, progress).scores
+
+
+def pairs(
+    model: nn.Module,
+    objective: Objective,
+    train: Samples,
+    queries: Samples,
+    config: Config,
+    progress: Progress | None = None,
+) -> Tensor:
+    """Score of every training sample for every query, (n, m): see ``imu.influences.pairs``.
+
+    Of ``config`` what makes weights of scores, and ``score``, is not used. Memory: the scores;
+    gradients of two chunks; for "full" two matrices (n, n).
+    Raises as ``influence``.
+    """
+    check(len(train), config.damping)
+    names = config.parameters or objective.influence_parameters(model)
+    if config.fisher == "full" and _may_be_closed(model, objective, train, names):
+        found = [features_and_logits(model, objective, of.inputs) for of in (train, queries)]
+        linear = head(model)
+        if all(_is_output(linear, *of) for of in found):
+            return full_pairs(
+                *zip(*found, strict=True),
+                (train.targets, queries.targets),
+                damping=config.damping,
+                bias=linear.bias is not None,
+            )
+    curvature = _general(model, objective, train, names, config, progress)
+    return pair_influence(
+        model,
+        objective,
+        train,
+        queries,
+        curvature,
+        damping=config.damping,
+        chunk=config.chunk,
+    )
+
+
+def _general(
+    model: nn.Module,
+    objective: Objective,
+    samples: Samples,
+    names: tuple[str, ...],
+    config: Config,
+    progress: Progress | None,
+) -> ParameterInfluence:
+    """Where there is no closed form."""
     if config.fisher == "full":
         raise ValueError(
-            "fisher must be diagonal unless the parameters are the head's, its output is the "
-            f"prediction, and there is one label per sample; got full for {', '.join(names)}"
+            "fisher must be diagonal or ekfac unless the parameters are the head's, its output is "
+            f"the prediction, and there is one label per sample; got full for {', '.join(names)}"
         )
     choices: dict[str, Any] = {
         "parameters": names,
@@ -120,9 +176,14 @@ def influence(
         "progress": progress,
     }
     try:
-        return layer_influence(model, objective, samples, **choices).scores
-    except Unfit:
-        return parameter_influence(model, objective, samples, **choices).scores
+        return layer_influence(model, objective, samples, fisher=config.fisher, **choices)
+    except Unfit as error:
+        if config.fisher == "ekfac":
+            raise ValueError(
+                f"fisher must be diagonal where the parameters are used in ways that are not "
+                f"known, got ekfac for {', '.join(names)}: {error}"
+            ) from error
+        return parameter_influence(model, objective, samples, **choices)
 
 
 def held_bytes(model: nn.Module, objective: Objective, samples: Samples, config: Config) -> int:
@@ -131,7 +192,8 @@ def held_bytes(model: nn.Module, objective: Objective, samples: Samples, config:
     Runs two samples, to know which form is taken.
     """
     names = config.parameters or objective.influence_parameters(model)
-    if len(samples) == 0 or _may_be_closed(model, objective, samples, names):
+    closed = config.fisher != "ekfac" and _may_be_closed(model, objective, samples, names)
+    if len(samples) == 0 or closed:
         return 0
     try:
         return layer_bytes(model, objective, samples, names, config.chunk)

@@ -8,6 +8,9 @@ gradients g_i is said in ``imu.influences.parts``. With F, ḡ, λ and v = ḡ /
     mean   s_i = −⟨g_i, v⟩ = −Σ_t ⟨δ_it, layer(v)(a_it)⟩, without any g_i
     self   s_i = ⟨g_i, g_i / (F + λ)⟩, from blocks as F
 
+With ``fisher="ekfac"`` the same is done along other directions, in which F is nearer to diagonal
+(``imu.influences.kronecker``); one more pass finds these first.
+
 Which operations make up the gradients is found with two samples and tried against the gradients of
 their losses; where that fails, ``Unfit`` is raised, and ``imu.influences.parameters`` serves.
 """
@@ -16,6 +19,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +27,7 @@ from torch.autograd import grad
 from torch.linalg import vector_norm as norm
 
 from imu.bounds import one_of, require
+from imu.influences import kronecker
 from imu.influences.checks import check, finite, raise_for
 from imu.influences.head import Score
 from imu.influences.operations import Call, Layout, Recorder, Unfit, by_sample, layout
@@ -56,6 +61,7 @@ def layer_influence(
     damping: float,
     chunk: int,
     score: Score = "mean",
+    fisher: Literal["diagonal", "ekfac"] = "diagonal",
     cache_prefix: bool = False,
     progress: Progress | None = None,
 ) -> ParameterInfluence:
@@ -66,59 +72,71 @@ def layer_influence(
     takes no more than ``chunk`` gradients would; what is not kept is run again, for which alone the
     prefix is cached.
 
-    Memory: a forward and a backward pass of ``chunk`` samples; ``layer_bytes``; blocks of
-    gradients (``parts.BLOCK``), or one row of a parameter and the patches of one sample if these
-    are larger; three tensors of the size of the parameters, and at first one gradient.
+    Memory: a forward and a backward pass of ``chunk`` samples; ``layer_bytes``, and for "ekfac"
+    the patches of a chunk in one layer; blocks of gradients (``parts.BLOCK``), or one row of a
+    parameter and the patches of one sample if these are larger; three tensors of the size of the
+    parameters, and at first one gradient.
     Raises ValueError for an empty set, an unknown name or a value out of range,
     FloatingPointError when a score is not finite, and ``Unfit``.
     """
     check(len(samples), damping)
     one_of("score", score, ("mean", "self"))
+    one_of("fisher", fisher, ("diagonal", "ekfac"))
     if parameters is None:
         parameters = objective.influence_parameters(model)
     n, room = len(samples), gradient_bytes(model, parameters, min(chunk, len(samples)))
     passes = _Passes(model, objective, samples, chosen(model, parameters), chunk)
-    fisher = {name: torch.zeros_like(value) for name, value in passes.values.items()}
-    mean = {name: torch.zeros_like(value) for name, value in passes.values.items()}
+    count = PASSES + (fisher == "ekfac")
     told = 0
 
     def tell(more: int) -> None:
         nonlocal told
         told += more
         if progress is not None:
-            progress(told, PASSES * n)
+            progress(told, count * n)
 
     with passes.ready() as tried:
         if cache_prefix and n * held(tried.values()) // TRIED > room:  # else all run once
             passes.cache_prefix()
+        along: dict[str, kronecker.Basis] = {}
+        if fisher == "ekfac":
+            along = kronecker.bases(passes.run(rows) for rows in passes.chunks())
+            tell(n)
+        shapes = {n: along[n].shape if n in along else v.shape for n, v in passes.values.items()}
+        mean = {name: passes.values[name].new_zeros(shape) for name, shape in shapes.items()}
+        square = {name: torch.zeros_like(value) for name, value in mean.items()}
         made: list[tuple[slice, Parts | None]] = []
         for rows in passes.chunks():
             parts = passes.run(rows)
-            for name, part in parts.items():
+            for name, part in kronecker.turned(parts, along):
                 first, second = part.moments(mean[name])
                 mean[name] += first / n
-                fisher[name] += second / n
+                square[name] += second / n
             room -= held(parts.values())
             made.append((rows, parts if room >= 0 else None))
             tell(len(range(n)[rows]))
 
-        def scored(measure: Callable[[Part, Tensor], Tensor], along: dict[str, Tensor]) -> Tensor:
+        def scored(measure: Callable[[Part, Tensor], Tensor], by: dict[str, Tensor]) -> Tensor:
             scores = []
             for rows, kept in made:
-                parts = kept or passes.run(rows)
-                own = [measure(part, along[name]) for name, part in parts.items()]
+                parts = kronecker.turned(kept or passes.run(rows), along)
+                own = [measure(part, by[name]) for name, part in parts]
                 scores.append(torch.stack(own).sum(0))
                 tell(len(range(n)[rows]))
             return torch.cat(scores)
 
-        if not all(f.isfinite().all() for f in fisher.values()):
-            raise_for(scored(weighted, {name: torch.ones_like(f) for name, f in fisher.items()}))
+        if not all(f.isfinite().all() for f in square.values()):
+            raise_for(scored(weighted, {name: torch.ones_like(f) for name, f in square.items()}))
         if score == "self":
-            scores = scored(weighted, {name: 1 / (f + damping) for name, f in fisher.items()})
+            scores = scored(weighted, {name: 1 / (f + damping) for name, f in square.items()})
         else:
-            towards = {name: mean[name] / (f + damping) for name, f in fisher.items()}
+            towards = {name: mean[name] / (f + damping) for name, f in square.items()}
             scores = -scored(slopes, towards)
-    return ParameterInfluence(scores=finite(scores), fisher=fisher, mean=mean)
+    back = {
+        name: along[name].back(value).view_as(passes.values[name]) if name in along else value
+        for name, value in mean.items()
+    }
+    return ParameterInfluence(scores=finite(scores), fisher=square, mean=back, bases=along)
 
 
 def layer_bytes(

@@ -14,7 +14,7 @@ The network runs in evaluation mode, so that no sample's loss depends on another
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from torch.utils._pytree import tree_map
 from imu.bounds import one_of, require
 from imu.influences.checks import check, finite, raise_for
 from imu.influences.head import Score
+from imu.influences.kronecker import Basis
 from imu.influences.prefix import Prefix, record, replaying
 from imu.models import evaluating, places
 from imu.objectives import Inputs, Objective, Samples
@@ -37,11 +38,22 @@ Tree = Inputs | dict[str, Tensor]  # of tensors
 
 @dataclass(frozen=True, kw_only=True)
 class ParameterInfluence:
-    """scores (n,); Fisher diagonal and mean gradient by parameter name, each of its shape."""
+    """scores (n,); Fisher diagonal and mean gradient by parameter name, each of its shape.
+
+    bases: of the parameters whose Fisher is diagonal along other directions, and is given there.
+    """
 
     scores: Tensor
     fisher: dict[str, Tensor]
     mean: dict[str, Tensor]
+    bases: dict[str, Basis] = field(default_factory=dict)
+
+    def solved(self, name: str, gradients: Tensor, damping: float) -> Tensor:
+        """(F + λ)⁻¹ g of each: (b, *shape)."""
+        if (basis := self.bases.get(name)) is None:
+            return gradients / (self.fisher[name] + damping)
+        along = basis.forth(gradients) / (self.fisher[name] + damping)
+        return basis.back(along).view_as(gradients)
 
 
 def parameter_influence(

@@ -1,0 +1,56 @@
+"""``python -m benchmarks.quality``: does what is not done yet, and writes the page at the end."""
+
+import argparse
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from time import monotonic
+
+import numpy as np
+import torch
+
+from benchmarks.gpu import images
+from benchmarks.quality import truth
+from benchmarks.quality.truth import SETTINGS, Setting
+
+Unit = tuple[Path, Callable[[], dict[str, np.ndarray]]]  # where it is kept, and how it is made
+
+
+def units(settings: list[Setting], kept: Path) -> Iterator[Unit]:
+    for setting in settings:
+        of = truth.scene(setting, Path.cwd(), kept)
+        folder = kept / setting.key
+        for number in range(setting.networks // truth.STACK):
+            make = partial(truth.stack, setting, of, number)
+            yield folder / f"truth-{number}.npz", lambda make=make: make()._asdict()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="then it stops")
+    parser.add_argument("--cifar", type=Path, help="archive of CIFAR-10 as images")
+    given = parser.parse_args()
+    begin = monotonic()
+    torch.set_num_threads(1)
+    kept = Path.cwd() / ".cells" / "quality"
+    kept.mkdir(parents=True, exist_ok=True)
+    if given.cifar and not (kept / images.PACKED).exists():
+        images.unpack(given.cifar, kept)
+    settings = [s for s in SETTINGS if s.images == "digits" or (kept / images.PACKED).exists()]
+    for path, make in units(settings, kept):
+        if path.exists():
+            continue
+        if monotonic() - begin > 60 * given.minutes:
+            print("stopped; to go on, call again")
+            return
+        started = monotonic()
+        found = make()
+        path.parent.mkdir(exist_ok=True)
+        unfinished = path.with_suffix(".part.npz")
+        np.savez_compressed(unfinished, **found)
+        unfinished.rename(path)
+        print(f"{path.parent.name}/{path.stem}: {monotonic() - started:.1f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

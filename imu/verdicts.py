@@ -63,6 +63,8 @@ class Config:
     features: float = 10.0  # points of probe_5, proto_5 and relearn_auc
     distance: float = 0.04  # TV of softmax outputs
     samples: float = 10.0  # points of U-LiRA's advantage
+    divergence: float = 0.02  # nats of KL, of sequences
+    stays: float = 0.05  # nats of KL_truth_retain and KL_truth_test
 
     def __post_init__(self) -> None:
         check_fields(self, **dict.fromkeys(self.__dataclass_fields__, ">= 0"))
@@ -82,7 +84,7 @@ class Criterion(NamedTuple):
     class_wise: bool | None = None
 
 
-# Of images and of texts; a test whose metric nothing was measured in is passed over.
+# Of images, texts and sequences; a test whose metric nothing was measured in is passed over.
 CRITERIA = (
     Criterion("utility lost", "RA", "below", "utility", "retain"),
     Criterion("utility lost", "TA", "below", "utility", "kept"),
@@ -128,6 +130,17 @@ CRITERIA = (
     Criterion("distinguishable", "dP_forget", "apart", "distance", "forget"),
     Criterion("distinguishable", "dP_retain", "apart", "distance", "retain"),
     Criterion("distinguishable", "KS", "apart", "distance", "forget"),
+    # Sequences.
+    Criterion("utility lost", "KL_truth_retain", "above", "stays", None),
+    Criterion("utility lost", "KL_truth_test", "above", "stays", None),
+    Criterion("not forgotten", "KL_forgotten", "below", "divergence", None),
+    Criterion("masked only", "KL_relearn", "below", "divergence", None),
+    Criterion("distinguishable", "KL_forgotten", "above", "divergence", None),
+    Criterion("distinguishable", "KL_relearn", "above", "divergence", None),
+    *(
+        Criterion("distinguishable", name, "apart", "divergence", None)
+        for name in ("KL_forget", "KL_retain", "KL_worst_forget", "KL_worst_retain")
+    ),
 )
 
 

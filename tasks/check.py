@@ -50,7 +50,8 @@ def everything(workspace: Workspace) -> None:
         where: getattr(discovery.load(package, params.section(root, where)), "OBJECTIVE", IMAGES)
         for where, package in (("split.dataset", "imu.datasets"), ("network.name", "imu.models"))
     }
-    if len(set(kinds.values())) > 1:
+    objective = discovery.load("imu.objectives", kinds["split.dataset"])
+    if kinds["network.name"] != getattr(objective, "NETWORKS", kinds["split.dataset"]):
         said = ", ".join(
             f"{where} {params.section(root, where)!r} for {kinds[where]}" for where in kinds
         )

@@ -1,7 +1,8 @@
 """One data set per file, which offers ``write(folder, source)`` and ``load(folder)``.
 
 ``write`` makes a folder of files from a ``Source``; ``load`` reads it as ``LabelledImages``, or as
-the ``Texts`` of ``imu.datasets.common.texts`` where the file says ``OBJECTIVE = "language"``.
+the ``Texts`` of ``imu.datasets.common.texts`` where the file says ``OBJECTIVE = "language"``, or
+as the ``Sequences`` beside them where it says "sequences".
 ``OF_THE_USER`` marks a file that reads what a user brings, which is rehearsed before it is used.
 """
 
@@ -37,12 +38,22 @@ class Source:
     resize: int = 0  # pixels of the shorter side before the crop; 0: size
     classes: tuple[str, ...] = ()  # in the order of their numbers; none: in that of their names
     people: int = 60  # that biographies are written of
-    seed: int = 0  # of the people and of what is true of them
+    seed: int = 0  # of the people and of what is true of them; of sequences
+    states: int = 10  # of Markov chains, as are those below
+    length: int = 20  # states of a sequence
+    leakage: float = 0.2  # probability to leave the states that a chain has for its own
+    sequences: tuple[int, ...] = (10_000, 5_000, 5_000)  # of each chain
 
     def __post_init__(self) -> None:
         if not self.path:
             raise ValueError("path must name a folder or a table, got ''")
         check_fields(self, size=">= 8", people="in [3, 10000]", seed=">= 0")
+        check_fields(self, states="in [2, 1000]", length="in [2, 1000]", leakage="in [0, 1]")
+        if not 2 <= len(self.sequences) <= self.states or min(self.sequences) < 1:
+            raise ValueError(
+                f"sequences must be a number >= 1 for each of 2 to {self.states} chains (states), "
+                f"got {self.sequences}"
+            )
         if self.resize and (self.resize < self.size or self.fit == "stretch"):
             raise ValueError(
                 f"resize must be 0, or >= size ({self.size}) where fit is 'crop', "
@@ -168,7 +179,8 @@ def made_from(folder: Path) -> Source | None:
     try:
         recorded = _about(folder)["source"]
         known = {f.name: recorded[f.name] for f in fields(Source) if f.name in recorded}
-        return Source(**known | {"classes": tuple(known.get("classes", ()))})
+        lists = {name: tuple(of) for name, of in known.items() if isinstance(of, list)}
+        return Source(**known | lists)
     except (ValueError, LookupError, TypeError):
         return None  # of a published data set, or damaged, which ``load`` explains
 

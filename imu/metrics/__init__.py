@@ -15,7 +15,8 @@ What cannot be measured is absent, and ``absent`` names it: ``unmet(labels, forg
 are, and a file with ``NEEDS_HEAD`` is passed over for a network without a linear head.
 
 A file is for classification, or for what its ``OBJECTIVE`` names. Those for "language" measure
-``Said`` in place of ``Outputs``, and say ``unmet(asked)`` of what ``Said.asked`` counts.
+``Said`` in place of ``Outputs``, and say ``unmet(asked)`` of what ``Said.asked`` counts; those for
+"sequences" likewise ``Foretold``.
 """
 
 from collections.abc import Mapping
@@ -27,6 +28,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 import numpy as np
 
 from imu import discovery
+from imu.metrics._foretold import Foretold as Foretold
+from imu.metrics._foretold import foretold_of as foretold_of
 from imu.metrics._said import Asked as Asked
 from imu.metrics._said import Said as Said
 from imu.metrics._said import asked_of as asked_of
@@ -112,7 +115,7 @@ class Subject:
     model: "nn.Module"
     objective: "Objective"
     samples: "Mapping[str, Samples]"
-    outputs: Any  # Outputs, or Said of a language model
+    outputs: Any  # Outputs, Said of a language model, or Foretold of sequences
     original_accuracy: float
 
 
@@ -120,7 +123,7 @@ class Subject:
 class Measured:
     """A model's outputs and the values of every ``measure``, and of every ``attack`` if made."""
 
-    outputs: Any  # Outputs, or Said of a language model
+    outputs: Any  # Outputs, Said of a language model, or Foretold of sequences
     values: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -187,7 +190,7 @@ def absent(objective: str, *given: Any, head: bool = True) -> dict[str, str]:
     """Name -> why it cannot be measured of one model on these samples.
 
     given: as ``unmet`` takes it; of images labels (set name -> int array (n,), the sets as in
-    ``Outputs``) and classes that are forgotten whole, of texts what ``Said.asked`` counts.
+    ``Outputs``) and classes that are forgotten whole, of others what their ``asked`` counts.
     head: whether the network has a linear head.
     """
     found: dict[str, str] = {}
@@ -216,7 +219,7 @@ def measure(subject: Subject) -> Measured:
     return Measured(outputs=subject.outputs, values=values)
 
 
-def of_outputs(outputs: Outputs | Said) -> Measured:
+def of_outputs(outputs: Outputs | Said | Foretold) -> Measured:
     """Apply every metric of one model's outputs: all that ``compare`` needs of a reference."""
     values: dict[str, float] = {}
     for module in modules(outputs.objective, head=has_features(outputs)):
@@ -292,7 +295,7 @@ def _checked(values: dict[str, float], objective: str = "classification") -> dic
     return {name: values[name] for name in order}
 
 
-def has_features(outputs: Outputs | Said) -> bool:
+def has_features(outputs: Outputs | Said | Foretold) -> bool:
     return isinstance(outputs, Outputs) and bool(outputs.features)
 
 

@@ -7,12 +7,14 @@ and offers its objective and the way from stored data to it:
     than drawn weights: one with these.
     ``objective(about)``: how it is asked. ``samples(data, rows, about, device, *, perturbed)``:
     some rows as it takes them; perturbed: for methods that change inputs.
+    ``NETWORKS``: the ``OBJECTIVE`` of networks that take them, where it is not the file's name.
 A data set names its kind as ``objective``. Predictions are classifications
 at one or more *positions* per sample: an image has one, a token sequence one per token. A position
 with the target IGNORED (padding, a prompt) counts for nothing, as in ``F.cross_entropy``.
 
     classification of images     logits (n, classes),           targets (n,)
     language model, sequences    logits (n, positions, classes), targets (n, positions)
+    sequences of states          likewise, a state being a token
     person re-identification     logits (n, identities),        targets (n,)
 """
 

@@ -190,13 +190,14 @@ class Workspace:
 
         name = params.section(self.root, f"{section}.name")
         module = discovery.load("imu.models", name)
-        if (kind := getattr(module, "OBJECTIVE", "classification")) != data.objective:
+        objective = discovery.load("imu.objectives", data.objective)
+        kind = getattr(module, "OBJECTIVE", "classification")
+        if kind != getattr(objective, "NETWORKS", data.objective):
             raise params.ParameterError(
                 f"{params.FILE}: {section}.name: {name} is a network for {kind}, and the data set "
                 f"({params.section(self.root, 'split.dataset')}) is for {data.objective}"
             )
         config = params.load(self.root, section, module.Config, without=("name",))
-        objective = discovery.load("imu.objectives", data.objective)
         about = {
             "objective": data.objective,
             "network": name,

@@ -20,10 +20,10 @@ COSTS = {
 GROUPS = {**metrics.GROUPS, "cost": "Cost"}
 # What a reader asks, and the metrics that answer it: the reviewer's summary.
 QUESTIONS: dict[str, tuple[str, ...]] = {
-    "Did it forget?": ("FA", "TFA", "MIA", "P_forget", "AUC_min_k"),
-    "What did it cost?": ("RA", "TA", "P_retain", "MU", WORK),
-    "Can anyone tell?": ("TV", "U_LiRA", "JSD_unseen", "dP_forget"),
-    "Would it come back?": ("probe_5", "relearn_auc", "relearn_P", "P_4bit"),
+    "Did it forget?": ("FA", "TFA", "MIA", "P_forget", "AUC_min_k", "KL_forgotten"),
+    "What did it cost?": ("RA", "TA", "P_retain", "MU", "KL_truth_retain", WORK),
+    "Can anyone tell?": ("TV", "U_LiRA", "JSD_unseen", "dP_forget", "KL_forget", "KL_retain"),
+    "Would it come back?": ("probe_5", "relearn_auc", "relearn_P", "P_4bit", "KL_relearn"),
 }
 # The question that the tests of an outcome answer.
 ASKED: dict[verdicts.Outcome, str] = {
@@ -52,6 +52,12 @@ HEADLINE = (
     "dP_forget",
     "FQ",
     "relearn_P",
+    "KL_forgotten",
+    "KL_truth_forget",
+    "KL_truth_retain",
+    "KL_forget",
+    "KL_retain",
+    "KL_relearn",
     WORK,
     TIME,
 )
@@ -60,6 +66,7 @@ HEADLINE = (
 GAPS = {
     "gap_acc": "Smaller mean gap of accuracies",
     "dP_forget": "Nearer to the reference in the answers to be forgotten (dP_forget)",
+    "KL_forget": "Nearer to the reference in what follows forgotten sequences (KL_forget)",
 }
 METHODS = ("method", "with_retain")  # kinds: given the forget set alone, or the retain set too
 WORDS: dict[verdicts.Outcome, str] = {

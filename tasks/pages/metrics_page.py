@@ -3,7 +3,7 @@
 from imu import metrics
 from tasks.pages import findings
 
-OBJECTIVES = {"classification": "Images", "language": "Texts"}
+OBJECTIVES = {"classification": "Images", "language": "Texts", "sequences": "Sequences"}
 INTRODUCTION = """# Metrics
 
 Columns of the table of results, of the report, of `dvc metrics show` and of MLflow, by the names
@@ -14,7 +14,7 @@ a pipeline's best model begin with `best/`, numbers of samples with `n_`. Writte
 
 
 def page() -> str:
-    """Markdown: a table for each group of metrics, of images and of texts."""
+    """Markdown: a table for each group of metrics, by kind of problem."""
     parts = [INTRODUCTION]
     for objective, title in OBJECTIVES.items():
         named = findings.explained([*metrics.about(objective), *findings.COSTS])

@@ -173,7 +173,9 @@ def _slices(workspace: Workspace, data: Dataset, order: list[str]) -> dict[str, 
                 "Retain samples that lost most": (worse.head(SHOWN), "lost"),
             }
             kept = {title: of for title, of in parts.items() if len(of[0])}
-            shown[row.model] = _kind(data).slices(data, kept)
+            kind = _kind(data)
+            whole = kind.whole(data, table) if hasattr(kind, "whole") else []
+            shown[row.model] = [*whole, *kind.slices(data, kept)]
     return {model: shown[model] for model in order if model in shown}
 
 

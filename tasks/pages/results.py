@@ -19,6 +19,7 @@ FIRST = (lineup.REFERENCE, RETRAINED, *BASELINES)
 DISTANCES = (
     *("gap", "gap_acc", "TV", "probe_5", "proto_5", "relearn_auc"),
     *("P_forget", "P_retain", "AUC_min_k", "dP_forget", "relearn_P"),
+    *("KL_forgotten", "KL_truth_retain", "KL_forget", "KL_retain", "KL_relearn"),
 )
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from imu.datasets.common.texts import Texts
-from imu.objectives import Samples, asked_positions
+from imu.objectives import Objective, Samples, asked_positions
 from imu.objectives import language as task
 from imu.training.distributed import World
 
@@ -25,7 +25,7 @@ WINDOW = 16  # batches whose texts are sorted by length
 class Sequences:
     samples: Samples
     lengths: Tensor  # (n,), positions up to the last that is predicted; on the CPU
-    objective: task.Language
+    objective: Objective
     config: "Config"
     world: World
 

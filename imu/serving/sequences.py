@@ -1,0 +1,50 @@
+"""What follows sequences of states."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from imu.objectives.sequences import objective
+from imu.serving import network
+
+PACKAGES = ("tokenizers",)  # which the networks for texts import
+
+
+class Model:
+    """The network, as ``network``, and what it takes and gives."""
+
+    def __init__(self, path: Path):
+        self.network, about = network(path)
+        self.objective = objective(about)
+        self.states: int = about["states"]
+
+    @torch.inference_mode()
+    def predict(self, sequences: np.ndarray, params: dict[str, Any] | None = None) -> np.ndarray:
+        """Probabilities (n, states) of the state after sequences (n, length) of int64.
+
+        Raises ValueError for a state that there is not, and for sequences of no state.
+        """
+        seen = torch.as_tensor(sequences)
+        if seen.dim() != 2 or seen.shape[1] < 1:
+            raise ValueError(
+                f"sequences must have the shape (n, 1 or more), got {tuple(seen.shape)}"
+            )
+        if seen.numel() and not 0 <= int(seen.min()) <= int(seen.max()) < self.states:
+            raise ValueError(
+                f"states must be in [0, {self.states}), got {int(seen.min())} to {int(seen.max())}"
+            )
+        return self.objective.logits(self.network, seen)[:, -1].softmax(1).numpy()
+
+
+def signature(about: Mapping[str, Any]) -> dict[str, str]:
+    def tensor(dtype: str, shape: list[int]) -> str:
+        return json.dumps([{"type": "tensor", "tensor-spec": {"dtype": dtype, "shape": shape}}])
+
+    return {
+        "inputs": tensor("int64", [-1, -1]),
+        "outputs": tensor("float32", [-1, about["states"]]),
+    }

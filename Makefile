@@ -11,7 +11,7 @@ LIMIT ?= 1
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DO_NOT_TRACK := true
-export MLFLOW_PORT  # links name it
+export MLFLOW_PORT PREFECT_PORT  # links name them
 # Bytecode is worth 10 s per run here, whatever the caller's shell says.
 unexport PYTHONDONTWRITEBYTECODE PYTHONPATH VIRTUAL_ENV
 

@@ -158,7 +158,11 @@ def grids(root: Path, settings: Path, changes: dict[str, Any]) -> list[Asked]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m flows.documents", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.documents",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("command", choices=("table", "tune", "metrics"))
     parser.add_argument(
         "--shipped", action="store_true", help="table: the methods of params.yaml, not all"

@@ -87,9 +87,6 @@ def pipeline(
     return _asked(request.changes(), jobs=jobs, force=force, pools=pools, wanted=wanted)
 
 
-METHOD = Method("imu_deep")
-
-
 @flow(name="unlearn", flow_run_name=run_name, validate_parameters=True)
 def unlearn(
     request: Request = AS_IT_IS,
@@ -198,7 +195,11 @@ def _stale(root: Path) -> set[str] | None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m flows.pipeline", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.pipeline",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--jobs", type=int, default=JOBS, help="stages at the same time")
     parser.add_argument(
         "--with",

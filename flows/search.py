@@ -1,4 +1,4 @@
-"""A search for a method's parameters by Optuna, in cells that no page reports.
+r"""A search for a method's parameters by Optuna, in cells that no page reports.
 
     python -m flows.search trial --method imu --space step=0.01..1:log --trials 20
     python -m flows.search other --method amun        the choices that the method names
@@ -223,7 +223,13 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", help="of the search and its pages")
-    parser.add_argument("--method", required=True, choices=[method.value for method in Method])
+    parser.add_argument(
+        "--method",
+        required=True,
+        metavar="METHOD",
+        choices=[method.value for method in Method],
+        help="a file in imu/methods, without .py",
+    )
     parser.add_argument(
         "--space",
         action="append",

@@ -4,6 +4,7 @@ Each cell is a workspace of its own that shares DVC's cache, so a sweep that was
 where it was: stages that are done are restored, not repeated.
 """
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -240,3 +241,11 @@ def written(
     artifacts.write_table(folder / "results.csv", table)
     create_markdown_artifact(page, key="results", description=f"Results of the sweep {name}")
     return [folder / f"results.{suffix}" for suffix in ("html", "md", "csv")]
+
+
+if __name__ == "__main__":
+    sys.exit(
+        "a sweep is a deployment: start it on Prefect's page, or for example with\n"
+        """  prefect deployment run sweep/sweep --param name='"two"' --param seeds='[0, 1]'\n"""
+        "docs/operations.md says how deployments get there, and what the parameters are"
+    )

@@ -24,7 +24,7 @@ from imu.datasets import LabelledImages, digits
 from tasks import report
 from tasks.files import artifacts, params
 from tasks.files.workspace import Workspace, digest
-from tasks.pages import charts, findings, lineup, report_page, summary
+from tasks.pages import charts, findings, lineup, report_page, scatter, summary
 from tasks.pages.kinds import classification
 from tasks.pages.plain import PLAIN
 from tasks.tracking.record import record
@@ -387,6 +387,30 @@ def test_a_metric_that_is_full_everywhere_has_an_axis(workspace: Workspace) -> N
     panel = charts.values(compared, column, list(VALUES), dict.fromkeys(VALUES, "other"))
     assert [tick.text for tick in panel.ticks] == ["90", "95", "100"]
     assert {dot.at for line in panel.lines for dot in line.dots} == {charts.RIGHT}
+
+
+def test_forgetting_is_drawn_against_utility_with_retraining_as_a_cloud(
+    workspace: Workspace,
+) -> None:
+    compared = lineup.compared(workspace, lineup.table(workspace))
+    drawn = scatter.scatter(compared, dict.fromkeys(VALUES, "other"))
+    assert drawn is not None
+    assert drawn.across.startswith("TA, %")
+    assert drawn.up.startswith("probe_5, %")
+    at = {point.title.partition(":")[0]: point for point in drawn.points}
+    assert at.keys() == VALUES.keys()
+    assert at["ours"].title == "ours: TA 98.12, probe_5 66.50"
+    cloud = drawn.cloud
+    within = {
+        model
+        for model, point in at.items()
+        if 0 <= point.x - cloud.x <= cloud.width and 0 <= point.y - cloud.y <= cloud.height
+    }
+    assert within == {"reference", "retrain_2"}
+    assert at["other"].x < at["ours"].x < at["reference"].x
+    assert at["nothing"].y < at["ours"].y < at["reference"].y
+    said = [label.text for label in drawn.labels]
+    assert sorted(said) == ["logit_mask and 1 more", "other", "ours"]
 
 
 def test_large_images_are_shown_small() -> None:

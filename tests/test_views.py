@@ -71,6 +71,41 @@ def test_the_columns_are_those_that_were_measured_with_the_cost_last() -> None:
     assert kinds == [["BAR", "LINE"], ["BAR", "LINE", "SCATTER"]]
 
 
+@pytest.mark.parametrize(
+    ("measured", "drawn"),
+    [
+        (["FA", "TA", "TFA", "probe_5"], ("TA", "probe_5")),
+        (["FA", "TA", "probe_5"], ("TA", "FA")),
+        (["P_forget", "MU", "FQ"], ("MU", "FQ")),
+        (["P_forget", "P_retain"], ("P_retain", "P_forget")),
+        (["FA"], None),
+    ],
+)
+def test_forgetting_is_drawn_against_utility(
+    measured: list[str], drawn: tuple[str, str] | None
+) -> None:
+    assert findings.picture(measured) == drawn
+    charts = views.of_models("", measured)["compareRunCharts"]
+    axes = [(c["xaxis"]["key"], c["yaxis"]["key"]) for c in charts if c["type"] == "SCATTER"]
+    assert axes == ([drawn] if drawn else [])
+
+
+def test_the_experiment_says_what_the_last_run_found_unless_somebody_described_it(
+    store: Store,
+) -> None:
+    def said() -> str:
+        tags = store.client.get_experiment(store.experiment).tags
+        return str(tags["mlflow.note.content"])
+
+    views.describe(store, "Best: imu")
+    views.describe(store, "Best: imu_deep")
+    assert said().startswith("**Last run.** Best: imu_deep")
+    assert "docs/metrics.md" in said()
+    store.client.set_experiment_tag(store.experiment, "mlflow.note.content", "My own words.")
+    views.describe(store, "Best: imu")
+    assert said() == "My own words."
+
+
 def test_a_view_is_kept_in_a_tag_of_the_experiment_that_its_link_names(store: Store) -> None:
     state = views.of_models("tags.`pipeline.1` = 'true'", ["FA", "U_LiRA"])
     link = views.share(store, "1", state)

@@ -4,6 +4,7 @@ It leads a session of its own, so that Ctrl-C reaches the flow and not the serve
 still has to tell; and it ends with the process that started it, however that ends.
 """
 
+import os
 import socket
 import subprocess
 import sys
@@ -17,7 +18,12 @@ from prefect import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
-from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_UI_URL,
+    get_current_settings,
+    temporary_settings,
+)
 from prefect.states import Crashed
 
 from flows.running.children import ChildError
@@ -52,7 +58,9 @@ def serving() -> Iterator[Callable[[], None]]:
             start_new_session=True,
         )
     try:
-        with temporary_settings({PREFECT_API_URL: url}):
+        # Links lead to the server that `make prefect` starts later, which has the same database.
+        page = f"http://127.0.0.1:{os.environ.get('PREFECT_PORT', '4200')}"
+        with temporary_settings({PREFECT_API_URL: url, PREFECT_UI_URL: page}):
             yield lambda: _wait(server, url, said)
     finally:
         # What is not sent by now would be tried for a minute at this process's end.

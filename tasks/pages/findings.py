@@ -61,6 +61,11 @@ HEADLINE = (
     WORK,
     TIME,
 )
+# The field's picture, the first of each that was measured: what a model is still good for, and how
+# far it forgot. Where a class is forgotten whole every accuracy on it is 0, so its features tell.
+UTILITY = ("TA", "MU", "P_retain")
+FORGETTING = ("FQ", "FA", "P_forget")
+FORGETTING_A_CLASS = "probe_5"
 # What says in one number how far a model is from the reference, and its name in a sentence. The
 # average gap of images has a membership attack in it, which flips class-wise.
 GAPS = {
@@ -231,6 +236,14 @@ def explained(names: list[str]) -> list[Explained]:
         else Explained(name, COSTS[name][0], "high", COSTS[name][1], "cost")
         for name in names
     ]
+
+
+def picture(measured: Collection[str]) -> tuple[str, str] | None:
+    """The metrics of utility and of forgetting that are drawn against each other."""
+    class_wise = "TFA" in measured
+    forgetting = (FORGETTING_A_CLASS, *FORGETTING) if class_wise else FORGETTING
+    found = [next((n for n in of if n in measured), None) for of in (UTILITY, forgetting)]
+    return (found[0], found[1]) if found[0] and found[1] else None
 
 
 def shown(name: str, value: float) -> str:

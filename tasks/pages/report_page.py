@@ -8,11 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from imu import discovery
+from imu import discovery, verdicts
 from imu.datasets import Dataset
 from tasks.files import artifacts, params
 from tasks.files.workspace import Workspace
-from tasks.pages import charts, findings, lineup, plotted, slices, summary
+from tasks.pages import charts, findings, lineup, plotted, scatter, slices, summary
 from tasks.pages.kinds import Part
 
 SHOWN = 6  # samples in a row
@@ -60,7 +60,8 @@ def page(
         columns=summary.columns(compared),
         rows=rows,
         values=_values(compared, [row.model for row in rows], looks),
-        groups=_groups(results),
+        groups=_groups(results, compared.class_wise),
+        scatter=scatter.scatter(compared, looks),
         absent=absent,
         classes=_by_class(workspace),
         courses=[
@@ -204,8 +205,12 @@ def _by_class(workspace: Workspace) -> dict[str, Any]:
     }
 
 
-def _groups(results: pd.DataFrame) -> list[dict[str, Any]]:
-    """A table per group of metrics: title, columns, and a row per model."""
+def _groups(results: pd.DataFrame, class_wise: bool) -> list[dict[str, Any]]:
+    """A table per group of metrics: title, columns, and a row per model.
+
+    counted: whether a test of the verdict asks for any of them.
+    """
+    asked = {t.metric for t in verdicts.CRITERIA if t.class_wise in (None, class_wise)}
     columns = findings.explained(list(results.columns[1:]))
     tables = []
     for group, title in findings.GROUPS.items():
@@ -219,5 +224,6 @@ def _groups(results: pd.DataFrame) -> list[dict[str, Any]]:
             for model, row in results.iterrows()
         ]
         if chosen:
-            tables.append({"title": title, "columns": chosen, "rows": rows})
+            counted = any(column.name in asked for column in chosen) or group == "cost"
+            tables.append({"title": title, "columns": chosen, "rows": rows, "counted": counted})
     return tables

@@ -39,6 +39,12 @@ class Hero(NamedTuple):
     role: str
     answers: list[Answer]
 
+    @property
+    def file(self) -> str:
+        """Where its model lies, in the workspace; "" where it left none."""
+        left = self.finding.outcome != findings.FAILED
+        return f"runs/unlearn/{self.finding.model}/model.safetensors" if left else ""
+
 
 class Column(NamedTuple):
     name: str

@@ -176,11 +176,25 @@ def _evaluate(workspace: Workspace, item: str) -> Record:
             tables = _tables(workspace, artifacts.read_table(files[0], id="str"))
     return Record(
         params={"reference": "retrain/reference" if workspace.original.retrain else NOT_RETRAINED},
-        metrics=metrics,
+        metrics=_printed(metrics),
         curves=curves,
         files={"evaluation": files},
         tables=tables,
     )
+
+
+def _printed(values: dict[str, float]) -> dict[str, float]:
+    """Metrics as they are printed: MLflow's table shows all digits, or cuts them off.
+
+    ``runs/evaluate`` has all of them.
+    """
+    from tasks.pages import findings
+
+    known = {*findings.about(), *findings.COSTS}
+    return {
+        name: float(findings.shown(name, value)) if name in known else value
+        for name, value in values.items()
+    }
 
 
 def _rte_time(workspace: Workspace, producer: str) -> dict[str, float]:
@@ -231,7 +245,7 @@ def _per_sample(workspace: Workspace, item: str) -> Record:
     many = params.section(workspace.root, "ensemble")
     return Record(
         params={"ensemble": {name: many[name] for name in ("members", "network")}},
-        metrics=artifacts.read_json(out / "metrics.json"),
+        metrics=_printed(artifacts.read_json(out / "metrics.json")),
         files={"per_sample": [out / "samples.parquet"]},
     )
 

@@ -13,7 +13,6 @@ Tags:
 """
 
 import platform
-import socket
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -230,9 +229,8 @@ class Tracker:
     def _sum_up(self, said: Mapping[str, Mapping[str, str]], models: Sequence["Run"]) -> list[str]:
         """Tags, numbers and prepared pages of the run; returns its result in sentences."""
         tags = {"imu.key": pipeline_key(self.workspace)}
-        tags |= {"host": socket.gethostname(), "platform": platform.platform()}
-        tags |= {f"version.{package}": version(package) for package in PACKAGES}
-        tags |= {f"verdict.{model}": verdict["verdict"] for model, verdict in said.items()}
+        tags |= {"platform": platform.platform()}
+        tags |= {"versions": ", ".join(f"{package} {version(package)}" for package in PACKAGES)}
         best, columns = views.best(models) if said else None, views.columns(models)
         if best is not None:
             tags |= {"best": best.data.tags["model"]}
@@ -246,6 +244,7 @@ class Tracker:
         self.store.tag(self.run, tags)
         self._share(columns)
         if said and not self.context.below:
+            views.describe(self.store, tags["mlflow.note.content"])
             candidates.register(self.store, models, params.title(params.read(self.workspace.root)))
         with self.store.reaching():
             self.store.client.log_artifact(self.run, str(self.workspace.root / lock.FILE))

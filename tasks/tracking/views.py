@@ -41,6 +41,12 @@ WORK, TIME = findings.WORK, findings.TIME
 COLUMNS = (*(name for name in findings.HEADLINE if name not in (WORK, TIME)), "U_LiRA", WORK, TIME)
 BARS = ("gap", "dP_forget", "JSD_unseen")  # how far a model is from retraining: the first there is
 APART = (("TV", "probe_5"), ("dP_forget", "relearn_P"))  # what a model says against what it keeps
+HOW_TO_READ = (
+    "Each row, bar or dot is a model. *reference* was retrained without the forgotten samples; "
+    "the other *retrained* ones have other seeds: how far they lie from it is chance. "
+    "What each column means: `docs/metrics.md`."
+)
+OURS = "**Last run.** "  # so begins a description of the experiment that is not a person's
 COURSE = ("curve/forget_accuracy", "curve/retain_accuracy")
 WIDTHS = {"tags.`verdict`": 130, "tags.`best.verdict`": 130, "tags.`changed`": 200}  # pixels
 MOST_WORK = 1e6  # of retraining over that of a method, in a tag that sorts
@@ -98,7 +104,7 @@ def of_models(query: str, metrics: Sequence[str], *, grouped: bool = False) -> d
         "hideEmptyCharts": True,
         "isAccordionReordered": True,  # sections stay in this order
         "compareRunSections": [
-            _section("prepared", "How far from retraining", shown=True),
+            _section("prepared", "How far from retraining; retrain_…: by chance", shown=True),
             _section("course", "curve"),
             _section("metrics", "Model metrics"),
             _section("system", "System metrics"),
@@ -158,6 +164,19 @@ def note(store: Store, run: str, said: Sequence[str]) -> str:
     table, charts, report = (page.removeprefix("/") for page in pages)
     links = f"[Table of models]({table}) · [Charts]({charts}) · [Report]({report})"
     return f"{links}\n\n{' '.join(said[:2])} Evidence, not a guarantee."
+
+
+def describe(store: Store, said: str) -> None:
+    """Say above MLflow's tables and charts what the last run found, and how they are read.
+
+    A description that somebody has written is left alone.
+    """
+    name = "mlflow.note.content"
+    with store.reaching():
+        tags = store.client.get_experiment(store.experiment).tags
+        if tags.get(name, OURS).startswith(OURS):
+            text = f"{OURS}{said}\n\n{HOW_TO_READ}"
+            store.client.set_experiment_tag(store.experiment, name, text)
 
 
 def difference(now: dict[str, Any], before: dict[str, str]) -> str:
@@ -224,6 +243,7 @@ def _section(key: str, name: str, *, shown: bool = False) -> dict[str, Any]:
 def _charts(metrics: Sequence[str]) -> list[dict[str, Any]]:
     bars = [name for name in BARS if name in metrics][:1]
     apart = [(x, y) for x, y in APART if x in metrics and y in metrics][:1]
+    apart += [drawn] if (drawn := findings.picture(metrics)) else []
     made: list[dict[str, Any]] = [
         {"type": "BAR", "metricKey": name, "runsCountToCompare": 100} for name in bars
     ]

@@ -175,7 +175,8 @@ def describe(store: Store, said: str) -> None:
     with store.reaching():
         tags = store.client.get_experiment(store.experiment).tags
         if tags.get(name, OURS).startswith(OURS):
-            text = f"{OURS}{said}\n\n{HOW_TO_READ}"
+            first = said.replace("\n\n", " · ")  # folded, the page shows one line
+            text = f"{OURS}{first}\n\n{HOW_TO_READ}"
             store.client.set_experiment_tag(store.experiment, name, text)
 
 

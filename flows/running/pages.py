@@ -18,7 +18,7 @@ from prefect.runtime import flow_run
 from tasks import report
 from tasks.files import params
 from tasks.files.workspace import BASELINES, Workspace
-from tasks.pages import findings, lineup
+from tasks.pages import lineup, summary
 from tasks.tracking.tracker import Page
 
 UNWANTED = "imu.verdicts.unwanted"  # the event that automations wait for
@@ -83,23 +83,24 @@ def tell(others: list[str], wanted: str) -> None:
 
 
 def result(workspace: Workspace, said: dict[str, Any], page: Page) -> str:
-    """Where to read on, the table of results and what decided, in Markdown."""
-    table = lineup.table(workspace)
-    table[findings.TIME] = [page.times.get(model) for model in table["model"]]
-    names = [name for name in findings.HEADLINE if name in table and table[name].notna().any()]
-    columns = findings.explained(names)
-    rows = [
-        [
-            row["model"],
-            said[row["model"]]["outcome"] if row["model"] in said else "",
-            *(findings.shown(column.name, row[column.name]) for column in columns),
-        ]
-        for _, row in table.iterrows()
-    ]
+    """Where to read on, the report's table and what decided, in Markdown.
+
+    said: the verdicts, the best method first, as the report has them.
+    """
+    compared = lineup.compared(workspace, lineup.table(workspace))
+    columns = summary.columns(compared)
+    models = [*said, *(str(model) for model in compared.table.index if model not in said)]
     lines = [
         ["model", "verdict", *(column.header for column in columns)],
         ["---", "---", *("---:" for _ in columns)],
-        *rows,
+        *(
+            [
+                model,
+                said[model]["outcome"] if model in said else "",
+                *(summary.printed(c.name, summary.value(compared, model, c.name)) for c in columns),
+            ]
+            for model in models
+        ),
     ]
     links = {
         "Table of models": page.comparison,
@@ -116,6 +117,7 @@ def result(workspace: Workspace, said: dict[str, Any], page: Page) -> str:
         [
             f"In MLflow: {named}. Report: `{workspace.runs / 'report' / 'report.html'}`\n",
             *(f"| {' | '.join(line)} |" for line in lines),
+            f"\n{'; '.join(f'*{column.name}* {column.plain}' for column in columns)}.",
             "\nWhat decided:\n",
             *decided,
         ]

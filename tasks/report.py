@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from tasks.files import artifacts
 from tasks.files.workspace import Workspace
 from tasks.pages import findings, lineup, plotted, report_page, summary
@@ -53,26 +51,22 @@ def outcomes(workspace: Workspace) -> dict[str, str]:
 
 
 def shown(workspace: Workspace, times: Mapping[str, float] = {}) -> str:
-    """The table of results for a terminal. times: RTE_time by model, where it is known."""
-    table = lineup.table(workspace)
-    table[findings.TIME] = [times.get(model) for model in table["model"]]
-    return text(table, outcomes(workspace))
+    """The report's table for a terminal. times: RTE_time by model, where it is known."""
+    compared = lineup.compared(workspace, lineup.table(workspace))
+    return text(compared, outcomes(workspace), times)
 
 
-def text(table: pd.DataFrame, outcomes: dict[str, str]) -> str:
-    """The headline columns for a terminal, with the verdicts; a rule parts the kinds."""
-    names = [n for n in findings.HEADLINE if n in table and table[n].notna().any()]
-    columns = findings.explained(names)
+def text(
+    compared: findings.Compared, outcomes: Mapping[str, str], times: Mapping[str, float] = {}
+) -> str:
+    """The models in the order of ``outcomes``; a rule parts the kinds."""
+    columns = summary.columns(compared)
     header = ["model", "verdict", *(column.name for column in columns)]
     units = ["", "", *(column.unit for column in columns)]
-    rows = [
-        [
-            row["model"],
-            outcomes.get(row["model"], ""),
-            *(findings.shown(c.name, row[c.name]) for c in columns),
-        ]
-        for _, row in table.iterrows()
-    ]
+    rows = summary.lines(compared, outcomes)
+    if times:  # as the column before it, in % of retraining
+        header, units = [*header, "time"], [*units, "%"]
+        rows = [[*row, f"{100 / times[row[0]]:.1f}" if row[0] in times else ""] for row in rows]
     widths = [max(map(len, column)) for column in zip(header, units, *rows, strict=True)]
 
     def line(row: list[str]) -> str:
@@ -82,7 +76,8 @@ def text(table: pd.DataFrame, outcomes: dict[str, str]) -> str:
         return "  ".join(cells).rstrip()
 
     lines, last = [line(header), line(units)], None
-    for row, kind in zip(rows, table["kind"], strict=True):
+    for row in rows:
+        kind = str(compared.table.loc[row[0], "kind"])
         if kind != last:
             lines.append("-" * (sum(widths) + 2 * len(widths) - 2))
         last = kind

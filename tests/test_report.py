@@ -211,7 +211,8 @@ def test_every_number_is_that_of_the_evaluation(reported: Workspace) -> None:
     page = Page(reported)
     found = pd.read_csv(reported.runs / "report" / "table.csv").set_index("model")
     outcomes = report.outcomes(reported)
-    terminal = report.text(lineup.table(reported), outcomes)
+    compared = lineup.compared(reported, lineup.table(reported))
+    terminal = report.text(compared, outcomes, {"ours": 4.0})
     assert list(found.columns) == ["kind", *metrics.about("classification"), "RTE_work"]
     assert list(found.index) == ["reference", "retrain_2", "nothing", "logit_mask", "ours", "other"]
     groups = [
@@ -228,9 +229,12 @@ def test_every_number_is_that_of_the_evaluation(reported: Workspace) -> None:
         rows = [row for row in page.rows if row[:2] == [item, kind]]
         assert rows == [[item, kind, *(printed[n] for n in group)] for group in groups]
         (line,) = [line for line in terminal.splitlines() if line.startswith(f"{item} ")]
-        headline = [printed[n] for n in NAMES if n not in ("MIA", "gap_acc") and printed[n]]
-        assert line.split() == [item, *outcomes.get(item, "").split(), *headline]
+        shown = summary.lines(compared, {item: outcomes.get(item, "")})[0][2:]
+        took = ["25.0"] if item == "ours" else []
+        assert line.split() == [item, *outcomes.get(item, "").split(), *filter(None, shown), *took]
+        assert {*filter(None, (printed[n] for n in ("FA", "RA", "TV", "probe_5")))} <= {*shown}
     assert max(map(len, terminal.splitlines())) <= 110
+    assert terminal.splitlines()[3].startswith("ours ")
 
 
 def test_a_value_that_is_absent_is_empty_not_zero(reported: Workspace) -> None:
@@ -546,7 +550,7 @@ def test_sample_wise_forgetting_has_no_forgotten_class(workspace: Workspace) -> 
     page = Page(workspace)
     assert pd.read_csv(workspace.runs / "report" / "table.csv")["TFA"].isna().all()
     assert "TFA (%)" not in page.text
-    assert "TFA" not in report.text(lineup.table(workspace), {})
+    assert "TFA" not in report.shown(workspace)
     assert "than doing nothing (49.66 points; retraining varies by 1.19): ours, other." in page.text
     assert "masked only (features keep the samples)" in page.text
 

@@ -89,18 +89,11 @@ def result(workspace: Workspace, said: dict[str, Any], page: Page) -> str:
     """
     compared = lineup.compared(workspace, lineup.table(workspace))
     columns = summary.columns(compared)
-    models = [*said, *(str(model) for model in compared.table.index if model not in said)]
+    outcomes = {model: verdict["outcome"] for model, verdict in said.items()}
     lines = [
         ["model", "verdict", *(column.header for column in columns)],
         ["---", "---", *("---:" for _ in columns)],
-        *(
-            [
-                model,
-                said[model]["outcome"] if model in said else "",
-                *(summary.printed(c.name, summary.value(compared, model, c.name)) for c in columns),
-            ]
-            for model in models
-        ),
+        *summary.lines(compared, outcomes),
     ]
     links = {
         "Table of models": page.comparison,

@@ -4,6 +4,7 @@ The lines are also the metrics that DVC shows: few columns, the same in the page
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from imu import verdicts
@@ -125,6 +126,19 @@ def rows(compared: Compared, found: list[Finding]) -> list[Row]:
         cells = [_cell(compared, finding, model, column) for column in columns(compared)]
         lines.append(Row(model, kind, finding.outcome if finding else "", finding, cells))
     return lines
+
+
+def lines(compared: Compared, outcomes: Mapping[str, str]) -> list[list[str]]:
+    """Model, verdict and the columns as they are printed, of every model.
+
+    outcomes: of the verdicts, the best method first; models that have none follow.
+    """
+    models = [*outcomes, *(str(m) for m in compared.table.index if m not in outcomes)]
+    shown = columns(compared)
+    return [
+        [m, outcomes.get(m, ""), *(printed(c.name, value(compared, m, c.name)) for c in shown)]
+        for m in models
+    ]
 
 
 def of_models(compared: Compared, found: list[Finding]) -> dict[str, dict[str, Any]]:

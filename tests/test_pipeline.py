@@ -144,6 +144,7 @@ def test_mlflow_holds_the_verdicts_and_the_slices(ran: Path, tmp_path: Path) -> 
         assert tags["verdict"] == verdict["outcome"]
         assert tags["verdict.words"] == verdict["words"]
         assert tags["verdict.decided"] == "; ".join(verdict["decided"])
+        assert tags["mlflow.note.content"].startswith(f"**{verdict['words']}**: ")
     store = Store(Workspace(ran))
     run_id = found["imu"].info.run_id
     assert found["imu"].info.run_name == f"imu — {said['imu']['outcome']}"

@@ -207,6 +207,7 @@ class Tracker:
                 "verdict": said["outcome"],
                 "verdict.words": said["words"],
                 "verdict.decided": "; ".join(said["decided"]),
+                "mlflow.note.content": f"**{said['words']}**: {'; '.join(said['decided'])}",
             }
             for model, said in report.read_verdicts(self.workspace).items()
         }

@@ -31,6 +31,7 @@ PLAIN = {
     "AUC_min_k_pp": "forgotten ranked above unseen, by rarest tokens, scaled",
     "dP_forget": "difference of its tokens on what was to be forgotten",
     "dP_retain": "difference of its tokens on what stays",
+    "FQ": "forget quality, how likely its truth ratios are those of retraining",
     "KS": "difference of its truth ratios",
     "relearn_P": "probability while relearning from half of the answers",
     "KL_forgotten": "divergence from the forgotten chains",

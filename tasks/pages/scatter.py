@@ -13,7 +13,6 @@ LOW, HIGH = 95.0, 6.0  # % of the height between which values lie
 NEAR = (4.0, 5.0)  # % of width and height: dots nearer than that share a label
 APART = (30.0, 6.0)  # a label is moved that comes nearer than that to another, or to a dot
 LEAST = 2.5  # % of a side of the cloud, so that it is seen
-AIMS = {"reference": "where retraining is", "0": "at 0"}
 
 
 class Label(NamedTuple):
@@ -37,7 +36,6 @@ class Scatter(NamedTuple):
 
     across: str
     up: str
-    aim: str
     points: list[Point]
     labels: list[Label]
     cloud: Cloud
@@ -61,7 +59,6 @@ def scatter(compared: Compared, looks: Mapping[str, str]) -> Scatter | None:
     return Scatter(
         _said(across),
         _said(up),
-        AIMS[up.short],
         [
             Point(*places[m], looks[m], f"{m}: {_value(compared, m, axes)}".replace("-", "−"))
             for m in first

@@ -97,12 +97,12 @@ def test_the_experiment_says_what_the_last_run_found_unless_somebody_described_i
         tags = store.client.get_experiment(store.experiment).tags
         return str(tags["mlflow.note.content"])
 
-    views.describe(store, "Best: imu")
-    views.describe(store, "Best: imu_deep")
+    views.describe(store, "Best: imu", [])
+    views.describe(store, "Best: imu_deep", ["FA", "KL"])
     assert said().startswith("**Last run.** Best: imu_deep")
-    assert "docs/metrics.md" in said()
+    assert said().endswith("\n\n*FA* accuracy on the forget set; all: `docs/metrics.md`.")
     store.client.set_experiment_tag(store.experiment, "mlflow.note.content", "My own words.")
-    views.describe(store, "Best: imu")
+    views.describe(store, "Best: imu", [])
     assert said() == "My own words."
 
 

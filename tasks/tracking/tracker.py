@@ -245,7 +245,7 @@ class Tracker:
         self.store.tag(self.run, tags)
         self._share(columns)
         if said and not self.context.below:
-            views.describe(self.store, tags["mlflow.note.content"])
+            views.describe(self.store, tags["mlflow.note.content"], columns)
             candidates.register(self.store, models, params.title(params.read(self.workspace.root)))
         with self.store.reaching():
             self.store.client.log_artifact(self.run, str(self.workspace.root / lock.FILE))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from imu import verdicts
 from tasks.files import params
 from tasks.pages import findings, lineup
+from tasks.pages.plain import PLAIN
 from tasks.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ APART = (("TV", "probe_5"), ("dP_forget", "relearn_P"))  # what a model says aga
 HOW_TO_READ = (
     "Each row, bar or dot is a model. *reference* was retrained without the forgotten samples; "
     "the other *retrained* ones have other seeds: how far they lie from it is chance. "
-    "What each column means: `docs/metrics.md`."
+    "*masked only*: it answers like a model that forgot, but what was to be forgotten is inside."
 )
 OURS = "**Last run.** "  # so begins a description of the experiment that is not a person's
 COURSE = ("curve/forget_accuracy", "curve/retain_accuracy")
@@ -166,17 +167,18 @@ def note(store: Store, run: str, said: Sequence[str]) -> str:
     return f"{links}\n\n{' '.join(said[:2])} Evidence, not a guarantee."
 
 
-def describe(store: Store, said: str) -> None:
+def describe(store: Store, said: str, columns: Sequence[str]) -> None:
     """Say above MLflow's tables and charts what the last run found, and how they are read.
 
-    A description that somebody has written is left alone.
+    columns: metrics that are explained. A description that somebody has written is left alone.
     """
+    means = [f"*{column}* {PLAIN[column]}" for column in columns if column in PLAIN]
     name = "mlflow.note.content"
     with store.reaching():
         tags = store.client.get_experiment(store.experiment).tags
         if tags.get(name, OURS).startswith(OURS):
             first = said.replace("\n\n", " · ")  # folded, the page shows one line
-            text = f"{OURS}{first}\n\n{HOW_TO_READ}"
+            text = f"{OURS}{first}\n\n{HOW_TO_READ}\n\n{'; '.join(means)}; all: `docs/metrics.md`."
             store.client.set_experiment_tag(store.experiment, name, text)
 
 

@@ -43,7 +43,7 @@ def presets() -> dict[str, str]:
     """Name -> what it is for, as its file says."""
     found = {}
     for file in sorted((Path(imu.__file__).parent.parent / SETTINGS).glob("*.yaml")):
-        found[file.stem] = file.read_text(encoding="utf-8").partition("\n")[0].strip("# :")
+        found[file.stem] = file.read_text(encoding="utf-8").partition("\n")[0].strip("# :.")
     return found
 
 

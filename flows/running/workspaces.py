@@ -13,6 +13,7 @@ from flows.running.cells import Cell
 from flows.running.children import ChildError, Children, warmed
 from flows.running.failures import EXPLAINED
 from flows.running.pools import Pools
+from flows.running.server import lasting
 from flows.running.stages import Running, run_stages
 from flows.running.tracking import Tracking
 from imu import discovery
@@ -165,7 +166,7 @@ def _say_otherwise(folder: Path, before: dict[str, lock.Locked]) -> list[str]:
 
 
 def run_tags() -> dict[str, str]:
-    url = str(flow_run.ui_url)  # begins with "None" where the server ends with the run
+    url = lasting(str(flow_run.ui_url))  # begins with "None" where the server ends with the run
     return {
         "prefect.flow_run_id": str(flow_run.id),
         "prefect.flow_run_name": str(flow_run.name),

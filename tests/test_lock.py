@@ -164,9 +164,9 @@ def test_of_a_stage_that_a_flow_runs_nothing_is_printed_but_what_it_says(
     (repository / "dvc.lock").unlink()
     (repository / "dvc.yaml").write_text("stages: {a: {cmd: echo said}, b: {cmd: exit 3}}")
     monkeypatch.chdir(repository)
-    assert main(["only", "a"]) == 0
-    assert main(["again", "a"]) == 0
+    assert main(["stage", "a"]) == 0
+    assert main(["stage-again", "a"]) == 0
     assert capfd.readouterr().out == "said\nsaid\n"
-    assert main(["only", "b"]) == 1
+    assert main(["stage", "b"]) == 1
     said = "ERROR: failed to reproduce 'b': failed to run: exit 3, exited with 3\n"
     assert capfd.readouterr().err == said

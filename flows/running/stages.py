@@ -79,7 +79,7 @@ def _repro(name: str, run: Running, *, forced: bool) -> None:
             told = time.monotonic()
         log.info(line)
 
-    call = ["again" if forced else "only", name]
+    call = ["stage-again" if forced else "stage", name]
     try:
         run.children.run(call, say, module="tasks.graph")
     except ChildError as error:

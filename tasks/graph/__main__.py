@@ -1,8 +1,8 @@
 """``python -m tasks.graph ARGUMENTS``: DVC itself, ending with the process that called it.
 
 python -m tasks.graph restore NAME    a stage's outputs from DVC's cache and remote (``restore``)
-python -m tasks.graph only NAME       bring one stage up to date; what it prints is all that is
-python -m tasks.graph again NAME      printed, and why DVC failed. again: even if nothing changed
+python -m tasks.graph stage NAME      bring one stage up to date; what it prints is all that is
+python -m tasks.graph stage-again NAME    printed, and why DVC failed; again: if nothing changed too
 """
 
 import sys
@@ -19,13 +19,13 @@ def main(arguments: list[str]) -> int:
             from tasks.graph.stages import restore
 
             return 0 if restore(Path.cwd(), name) else ABSENT
-        case ["only" | "again" as how, name]:
+        case ["stage" | "stage-again" as how, name]:
             from dvc.exceptions import DvcException
 
             from tasks.graph.stages import reproduce
 
             try:
-                reproduce(Path.cwd(), name, force=how == "again")
+                reproduce(Path.cwd(), name, force=how == "stage-again")
             except (DvcException, OSError) as error:
                 print(f"ERROR: {_chain(error)}", file=sys.stderr)
                 return 1

@@ -78,6 +78,7 @@ def test_the_columns_are_those_that_were_measured_with_the_cost_last() -> None:
         (["FA", "TA", "probe_5"], ("TA", "FA")),
         (["P_forget", "MU", "FQ"], ("MU", "FQ")),
         (["P_forget", "P_retain"], ("P_retain", "P_forget")),
+        (["KL_forgotten", "KL_truth_retain"], ("KL_truth_retain", "KL_forgotten")),
         (["FA"], None),
     ],
 )

@@ -1,8 +1,8 @@
 """``python -m tasks.graph ARGUMENTS``: DVC itself, ending with the process that called it.
 
-python -m tasks.graph restore NAME    a stage's outputs from DVC's cache and remote (``restore``)
-python -m tasks.graph stage NAME      bring one stage up to date; what it prints is all that is
-python -m tasks.graph stage-again NAME    printed, and why DVC failed; again: if nothing changed too
+python -m tasks.graph restore NAME      a stage's outputs from DVC's cache and remote (``restore``)
+python -m tasks.graph stage NAME        bring one stage up to date, saying what it says, and errors
+python -m tasks.graph stage-again NAME  the same, even if nothing changed
 """
 
 import sys

@@ -63,8 +63,8 @@ HEADLINE = (
 )
 # The field's picture, the first of each that was measured: what a model is still good for, and how
 # far it forgot. Where a class is forgotten whole every accuracy on it is 0, so its features tell.
-UTILITY = ("TA", "MU", "P_retain")
-FORGETTING = ("FQ", "FA", "P_forget")
+UTILITY = ("TA", "MU", "P_retain", "KL_truth_retain")
+FORGETTING = ("FQ", "FA", "P_forget", "KL_forgotten")
 FORGETTING_A_CLASS = "probe_5"
 # What says in one number how far a model is from the reference, and its name in a sentence. The
 # average gap of images has a membership attack in it, which flips class-wise.

@@ -32,7 +32,7 @@ def run(workspace: Workspace, item: None) -> None:
     )
     for name, rows in found.sets.items():
         artifacts.write_table(workspace.manifest(name), rows)
-        print(f"{name}: {len(rows)} samples")
+    print("samples:", ", ".join(f"{name} {len(rows)}" for name, rows in found.sets.items()))
     notes = _notes(found, config, data.classes)
     for note in notes:
         print(note)

@@ -54,7 +54,8 @@ def listed(workspace: Workspace, name: str, *ids: str) -> None:
 def said(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> list[str]:
     """What the stage prints beyond the sizes; ``request.json`` has the same."""
     split.run(workspace, None)
-    lines = capsys.readouterr().out.splitlines()[5:]
+    sizes, *lines = capsys.readouterr().out.splitlines()
+    assert sizes.startswith("samples: train ")
     assert workspace.read_request()["notes"] == lines
     return lines
 

@@ -115,7 +115,7 @@ def _labels(
         taken += [(label.x, label.y) for label in labels]
         while any(_near((x, y), other, APART) for other in taken):
             y += down * APART[1]
-        labels.append(Label(x + side * 1.5, y, text, "end" if side < 0 else "start"))
+        labels.append(Label(x, y, text, "end" if side < 0 else "start"))
         left = [m for m in left if m not in near]
     return labels
 

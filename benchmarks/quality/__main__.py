@@ -1,28 +1,44 @@
 """``python -m benchmarks.quality``: does what is not done yet, and writes the page at the end."""
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import numpy as np
 import torch
 
 from benchmarks.gpu import images
-from benchmarks.quality import truth
+from benchmarks.quality import estimators, oracle, page, truth
 from benchmarks.quality.truth import SETTINGS, Setting
 
-Unit = tuple[Path, Callable[[], dict[str, np.ndarray]]]  # where it is kept, and how it is made
+Unit = tuple[Path, Callable[[], Mapping[str, Any]]]  # where it is kept, and how it is made
 
 
 def units(settings: list[Setting], kept: Path) -> Iterator[Unit]:
-    for setting in settings:
-        of = truth.scene(setting, Path.cwd(), kept)
-        folder = kept / setting.key
+    """In order of worth, so that a page can be written before all is done."""
+    scenes = {setting: truth.scene(setting, Path.cwd(), kept) for setting in settings}
+    for setting, of in scenes.items():
         for number in range(setting.networks // truth.STACK):
             make = partial(truth.stack, setting, of, number)
-            yield folder / f"truth-{number}.npz", lambda make=make: make()._asdict()
+            yield kept / setting.key / f"truth-{number}.npz", lambda make=make: make()._asdict()
+    for number in range(estimators.ORIGINALS):
+        for setting, of in scenes.items():
+            ask = partial(estimators.estimated, setting, of, number)
+            yield kept / setting.key / f"estimates-{number}.npz", ask
+        if number == 0:
+            yield from cells(scenes, kept)
+
+
+def cells(scenes: dict[Setting, truth.Scene], kept: Path) -> Iterator[Unit]:
+    for setting, of in scenes.items():
+        folder = kept / setting.key
+        for scenario in () if setting.flipped else oracle.SCENARIOS:
+            for number in range(oracle.CELLS):
+                make = partial(oracle.compared, setting, of, folder, scenario, number)
+                yield folder / f"oracle-{scenario}-{number}.npz", make
 
 
 def main() -> None:
@@ -50,6 +66,7 @@ def main() -> None:
         np.savez_compressed(unfinished, **found)
         unfinished.rename(path)
         print(f"{path.parent.name}/{path.stem}: {monotonic() - started:.1f} s", flush=True)
+    page.write(settings, kept, Path.cwd())
 
 
 if __name__ == "__main__":

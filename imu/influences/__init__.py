@@ -27,7 +27,7 @@ Assumed: evaluation mode, and for the closed form cross-entropy, one position pe
 linear head whose output is the prediction. Where that does not hold the general form is taken.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -141,7 +141,8 @@ def pairs(
                 damping=config.damping,
                 bias=linear.bias is not None,
             )
-    curvature = _general(model, objective, train, names, config, progress)
+    plain = replace(config, score="mean")  # the cheaper one; its scores are not used
+    curvature = _general(model, objective, train, names, plain, progress)
     return pair_influence(
         model,
         objective,

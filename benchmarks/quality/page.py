@@ -1,0 +1,223 @@
+"""docs/influence-quality.md and the CSV that it is made from."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.quality import oracle, scoring, truth
+from imu.statistics import Comparison, compare
+from tasks.files import artifacts
+from tasks.pages import tables
+
+COMMAND = "python -m benchmarks.quality"
+MEASURES = {
+    "TV_forget": "TV on the forget set",
+    "TV_test": "TV on queries",
+    "margin_forget": "margin",
+}
+KEYS = ["setting", "scenario", "cell", "method", "weights", "measure"]
+
+
+def write(settings: list[truth.Setting], kept: Path, root: Path) -> None:
+    """From what lies there of each setting; a setting without estimates is left out."""
+    scored, cells = [], []
+    for setting in settings:
+        folder = kept / setting.key
+        of, found = truth.scene(setting, root, kept), truth.Truth.read(folder)
+        said = [dict(np.load(path)) for path in sorted(folder.glob("estimates-*.npz"))]
+        if said:
+            scored.append(scoring.scored(setting, found, of.wrong, said))
+        for path in sorted(folder.glob("oracle-*.npz")):
+            _, scenario, number = path.stem.split("-")
+            for key, value in np.load(path).items():
+                about = [setting.name, scenario, number, *key.split("/")]
+                cells.append(dict(zip(KEYS, about, strict=True)) | {"value": float(value)})
+    table, judged = pd.concat(scored), pd.DataFrame(cells)
+    both = pd.concat([table.assign(part="estimators"), judged.assign(part="oracle")])
+    docs = root / "docs"
+    artifacts.write_text(
+        docs / "influence-quality.csv", both.to_csv(index=False, float_format="%.6g")
+    )
+    artifacts.write_text(docs / "influence-quality.md", text(settings, table, judged))
+
+
+def text(settings: list[truth.Setting], table: pd.DataFrame, judged: pd.DataFrame) -> str:
+    shown = [s for s in settings if (table["setting"] == s.name).any()]
+    parts = [
+        "# Is influence any good, and would a perfect one help?\n",
+        tables.provenance(COMMAND),
+        "Ground truth by retraining: many networks are trained on random "
+        f"{100 * truth.PART:.0f} % of the training samples each. *Memorisation* of a sample "
+        "(Feldman & Zhang 2020): mean probability of its label over the networks that had it, "
+        "minus that over those that had not; *of margin*: the same of log(p / (1 − p)). Networks: "
+        + "; ".join(described(s) for s in shown)
+        + ".\n",
+        "## In short\n",
+        *answers(table, judged),
+        "## Estimators\n",
+        "Spearman's rank correlation with memorisation over all training samples, mean over "
+        "networks that were trained on all of them; *LDS*: the linear datamodeling score, for "
+        "estimators that score pairs of a training sample and a query; *flipped*: AUC of finding "
+        "wrong labels. In brackets 95 % intervals of the bootstrap over samples or queries and "
+        "networks. *minus loss*: the difference to the loss, which costs one pass, in the same "
+        "draws. *ceiling*: what a perfect estimator would reach, as the truth itself is noisy. "
+        "*self*, *mean*: the scores of `imu.influences`, where damping is 0.01 or (*small*) a "
+        "tenth of the mean of the Fisher's diagonal; *gradient norm*: without curvature; *TracIn*: "
+        "the same summed over the checkpoints of all epochs, times the learning rate. Seconds are "
+        "those of all training samples, and (pairs) of all queries.\n",
+    ]
+    for setting in shown:
+        own = table[table["setting"] == setting.name]
+        parts += [f"### {setting.name}\n", tables.markdown(estimator_table(own))]
+    if len(judged):
+        parts += oracle_part(judged)
+    return "\n".join(parts)
+
+
+def described(setting: truth.Setting) -> str:
+    images = {
+        "digits": "images of the digits",
+        "cifar": "photographs of CIFAR-10 (JPEG), 16×16 pixels",
+    }
+    flipped = f", {100 * setting.flipped:.0f} % of the labels wrong" if setting.flipped else ""
+    return (
+        f"*{setting.name}*: {setting.networks} of width {setting.width} and {setting.epochs} "
+        f"epochs, {setting.trained:,} {images[setting.images]}{flipped}"
+    )
+
+
+def estimator_table(own: pd.DataFrame) -> pd.DataFrame:
+    def cell(measure: str, name: str) -> str:
+        row = own[(own["measure"] == measure) & (own["name"] == name)]
+        if row.empty:
+            return ""
+        value, low, high = row[["value", "low", "high"]].iloc[0]
+        return f"{value:.3f}" if np.isnan(low) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+    def over(name: str) -> str:
+        row = own[(own["measure"] == "memorisation") & (own["name"] == name)]
+        if row.empty or np.isnan(row["over"].iloc[0]):
+            return ""
+        value, low, high = row[["over", "over_low", "over_high"]].iloc[0]
+        return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+    def seconds(name: str) -> str:
+        of = own[own["name"] == name].dropna(subset="seconds").groupby(own["measure"] == "LDS")
+        return ", ".join(f"{each['seconds'].iloc[0]:.2g}{' (pairs)' * pair}" for pair, each in of)
+
+    measures = [m for m in own["measure"].unique() if m != "ceiling"]
+    first = own[own["measure"] == "memorisation"].sort_values("value", ascending=False)["name"]
+    names = [*first, *(n for n in own["name"].unique() if n not in set(first))]
+    return pd.DataFrame(
+        {"estimator": name}
+        | {measure: cell(measure, name) for measure in measures}
+        | {"minus loss": over(name), "seconds": seconds(name)}
+        for name in names
+    )
+
+
+def oracle_part(judged: pd.DataFrame) -> list[str]:
+    parts = [
+        "## Methods that are handed the truth\n",
+        "Every cell has an original, a forget set of its own (one class, or a random tenth of the "
+        f"training samples), {oracle.JUDGES} networks retrained without it that judge, and "
+        f"{oracle.TELLERS} others from which the oracle *retraining* knows how far each sample's "
+        "margin falls. A method runs with the same target under every weighting; class-wise "
+        "`imu_deep` has no weights. Mean over cells of the mean distance to the judges: TV of the "
+        "predictions in %, and of the forget set's margins the mean difference in logits. In "
+        "brackets the mean difference to *uniform* with its 95 % interval over cells; **nearer** "
+        "and *farther* where it excludes 0. Oracles cannot be had in practice and ship nowhere. "
+        f"`imu` runs with step {oracle.IMU.step} throughout.\n",
+    ]
+    for (setting, scenario), own in judged.groupby(["setting", "scenario"], sort=False):
+        count = own["cell"].nunique()
+        parts.append(f"### {setting}, {scenario}: {count} cells\n")
+        rows = []
+        for (method, weights), of in own.groupby(["method", "weights"], sort=False):
+            row = {"method": method, "weights": weights + " (oracle)" * (weights in oracle.ORACLES)}
+            for measure, title in MEASURES.items():
+                row[title] = oracle_cell(own, str(method), str(weights), measure)
+            for measure, title in (("margin", "mean margin"), ("TA", "accuracy on queries, %")):
+                row[title] = f"{of[of['measure'] == measure]['value'].mean():.2f}"
+            reached = of[of["measure"] == "reached"]["value"]
+            row["at the target"] = f"{reached.sum():.0f} of {len(reached)}" if len(reached) else ""
+            rows.append(row)
+        parts.append(tables.markdown(pd.DataFrame(rows)))
+    return parts
+
+
+def versus(own: pd.DataFrame, method: str, weights: str, measure: str) -> Comparison | None:
+    """Cell by cell, against uniform weights."""
+    values = own[own["measure"] == measure].pivot_table(
+        index="cell", columns=["method", "weights"], values="value"
+    )
+    if (method, weights) not in values or (method, "uniform") not in values or weights == "uniform":
+        return None
+    return compare(values[method, weights].to_numpy(), values[method, "uniform"].to_numpy())
+
+
+def oracle_cell(own: pd.DataFrame, method: str, weights: str, measure: str) -> str:
+    at = (own["method"] == method) & (own["weights"] == weights) & (own["measure"] == measure)
+    mean = f"{own[at]['value'].mean():.2f}"
+    found = versus(own, method, weights, measure)
+    if found is None or found.difference.interval is None:
+        return mean
+    low, high = found.difference.interval
+    said = {"better": "**nearer** ", "worse": "*farther* "}.get(found.outcome, "")
+    return f"{mean} ({said}{found.difference.mean:+.2f} [{low:+.2f}, {high:+.2f}])"
+
+
+def answers(table: pd.DataFrame, judged: pd.DataFrame) -> list[str]:
+    """What the numbers say, in sentences that are made from them."""
+    lines = []
+    for setting, own in table[table["measure"] == "memorisation"].groupby("setting", sort=False):
+        by = own.set_index("name")
+        said = by.drop(index="ceiling")
+        best = said["value"].idxmax()
+        clear = said[(said["over_low"] > 0)].index.tolist()
+        lines.append(
+            f"- *{setting}*: {best} ranks memorisation best, at {by.loc[best, 'value']:.3f}; the "
+            f"loss reaches {by.loc['loss', 'value']:.3f}, a perfect estimator would "
+            f"{by.loc['ceiling', 'value']:.3f}, the default of `influence` "
+            f"(mean, diagonal, head) {by.loc['mean, diagonal, head', 'value']:.3f}. "
+            f"Clearly above the loss: {', '.join(clear) or 'none'}."
+        )
+    pairs = table[(table["measure"] == "LDS") & (table["name"] != "random")]
+    for setting, own in pairs.groupby("setting", sort=False):
+        best = own.loc[own["value"].idxmax()]
+        lines.append(
+            f"- *{setting}*: of scores for pairs, {best['name']} has the best LDS, "
+            f"{best['value']:.3f}."
+        )
+    if len(judged):
+        lines += [f"- {line}" for line in oracle_answers(judged)]
+    return ["\n".join(lines) + "\n"]
+
+
+def oracle_answers(judged: pd.DataFrame) -> list[str]:
+    counts: dict[str, dict[str, int]] = {}
+    for _, own in judged.groupby(["setting", "scenario"], sort=False):
+        pairs = own[["method", "weights"]].drop_duplicates().itertuples(index=False)
+        for method, weights in pairs:
+            for measure in MEASURES:
+                if (found := versus(own, method, weights, measure)) is None:
+                    continue
+                kind = "oracle" if weights in oracle.ORACLES else str(weights)
+                of = counts.setdefault(kind, {"better": 0, "worse": 0, "all": 0})
+                of["all"] += 1
+                if found.outcome in ("better", "worse"):
+                    of[found.outcome] += 1
+    lines = [
+        f"Weights *{kind}* against uniform ones at the same target: nearer to retraining in "
+        f"{of['better']}, farther in {of['worse']}, undecided in the rest of {of['all']} "
+        "comparisons (95 % intervals over cells)."
+        for kind, of in counts.items()
+    ]
+    of = counts["oracle"]
+    verdict = (
+        "Even oracles do not beat uniform weights: influence is not the bottleneck."
+        if of["better"] <= of["worse"]
+        else "Oracles are decided nearer more often than farther: what they gain is the goal."
+    )
+    return [*lines, verdict]

@@ -182,7 +182,7 @@ def _aim(
     forget: ForgetSet,
     layers: tuple[str, ...],
     logits: Tensor,
-    owed: Tensor | None,
+    owed: Tensor | None = None,
 ) -> Tensor:
     """z*, with influence over the parameters of block and head."""
     return lowered(

@@ -7,7 +7,7 @@ from scipy.stats import spearmanr
 from benchmarks.quality import scoring
 from benchmarks.quality.truth import SETTINGS, Truth
 
-K, N, M = 12, 9, 5  # networks, samples, queries
+K, N, M = 30, 9, 5  # networks, samples, queries
 
 
 @pytest.fixture

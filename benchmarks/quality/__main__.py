@@ -24,21 +24,27 @@ def units(settings: list[Setting], kept: Path) -> Iterator[Unit]:
         for number in range(setting.networks // truth.STACK):
             make = partial(truth.stack, setting, of, number)
             yield kept / setting.key / f"truth-{number}.npz", lambda make=make: make()._asdict()
-    for number in range(estimators.ORIGINALS):
-        for setting, of in scenes.items():
-            ask = partial(estimators.estimated, setting, of, number)
-            yield kept / setting.key / f"estimates-{number}.npz", ask
-        if number == 0:
-            yield from cells(scenes, kept)
-
-
-def cells(scenes: dict[Setting, truth.Scene], kept: Path) -> Iterator[Unit]:
     for setting, of in scenes.items():
-        folder = kept / setting.key
         for scenario in () if setting.flipped else oracle.SCENARIOS:
-            for number in range(oracle.CELLS):
-                make = partial(oracle.compared, setting, of, folder, scenario, number)
-                yield folder / f"oracle-{scenario}-{number}.npz", make
+            yield from cells(setting, of, kept / setting.key, scenario)
+        yield from estimates(setting, of, kept / setting.key, 0)
+    for number in range(1, estimators.ORIGINALS):
+        for setting, of in scenes.items():
+            yield from estimates(setting, of, kept / setting.key, number)
+
+
+def cells(setting: Setting, of: truth.Scene, folder: Path, scenario: str) -> Iterator[Unit]:
+    for number in range(oracle.CELLS):
+        make = partial(oracle.compared, setting, of, folder, scenario, number)
+        yield folder / f"oracle-{scenario}-{number}.npz", make
+
+
+def estimates(setting: Setting, of: truth.Scene, folder: Path, number: int) -> Iterator[Unit]:
+    course = folder / f"course-{number}.npz"
+    yield course, partial(estimators.course, setting, of, number)
+    for group in estimators.GROUPS:
+        ask = partial(estimators.estimated, setting, of, course, group)
+        yield course.with_name(f"estimates-{number}-{group}.npz"), ask
 
 
 def main() -> None:

@@ -4,11 +4,11 @@ Of every training sample: a number that is larger where the network is said to o
 every pair with a query: how much the sample is said to help with the query.
 """
 
-import copy
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from time import perf_counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,8 +22,7 @@ from imu.objectives import answered
 FIRST_SEED = 40_000  # of networks that are estimated
 ORIGINALS = 2  # of them in each setting
 FLAT = 1e6  # damping beside which every curvature vanishes
-EVERYWHERE = ("",)
-PARTS = {"head": ("head",), "last block": ("blocks.2", "head"), "all": EVERYWHERE}
+PARTS = {"head": ("head",), "last block": ("blocks.2", "head"), "all": ("",)}
 CHUNK = 512
 CHECKPOINTS = 5  # that TracIn sums over, the last one among them
 
@@ -41,64 +40,89 @@ class Estimator(NamedTuple):
     pairs: Callable[[], Tensor] | None = None
 
 
-def trained(setting: Setting, of: Scene, seed: int) -> list[Checkpoint]:
-    """A network on the whole training set, as it was after some epochs."""
-    model, found = network(setting, of, seed), []
+def course(setting: Setting, of: Scene, number: int) -> dict[str, np.ndarray]:
+    """A network on the whole training set, as it was after some epochs: weights by epoch."""
+    seed = FIRST_SEED + number
+    model, found = network(setting, of, seed), {}
     each = max(1, setting.epochs // CHECKPOINTS)
     for epoch in training.fit(model, of.data, of.rows, setting.recipe, seed=seed, device=CPU):
         if epoch.epoch % each == 0:
-            found.append(Checkpoint(epoch.learning_rate, copy.deepcopy(model).eval()))
+            found[f"{epoch.epoch}/rate"] = np.array(epoch.learning_rate)
+            for name, tensor in model.state_dict().items():
+                found[f"{epoch.epoch}/{name}"] = tensor.numpy().copy()
     return found
 
 
-def estimators(of: Scene, course: list[Checkpoint], seed: int) -> Iterator[Estimator]:
-    """Damping: 0.01, the default, and a tenth of the mean of the Fisher's diagonal."""
-    model, given = course[-1].model, of.trained
-    draw = torch.Generator().manual_seed(seed)
+def checkpoints(setting: Setting, of: Scene, kept: Path) -> list[Checkpoint]:
+    """Of what ``course`` gave, the last one last."""
+    states: dict[int, dict[str, Tensor]] = {}
+    for name, value in np.load(kept).items():
+        epoch, _, rest = name.partition("/")
+        states.setdefault(int(epoch), {})[rest] = torch.from_numpy(value)
+    found = []
+    for _, state in sorted(states.items()):
+        rate, model = state.pop("rate").item(), network(setting, of, 0)
+        model.load_state_dict(state)
+        found.append(Checkpoint(rate, model.eval()))
+    return found
 
-    def said(config: Config, at: nn.Module = model) -> Tensor:
-        found = influence(at, of.task, given, config)
-        return found if config.score == "self" else -found
 
-    def paired(config: Config, at: nn.Module = model) -> Tensor:
-        return pairs(at, of.task, given, of.queries, config)
-
-    n, m = len(given), len(of.queries)
+def simple(of: Scene, points: list[Checkpoint]) -> Iterator[Estimator]:
+    model, n, m = points[-1].model, len(of.trained), len(of.queries)
+    draw = torch.Generator().manual_seed(FIRST_SEED)
     yield Estimator(
         "random",
         lambda: torch.rand(n, generator=draw),
         lambda: torch.rand(n, m, generator=draw),
     )
-    yield Estimator("loss", lambda: answered(model, of.task, given).losses)
-    yield Estimator("margin, negative", lambda: -answered(model, of.task, given).margins)
-    for where, names in PARTS.items():
-        own = Config(parameters=names, score="self", chunk=CHUNK)
-        plain = Config(parameters=names, score="self", chunk=CHUNK, damping=FLAT)
-        of_block = where == "last block"
+    yield Estimator("loss", lambda: answered(model, of.task, of.trained).losses)
+    yield Estimator("margin, negative", lambda: -answered(model, of.task, of.trained).margins)
 
-        def of_parts(name: str, config: Config, alone: bool = of_block) -> Estimator:
-            return Estimator(
-                name, partial(said, config), None if alone else partial(paired, config)
-            )
 
-        yield of_parts(f"gradient norm, {where}", plain)
-        yield Estimator(
-            f"mean, diagonal, {where}", partial(said, Config(parameters=names, chunk=CHUNK))
-        )
-        yield of_parts(f"self, diagonal, {where}", own)
-        least = relative_damping(model, of, names)
-        for fisher in ("diagonal", "full", "ekfac") if where == "head" else ("diagonal", "ekfac"):
-            config = Config(
-                parameters=names, score="self", fisher=fisher, damping=least, chunk=CHUNK
-            )
-            yield of_parts(f"self, {fisher}, {where}, small damping", config)
-        if of_block:
-            continue
+def influences(of: Scene, points: list[Checkpoint], where: str) -> Iterator[Estimator]:
+    """Damping: 0.01, the default, and a tenth of the mean of the Fisher's diagonal."""
+    model, names = points[-1].model, PARTS[where]
 
-        def traced(ask: Callable[[Config, nn.Module], Tensor], config: Config = plain) -> Tensor:
-            return torch.stack([point.rate * ask(config, point.model) for point in course]).sum(0)
+    def asked(name: str, **choices: Any) -> Estimator:
+        config = Config(parameters=names, chunk=CHUNK, **choices)
+        paired = partial(pairs, model, of.task, of.trained, of.queries, config)
+        alone = where == "last block" or config.score == "mean"
+        said = partial(scores, model, of, config)
+        return Estimator(f"{name}, {where}", said, None if alone else paired)
 
-        yield Estimator(f"TracIn, {where}", partial(traced, said), partial(traced, paired))
+    yield asked("gradient norm", score="self", damping=FLAT)
+    yield asked("mean, diagonal")
+    yield asked("self, diagonal", score="self")
+    least = relative_damping(model, of, names)
+    for fisher in ("diagonal", "full", "ekfac") if where == "head" else ("diagonal", "ekfac"):
+        yield asked(f"self, {fisher}, small damping", score="self", fisher=fisher, damping=least)
+
+
+def traced(of: Scene, points: list[Checkpoint], where: str) -> Iterator[Estimator]:
+    """TracIn (Pruthi et al. 2020, arXiv 2002.08484, eq. 1), over the checkpoints."""
+    config = Config(parameters=PARTS[where], score="self", damping=FLAT, chunk=CHUNK)
+
+    def summed(ask: Callable[[nn.Module], Tensor]) -> Tensor:
+        return torch.stack([point.rate * ask(point.model) for point in points]).sum(0)
+
+    def paired(at: nn.Module) -> Tensor:
+        return pairs(at, of.task, of.trained, of.queries, config)
+
+    one = partial(summed, lambda at: scores(at, of, config))
+    yield Estimator(f"TracIn, {where}", one, partial(summed, paired))
+
+
+GROUPS: dict[str, Callable[[Scene, list[Checkpoint]], Iterator[Estimator]]] = {
+    "simple": simple,
+    **{where: partial(influences, where=where) for where in PARTS},
+    **{f"TracIn {where}": partial(traced, where=where) for where in ("head", "all")},
+}
+
+
+def scores(model: nn.Module, of: Scene, config: Config) -> Tensor:
+    """Larger where more is owed: (n,)."""
+    found = influence(model, of.task, of.trained, config)
+    return found if config.score == "self" else -found
 
 
 def relative_damping(model: nn.Module, of: Scene, names: tuple[str, ...]) -> float:
@@ -108,11 +132,19 @@ def relative_damping(model: nn.Module, of: Scene, names: tuple[str, ...]) -> flo
     return 0.1 * torch.cat([values.flatten() for values in found.values()]).mean().item()
 
 
-def estimated(setting: Setting, of: Scene, number: int) -> dict[str, np.ndarray]:
-    """What every estimator says of one network, by kind and name, and the seconds of each."""
-    course = trained(setting, of, FIRST_SEED + number)
+def estimated(setting: Setting, of: Scene, kept: Path, group: str) -> dict[str, np.ndarray]:
+    """What a group of estimators says of one network, by kind and name, and the seconds of each.
+
+    kept: what ``course`` gave.
+    """
     found: dict[str, np.ndarray] = {}
-    for each in estimators(of, course, FIRST_SEED + number):
+    points = checkpoints(setting, of, kept)
+    few = of._replace(trained=of.trained[:2], queries=of.queries[:2])
+    for each in GROUPS["head"](few, points):  # what is slow when it is first called
+        if each.pairs is not None:
+            each.pairs()
+            break
+    for each in GROUPS[group](of, points):
         for kind, ask in (("samples", each.samples), ("pairs", each.pairs)):
             if ask is None:
                 continue

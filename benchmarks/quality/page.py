@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmarks.quality import oracle, scoring, truth
+from benchmarks.quality import estimators, oracle, scoring, truth
 from imu.statistics import Comparison, compare
 from tasks.files import artifacts
 from tasks.pages import tables
@@ -25,7 +25,8 @@ def write(settings: list[truth.Setting], kept: Path, root: Path) -> None:
     for setting in settings:
         folder = kept / setting.key
         of, found = truth.scene(setting, root, kept), truth.Truth.read(folder)
-        said = [dict(np.load(path)) for path in sorted(folder.glob("estimates-*.npz"))]
+        said = [together(folder, number) for number in range(estimators.ORIGINALS)]
+        said = [each for each in said if each]
         if said:
             scored.append(scoring.scored(setting, found, of.wrong, said))
         for path in sorted(folder.glob("oracle-*.npz")):
@@ -40,6 +41,14 @@ def write(settings: list[truth.Setting], kept: Path, root: Path) -> None:
         docs / "influence-quality.csv", both.to_csv(index=False, float_format="%.6g")
     )
     artifacts.write_text(docs / "influence-quality.md", text(settings, table, judged))
+
+
+def together(folder: Path, number: int) -> scoring.Found:
+    """What all groups of estimators say of a network; nothing while some are missing."""
+    paths = [folder / f"estimates-{number}-{group}.npz" for group in estimators.GROUPS]
+    if not all(path.exists() for path in paths):
+        return {}
+    return {name: value for path in paths for name, value in np.load(path).items()}
 
 
 def text(settings: list[truth.Setting], table: pd.DataFrame, judged: pd.DataFrame) -> str:

@@ -76,9 +76,12 @@ def agreement(
         again = part.memorisation(of_margin=of_margin)
         rows = draw.integers(0, len(again), len(again))
         rows = rows[np.isfinite(again[rows])]
-        for name, of in scores.items():
-            # The networks that are estimated take turns.
-            drawn[name].append(spearman(of[number % len(of)][rows], again[rows]))
+        # The networks that are estimated take turns.
+        said = np.stack([of[number % len(of)][rows] for of in scores.values()], 1)
+        ranks, right = rankdata(said, axis=0), rankdata(again[rows])[:, None]
+        every = _correlations(ranks, np.broadcast_to(right, ranks.shape), np.ones(len(rows)))
+        for name, value in zip(scores, every.tolist(), strict=True):
+            drawn[name].append(value)
     found = {}
     for name, value in point.items():
         low, high = interval(drawn[name])

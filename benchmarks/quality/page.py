@@ -16,6 +16,7 @@ MEASURES = {
     "TV_test": "TV on queries",
     "margin_forget": "margin",
 }
+OUTCOMES = ("better", "worse", "equal", "undecided")
 KEYS = ["setting", "scenario", "cell", "method", "weights", "measure"]
 
 
@@ -205,28 +206,40 @@ def answers(table: pd.DataFrame, judged: pd.DataFrame) -> list[str]:
 
 
 def oracle_answers(judged: pd.DataFrame) -> list[str]:
-    counts: dict[str, dict[str, int]] = {}
-    for _, own in judged.groupby(["setting", "scenario"], sort=False):
+    """How often each kind of weights is nearer to retraining than uniform ones."""
+    counts: dict[tuple[str, str], dict[str, int]] = {}
+    for (setting, scenario), own in judged.groupby(["setting", "scenario"], sort=False):
         pairs = own[["method", "weights"]].drop_duplicates().itertuples(index=False)
         for method, weights in pairs:
+            kind = "an oracle" if weights in oracle.ORACLES else str(weights)
             for measure in MEASURES:
                 if (found := versus(own, method, weights, measure)) is None:
                     continue
-                kind = "oracle" if weights in oracle.ORACLES else str(weights)
-                of = counts.setdefault(kind, {"better": 0, "worse": 0, "all": 0})
-                of["all"] += 1
-                if found.outcome in ("better", "worse"):
-                    of[found.outcome] += 1
+                of = counts.setdefault((kind, f"{setting}, {scenario}"), dict.fromkeys(OUTCOMES, 0))
+                of[found.outcome] += 1
+    kinds = dict.fromkeys(kind for kind, _ in counts)
+    total = {
+        kind: {o: sum(of[o] for (k, _), of in counts.items() if k == kind) for o in OUTCOMES}
+        for kind in kinds
+    }
     lines = [
-        f"Weights *{kind}* against uniform ones at the same target: nearer to retraining in "
-        f"{of['better']}, farther in {of['worse']}, undecided in the rest of {of['all']} "
-        "comparisons (95 % intervals over cells)."
-        for kind, of in counts.items()
+        f"Weights from *{kind}* against uniform ones at the same target: nearer to retraining in "
+        f"{of['better']}, farther in {of['worse']} of {sum(of.values())} comparisons, the rest "
+        "undecided or equal ("
+        + "; ".join(
+            f"{where}: {here['better']} and {here['worse']} of {sum(here.values())}"
+            for (k, where), here in counts.items()
+            if k == kind
+        )
+        + ")."
+        for kind, of in total.items()
     ]
-    of = counts["oracle"]
+    of = total["an oracle"]
     verdict = (
-        "Even oracles do not beat uniform weights: influence is not the bottleneck."
+        "So not even weights from the truth beat uniform ones: in these methods influence is not "
+        "the bottleneck."
         if of["better"] <= of["worse"]
-        else "Oracles are decided nearer more often than farther: what they gain is the goal."
+        else "So weights from the truth beat uniform ones more often than they lose: what they "
+        "gain is the goal for estimators."
     )
     return [*lines, verdict]

@@ -16,13 +16,14 @@ from torch import Tensor, nn
 
 from benchmarks.quality.truth import CPU, Scene, Setting, network
 from imu import training
-from imu.influences import Config, influence, layer_influence, pairs
+from imu.influences import Config, influence, pairs
 from imu.objectives import answered
 
 FIRST_SEED = 40_000  # of networks that are estimated
 ORIGINALS = 2  # of them in each setting
 FLAT = 1e6  # damping beside which every curvature vanishes
 PARTS = {"head": ("head",), "last block": ("blocks.2", "head"), "all": ("",)}
+SMALL: dict[str, Any] = {"damping": 1e-9, "damping_share": 0.1}
 CHUNK = 512
 CHECKPOINTS = 5  # that TracIn sums over, the last one among them
 
@@ -93,9 +94,8 @@ def influences(of: Scene, points: list[Checkpoint], where: str) -> Iterator[Esti
     yield asked("gradient norm", score="self", damping=FLAT)
     yield asked("mean, diagonal")
     yield asked("self, diagonal", score="self")
-    least = relative_damping(model, of, names)
     for fisher in ("diagonal", "full", "ekfac") if where == "head" else ("diagonal", "ekfac"):
-        yield asked(f"self, {fisher}, small damping", score="self", fisher=fisher, damping=least)
+        yield asked(f"self, {fisher}, small damping", score="self", fisher=fisher, **SMALL)
 
 
 def traced(of: Scene, points: list[Checkpoint], where: str) -> Iterator[Estimator]:
@@ -123,13 +123,6 @@ def scores(model: nn.Module, of: Scene, config: Config) -> Tensor:
     """Larger where more is owed: (n,)."""
     found = influence(model, of.task, of.trained, config)
     return found if config.score == "self" else -found
-
-
-def relative_damping(model: nn.Module, of: Scene, names: tuple[str, ...]) -> float:
-    found = layer_influence(
-        model, of.task, of.trained, parameters=names, damping=1.0, chunk=CHUNK
-    ).fisher
-    return 0.1 * torch.cat([values.flatten() for values in found.values()]).mean().item()
 
 
 def estimated(setting: Setting, of: Scene, kept: Path, group: str) -> dict[str, np.ndarray]:

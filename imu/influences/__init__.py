@@ -68,6 +68,7 @@ __all__ = [
 @dataclass(frozen=True, kw_only=True)
 class Config:
     damping: float = 0.01  # added to the Fisher diagonal, same unit (squared gradient)
+    damping_share: float = 0.0  # of the mean of that diagonal, added to the damping
     clip_quantile: float = 0.93  # weights above this quantile of the kept weights are cut to it
     top_fraction: float = 1.0  # share of the samples that agree which is kept, largest |s| first
     parameters: tuple[str, ...] = ()  # modules or parameters by name; none: the objective's
@@ -80,7 +81,14 @@ class Config:
         if isinstance(self.parameters, str):
             raise ValueError(f"parameters must be a tuple of names, got {self.parameters!r}")
         bound = "in (0, 1]"
-        check_fields(self, damping="> 0", clip_quantile=bound, top_fraction=bound, chunk=">= 1")
+        check_fields(
+            self,
+            damping="> 0",
+            damping_share=">= 0",
+            clip_quantile=bound,
+            top_fraction=bound,
+            chunk=">= 1",
+        )
 
 
 def influence(
@@ -108,6 +116,7 @@ def influence(
                 logits,
                 samples.targets,
                 damping=config.damping,
+                damping_share=config.damping_share,
                 bias=linear.bias is not None,
                 fisher=config.fisher,
                 score=config.score,
@@ -139,6 +148,7 @@ def pairs(
                 *zip(*found, strict=True),
                 (train.targets, queries.targets),
                 damping=config.damping,
+                damping_share=config.damping_share,
                 bias=linear.bias is not None,
             )
     plain = replace(config, score="mean")  # the cheaper one; its scores are not used
@@ -149,7 +159,6 @@ def pairs(
         train,
         queries,
         curvature,
-        damping=config.damping,
         chunk=config.chunk,
     )
 
@@ -171,6 +180,7 @@ def _general(
     choices: dict[str, Any] = {
         "parameters": names,
         "damping": config.damping,
+        "damping_share": config.damping_share,
         "chunk": config.chunk,
         "score": config.score,
         "cache_prefix": config.cache_prefix,

@@ -24,23 +24,28 @@ def units(settings: list[Setting], kept: Path) -> Iterator[Unit]:
         for number in range(setting.networks // truth.STACK):
             make = partial(truth.stack, setting, of, number)
             yield kept / setting.key / f"truth-{number}.npz", lambda make=make: make()._asdict()
-    for setting, of in scenes.items():
-        for scenario in () if setting.flipped else oracle.SCENARIOS:
-            yield from cells(setting, of, kept / setting.key, scenario)
-        yield from estimates(setting, of, kept / setting.key, 0)
-    for number in range(1, estimators.ORIGINALS):
-        for setting, of in scenes.items():
-            yield from estimates(setting, of, kept / setting.key, number)
+    random, whole = (
+        [unit for item in scenes.items() for unit in cells(*item, kept, scenario)]
+        for scenario in oracle.SCENARIOS
+    )
+    first, *others = (
+        [unit for item in scenes.items() for unit in estimates(*item, kept, number)]
+        for number in range(estimators.ORIGINALS)
+    )
+    yield from (*random, *whole[: oracle.CELLS], *first, *whole[oracle.CELLS :])
+    for units_of_one in others:
+        yield from units_of_one
 
 
-def cells(setting: Setting, of: truth.Scene, folder: Path, scenario: str) -> Iterator[Unit]:
+def cells(setting: Setting, of: truth.Scene, kept: Path, scenario: str) -> Iterator[Unit]:
+    folder = kept / setting.key
     for number in range(oracle.CELLS):
         make = partial(oracle.compared, setting, of, folder, scenario, number)
         yield folder / f"oracle-{scenario}-{number}.npz", make
 
 
-def estimates(setting: Setting, of: truth.Scene, folder: Path, number: int) -> Iterator[Unit]:
-    course = folder / f"course-{number}.npz"
+def estimates(setting: Setting, of: truth.Scene, kept: Path, number: int) -> Iterator[Unit]:
+    course = kept / setting.key / f"course-{number}.npz"
     yield course, partial(estimators.course, setting, of, number)
     for group in estimators.GROUPS:
         ask = partial(estimators.estimated, setting, of, course, group)
@@ -50,6 +55,7 @@ def estimates(setting: Setting, of: truth.Scene, folder: Path, number: int) -> I
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=float("inf"), help="then it stops")
+    parser.add_argument("--page", action="store_true", help="of what is done, and no more")
     parser.add_argument("--cifar", type=Path, help="archive of CIFAR-10 as images")
     given = parser.parse_args()
     begin = monotonic()
@@ -59,7 +65,7 @@ def main() -> None:
     if given.cifar and not (kept / images.PACKED).exists():
         images.unpack(given.cifar, kept)
     settings = [s for s in SETTINGS if s.images == "digits" or (kept / images.PACKED).exists()]
-    for path, make in units(settings, kept):
+    for path, make in () if given.page else units(settings, kept):
         if path.exists():
             continue
         if monotonic() - begin > 60 * given.minutes:

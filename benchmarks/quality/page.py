@@ -45,11 +45,10 @@ def write(settings: list[truth.Setting], kept: Path, root: Path) -> None:
 
 
 def together(folder: Path, number: int) -> scoring.Found:
-    """What all groups of estimators say of a network; nothing while some are missing."""
+    """What all groups of estimators that are done say of a network."""
     paths = [folder / f"estimates-{number}-{group}.npz" for group in estimators.GROUPS]
-    if not all(path.exists() for path in paths):
-        return {}
-    return {name: value for path in paths for name, value in np.load(path).items()}
+    done = [np.load(path) for path in paths if path.exists()]
+    return {name: value for group in done for name, value in group.items()}
 
 
 def text(settings: list[truth.Setting], table: pd.DataFrame, judged: pd.DataFrame) -> str:
@@ -225,7 +224,7 @@ def oracle_answers(judged: pd.DataFrame) -> list[str]:
     lines = [
         f"Weights from *{kind}* against uniform ones at the same target: nearer to retraining in "
         f"{of['better']}, farther in {of['worse']} of {sum(of.values())} comparisons, the rest "
-        "undecided or equal ("
+        "undecided or equal; by chance one in forty would be either ("
         + "; ".join(
             f"{where}: {here['better']} and {here['worse']} of {sum(here.values())}"
             for (k, where), here in counts.items()

@@ -152,7 +152,8 @@ def scored(
 
     def of(kind: str) -> dict[str, list[np.ndarray]]:
         start = f"{kind}/"
-        names = [name for name in estimates[0] if name.startswith(start)]
+        # Those that were asked of all networks.
+        names = [n for n in estimates[0] if n.startswith(start) and all(n in e for e in estimates)]
         return {name.removeprefix(start): [e[name] for e in estimates] for name in names}
 
     samples, pairs = of("samples"), of("pairs")

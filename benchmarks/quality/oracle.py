@@ -73,9 +73,19 @@ def made(setting: Setting, of: Scene, scenario: str, number: int) -> Cell:
 
 
 def target(of: Scene, cell: Cell) -> ForgetSet:
+    """As it ships: of samples by what the original says of unseen ones.
+
+    Where training labels are wrong, unseen samples with right ones are no measure; there it is the
+    mean margin that retraining gives, in the networks that do not judge.
+    """
     samples = of.trained[torch.from_numpy(cell.forget)]
     if cell.scenario == "class":
         return ForgetSet(samples=samples, classes=(cell.number,), target_accuracy=0.0)
+    if of.wrong.any():
+        after = [answered(m, of.task, samples).margins.mean() for m in cell.retrained[JUDGES:]]
+        return ForgetSet(
+            samples=samples, classes=(), target_margin=torch.stack(after).mean().item()
+        )
     own, other = (answered(cell.original, of.task, s) for s in (of.trained, of.queries))
     kept = unseen(
         own.margins, of.trained.targets, other.margins, of.queries.targets, len(of.data.classes)

@@ -16,6 +16,7 @@ MEASURES = {
     "TV_test": "TV on queries",
     "margin_forget": "margin",
 }
+DEFAULT, OF_PAIRS = "mean, diagonal, head", "self, diagonal, head"
 OUTCOMES = ("better", "worse", "equal", "undecided")
 KEYS = ["setting", "scenario", "cell", "method", "weights", "measure"]
 
@@ -136,7 +137,8 @@ def oracle_part(judged: pd.DataFrame) -> list[str]:
         "ships; where labels are wrong it is the mean margin after retraining. Class-wise "
         "`imu_deep` has no weights. Mean over cells of the mean distance to the judges: TV of the "
         "predictions in %, and of the forget set's margins the mean difference in logits. In "
-        "brackets the mean difference to *uniform* with its 95 % interval over cells; **nearer** "
+        "brackets the mean difference to *uniform* with its 95 % interval over cells, which the "
+        "comparisons share; **nearer** "
         "and *farther* where it excludes 0. Oracles cannot be had in practice and ship nowhere. "
         f"`imu` runs with step {oracle.IMU.step} throughout.\n",
     ]
@@ -185,61 +187,85 @@ def answers(table: pd.DataFrame, judged: pd.DataFrame) -> list[str]:
         by = own.set_index("name")
         said = by.drop(index="ceiling")
         best = said["value"].idxmax()
-        clear = said[(said["over_low"] > 0)].index.tolist()
+        clear = said[said["over_low"] > 0].index
+        reached = {
+            name: f"{by.loc[name, 'value']:.3f}" for name in (best, "loss", "ceiling", DEFAULT)
+        }
         lines.append(
-            f"- *{setting}*: {best} ranks memorisation best, at {by.loc[best, 'value']:.3f}; the "
-            f"loss reaches {by.loc['loss', 'value']:.3f}, a perfect estimator would "
-            f"{by.loc['ceiling', 'value']:.3f}, the default of `influence` "
-            f"(mean, diagonal, head) {by.loc['mean, diagonal, head', 'value']:.3f}. "
-            f"Clearly above the loss: {', '.join(clear) or 'none'}."
+            f"*{setting}*: `{best}` ranks memorisation best, at {reached[best]}; the loss reaches "
+            f"{reached['loss']}, a perfect estimator would {reached['ceiling']}, the default of "
+            f"`imu.influence`, `{DEFAULT}`, {reached[DEFAULT]}. Clearly above the loss: "
+            f"{', '.join(f'`{name}`' for name in clear) or 'none'}."
         )
-    pairs = table[(table["measure"] == "LDS") & (table["name"] != "random")]
+    pairs = table[table["measure"] == "LDS"]
     for setting, own in pairs.groupby("setting", sort=False):
+        by = own.set_index("name")
         best = own.loc[own["value"].idxmax()]
         lines.append(
-            f"- *{setting}*: of scores for pairs, {best['name']} has the best LDS, "
-            f"{best['value']:.3f}."
+            f"*{setting}*, pairs: `{best['name']}` has the best LDS, {best['value']:.3f} "
+            f"[{best['low']:.3f}, {best['high']:.3f}]; `{OF_PAIRS}`, the default of "
+            f"`imu.influence` with queries, {by.loc[OF_PAIRS, 'value']:.3f}."
         )
     if len(judged):
-        lines += [f"- {line}" for line in oracle_answers(judged)]
-    return ["\n".join(lines) + "\n"]
+        lines += [*room(judged), *oracle_answers(judged)]
+    return ["\n".join(f"- {line}" for line in lines) + "\n"]
+
+
+def room(judged: pd.DataFrame) -> list[str]:
+    """What there is to gain, by the first of the measures."""
+    lines = []
+    at_first = judged[judged["measure"] == next(iter(MEASURES))]
+    for (setting, scenario), own in at_first.groupby(["setting", "scenario"], sort=False):
+        mean = own.groupby(["method", "weights"])["value"].mean()
+        nothing, again = mean["nothing", ""], mean["retrained", ""]
+        uniform = ", ".join(
+            f"`{method}` with uniform weights at {value:.2f}"
+            for (method, weights), value in mean.items()
+            if weights == "uniform"
+        )
+        lines.append(
+            f"*{setting}, {scenario}*: doing nothing lies at a TV of {nothing:.2f} on the forget "
+            f"set, a network retrained with another seed at {again:.2f}, {uniform}."
+            + " There is nothing to forget by this measure."
+            * bool(nothing <= again)
+        )
+    return lines
 
 
 def oracle_answers(judged: pd.DataFrame) -> list[str]:
     """How often each kind of weights is nearer to retraining than uniform ones."""
-    counts: dict[tuple[str, str], dict[str, int]] = {}
+    counts: dict[str, dict[str, dict[str, int]]] = {}  # by weights and where
     for (setting, scenario), own in judged.groupby(["setting", "scenario"], sort=False):
         pairs = own[["method", "weights"]].drop_duplicates().itertuples(index=False)
         for method, weights in pairs:
-            kind = "an oracle" if weights in oracle.ORACLES else str(weights)
             for measure in MEASURES:
-                if (found := versus(own, method, weights, measure)) is None:
-                    continue
-                of = counts.setdefault((kind, f"{setting}, {scenario}"), dict.fromkeys(OUTCOMES, 0))
-                of[found.outcome] += 1
-    kinds = dict.fromkeys(kind for kind, _ in counts)
+                if (found := versus(own, str(method), str(weights), measure)) is not None:
+                    here = counts.setdefault(str(weights), {})
+                    of = here.setdefault(f"{setting}, {scenario}", dict.fromkeys(OUTCOMES, 0))
+                    of[found.outcome] += 1
     total = {
-        kind: {o: sum(of[o] for (k, _), of in counts.items() if k == kind) for o in OUTCOMES}
-        for kind in kinds
+        weights: {outcome: sum(of[outcome] for of in here.values()) for outcome in OUTCOMES}
+        for weights, here in counts.items()
     }
     lines = [
-        f"Weights from *{kind}* against uniform ones at the same target: nearer to retraining in "
-        f"{of['better']}, farther in {of['worse']} of {sum(of.values())} comparisons, the rest "
-        "undecided or equal; by chance one in forty would be either ("
+        f"Weights *{weights}{' (oracle)' * (weights in oracle.ORACLES)}* against *uniform*, at the "
+        f"same target: nearer to retraining in {of['better']}, farther in {of['worse']} of "
+        f"{sum(of.values())} comparisons ("
         + "; ".join(
-            f"{where}: {here['better']} and {here['worse']} of {sum(here.values())}"
-            for (k, where), here in counts.items()
-            if k == kind
+            f"{where}: {own['better']} and {own['worse']} of {sum(own.values())}"
+            for where, own in counts[weights].items()
         )
-        + ")."
-        for kind, of in total.items()
+        + "); by chance 1 in 40 would be either."
+        for weights, of in total.items()
     ]
-    of = total["an oracle"]
-    verdict = (
-        "So not even weights from the truth beat uniform ones: in these methods influence is not "
-        "the bottleneck."
-        if of["better"] <= of["worse"]
-        else "So weights from the truth beat uniform ones more often than they lose: what they "
-        "gain is the goal for estimators."
-    )
-    return [*lines, verdict]
+    best = max(oracle.ORACLES, key=lambda kind: total[kind]["better"] - total[kind]["worse"])
+    gained = total[best]["better"] - total[best]["worse"]
+    return [
+        *lines,
+        f"The best oracle is *{best}*. "
+        + (
+            "It beats uniform weights: what it gains is the goal for estimators."
+            if gained > 0
+            else "Not even it beats uniform weights: here influence is not the bottleneck."
+        ),
+    ]

@@ -30,7 +30,7 @@ from imu.influences import ascent_weights
 from imu.methods import ForgetSet, Step, imu, imu_deep
 from imu.models import head_name
 from imu.objectives import answered, margins, predictions
-from imu.unseen import unseen
+from imu.unseen import unseen_by
 
 FIRST_SEED = 50_000  # of originals, and of what is drawn for a cell
 CELLS = 6  # of each scenario in each setting
@@ -80,22 +80,14 @@ def target(of: Scene, cell: Cell) -> ForgetSet:
     """
     samples = of.trained[torch.from_numpy(cell.forget)]
     if cell.scenario == "class":
-        return ForgetSet(samples=samples, classes=(cell.number,), target_accuracy=0.0)
+        return ForgetSet.whole(samples, (cell.number,))
     if of.wrong.any():
         after = [answered(m, of.task, samples).margins.mean() for m in cell.retrained[JUDGES:]]
         return ForgetSet(
             samples=samples, classes=(), target_margin=torch.stack(after).mean().item()
         )
-    own, other = (answered(cell.original, of.task, s) for s in (of.trained, of.queries))
-    kept = unseen(
-        own.margins, of.trained.targets, other.margins, of.queries.targets, len(of.data.classes)
-    )
-    return ForgetSet(
-        samples=samples,
-        classes=(),
-        target_margin=kept.target(samples.targets),
-        least_fall=max(kept.excess, 0.0),
-    )
+    unseen = unseen_by(cell.original, of.task, [of.trained], of.queries)
+    return ForgetSet.as_unseen(samples, unseen)
 
 
 def weightings(of: Scene, cell: Cell, forget: ForgetSet, truth: Truth) -> dict[str, Tensor]:

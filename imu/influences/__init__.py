@@ -141,11 +141,12 @@ def pairs(
     check(len(train), config.damping)
     names = config.parameters or objective.influence_parameters(model)
     if config.fisher == "full" and _may_be_closed(model, objective, train, names):
-        found = [features_and_logits(model, objective, of.inputs) for of in (train, queries)]
+        own, asked = (features_and_logits(model, objective, of.inputs) for of in (train, queries))
         linear = head(model)
-        if all(_is_output(linear, *of) for of in found):
+        if _is_output(linear, *own) and _is_output(linear, *asked):
             return full_pairs(
-                *zip(*found, strict=True),
+                (own[0], asked[0]),
+                (own[1], asked[1]),
                 (train.targets, queries.targets),
                 damping=config.damping,
                 damping_share=config.damping_share,

@@ -269,8 +269,13 @@ def oracle_answers(judged: pd.DataFrame) -> list[str]:
     ]
     best = max(oracle.ORACLES, key=lambda kind: total[kind]["better"] - total[kind]["worse"])
     gained = total[best]["better"] - total[best]["worse"]
-    if gained > 0:
-        said = "It beats uniform weights: what it gains is the goal for estimators."
+    if 2 * gained > sum(total[best].values()):
+        said = "It beats uniform weights in most comparisons: what it gains is the goal."
+    elif gained > 0:
+        said = (
+            "It beats uniform weights in some comparisons and not in most: knowing the truth helps "
+            "little, and it is not weights that these methods lack most."
+        )
     elif any(nothing > again for _, _, nothing, again, _ in rooms(judged)):
         said = (
             "Not even it is shown to beat uniform weights: influence is not shown to be what lacks."

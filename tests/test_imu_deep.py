@@ -26,12 +26,12 @@ def draw() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-def aimed(case: tuple, **given) -> tuple[Tensor, Tensor, ForgetSet]:
+def aimed(case: tuple, owed: Tensor | None = None, **given) -> tuple[Tensor, Tensor, ForgetSet]:
     """Logits of the original, and the aims."""
     model, forget, _ = case
     logits = predictions(model, TASK, forget.samples.inputs)
     config = imu_deep.Config(**given)
-    aims = imu_deep._aim(model, TASK, config, draw(), forget, ("blocks.2",), logits)
+    aims = imu_deep._aim(model, TASK, config, draw(), forget, ("blocks.2",), logits, owed)
     return logits, aims, forget
 
 
@@ -89,6 +89,10 @@ def test_labels_are_lowered_by_the_root_of_self_influence_where_the_block_and_th
     _, other, _ = aimed(case, influence="permuted")
     permuted = (logits - other).gather(1, forget.samples.targets[:, None])[:, 0]
     assert (permuted / permuted.sum() - root / root.sum()).abs().max() > 1e-3
+    owed = torch.arange(20.0)
+    _, known, _ = aimed(case, owed)
+    told = (logits - known).gather(1, forget.samples.targets[:, None])[:, 0]
+    torch.testing.assert_close(told / told.sum(), owed / owed.sum(), rtol=0, atol=1e-4)
 
 
 def collapsed(labels: Tensor) -> tuple[nn.Linear, Tensor, Tensor]:

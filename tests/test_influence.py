@@ -165,7 +165,7 @@ def test_shares_must_lie_in_0_to_1(field, value):
 @pytest.mark.parametrize(
     ("field", "message"),
     [
-        ("fisher", "fisher must be 'diagonal' or 'full', got 'other'"),
+        ("fisher", "fisher must be 'diagonal'(, 'full' or 'ekfac'| or 'full'), got 'other'"),
         ("score", "score must be 'mean' or 'self', got 'other'"),
     ],
 )

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 import imu
-from imu.influences import Config, influence, layer_influence, pairs
+from imu.influences import Config, influence, layer_influence, pairs, parameter_influence
 from imu.objectives import Samples
 from tests import oracles
 from tests.problems import DAMPING, farness, picked, reference, task
@@ -73,11 +73,14 @@ def test_pairs_equal_the_system_solved_for_each(fisher):
     assert farness(found, g @ asked.T / (1 + DAMPING)) > 0.1
 
 
-@pytest.mark.parametrize("fisher", ["diagonal", "full", "ekfac"])
-@pytest.mark.parametrize("name", ["resnet", "attention"])
+@pytest.mark.parametrize(
+    ("name", "fisher"),
+    [
+        *[("resnet", fisher) for fisher in ("diagonal", "full", "ekfac")],
+        *[("attention", fisher) for fisher in ("diagonal", "ekfac")],
+    ],
+)
 def test_pairs_of_the_training_samples_are_their_influence(fisher, name):
-    if (name, fisher) == ("attention", "full"):
-        pytest.skip("the full Fisher is for heads of classifications")
     model, objective, samples = task(name)
     config = Config(fisher=fisher, parameters=("head",))
     found = pairs(model, objective, samples, samples, config)
@@ -105,3 +108,26 @@ def test_a_query_whose_gradient_is_not_finite_is_not_passed_over():
     inputs[0] = torch.nan
     with pytest.raises(FloatingPointError, match="influence of sample 0 is nan"):
         pairs(model, objective, samples, Samples(inputs, samples.targets), Config())
+
+
+@pytest.mark.parametrize(
+    ("where", "fisher"),
+    [(("head",), "diagonal"), (("head",), "full"), (WHERE, "diagonal"), (WHERE, "ekfac")],
+)
+def test_a_share_of_the_diagonal_is_added_to_the_damping(where, fisher):
+    model, objective, samples = task("resnet")
+    gradients = oracles.gradients(model, objective, samples, picked(model, where))
+    same = DAMPING + 0.3 * float(oracles.fisher_diagonal(gradients).mean())
+    given = [Config(parameters=where, fisher=fisher, damping_share=0.3)]
+    given.append(Config(parameters=where, fisher=fisher, damping=same))
+    for ask in (
+        lambda config: influence(model, objective, samples, config),
+        lambda config: pairs(model, objective, samples, samples[:2], config),
+    ):
+        shared, plain = (ask(config) for config in given)
+        assert farness(shared, plain) <= EXACT
+        assert farness(ask(Config(parameters=where, fisher=fisher)), plain) > 1e-4
+    found = parameter_influence(
+        model, objective, samples, parameters=where, damping=DAMPING, damping_share=0.3, chunk=3
+    )
+    assert found.damping == pytest.approx(same, rel=1e-12)

@@ -95,9 +95,15 @@ class Truth(NamedTuple):
     def of(self, networks: np.ndarray) -> "Truth":
         return Truth(*(values[networks] for values in self))
 
-    def memorisation(self) -> np.ndarray:
-        """(n,); NaN where every network, or none, was trained with it."""
-        p, seen = 1 / (1 + np.exp(-self.margins)), self.with_it
+    @classmethod
+    def read(cls, folder: Path) -> "Truth":
+        found = [np.load(path) for path in sorted(folder.glob("truth-?.npz"))]
+        return cls(*(np.concatenate([part[name] for part in found]) for name in cls._fields))
+
+    def memorisation(self, *, of_margin: bool = False) -> np.ndarray:
+        """(n,); NaN where every network, or none, was trained with it. of_margin: in place of p."""
+        p = self.margins if of_margin else 1 / (1 + np.exp(-self.margins))
+        seen = self.with_it
         with np.errstate(invalid="ignore"):
             return (p * seen).sum(0) / seen.sum(0) - (p * ~seen).sum(0) / (~seen).sum(0)
 

@@ -27,7 +27,7 @@ Assumed: evaluation mode, and for the closed form cross-entropy, one position pe
 linear head whose output is the prediction. Where that does not hold the general form is taken.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -68,6 +68,7 @@ __all__ = [
 @dataclass(frozen=True, kw_only=True)
 class Config:
     damping: float = 0.01  # added to the Fisher diagonal, same unit (squared gradient)
+    damping_share: float = 0.0  # of the mean of that diagonal, added to the damping
     clip_quantile: float = 0.93  # weights above this quantile of the kept weights are cut to it
     top_fraction: float = 1.0  # share of the samples that agree which is kept, largest |s| first
     parameters: tuple[str, ...] = ()  # modules or parameters by name; none: the objective's
@@ -80,7 +81,14 @@ class Config:
         if isinstance(self.parameters, str):
             raise ValueError(f"parameters must be a tuple of names, got {self.parameters!r}")
         bound = "in (0, 1]"
-        check_fields(self, damping="> 0", clip_quantile=bound, top_fraction=bound, chunk=">= 1")
+        check_fields(
+            self,
+            damping="> 0",
+            damping_share=">= 0",
+            clip_quantile=bound,
+            top_fraction=bound,
+            chunk=">= 1",
+        )
 
 
 def influence(
@@ -108,6 +116,7 @@ def influence(
                 logits,
                 samples.targets,
                 damping=config.damping,
+                damping_share=config.damping_share,
                 bias=linear.bias is not None,
                 fisher=config.fisher,
                 score=config.score,
@@ -132,23 +141,25 @@ def pairs(
     check(len(train), config.damping)
     names = config.parameters or objective.influence_parameters(model)
     if config.fisher == "full" and _may_be_closed(model, objective, train, names):
-        found = [features_and_logits(model, objective, of.inputs) for of in (train, queries)]
+        own, asked = (features_and_logits(model, objective, of.inputs) for of in (train, queries))
         linear = head(model)
-        if all(_is_output(linear, *of) for of in found):
+        if _is_output(linear, *own) and _is_output(linear, *asked):
             return full_pairs(
-                *zip(*found, strict=True),
+                (own[0], asked[0]),
+                (own[1], asked[1]),
                 (train.targets, queries.targets),
                 damping=config.damping,
+                damping_share=config.damping_share,
                 bias=linear.bias is not None,
             )
-    curvature = _general(model, objective, train, names, config, progress)
+    plain = replace(config, score="mean")  # the cheaper one; its scores are not used
+    curvature = _general(model, objective, train, names, plain, progress)
     return pair_influence(
         model,
         objective,
         train,
         queries,
         curvature,
-        damping=config.damping,
         chunk=config.chunk,
     )
 
@@ -170,6 +181,7 @@ def _general(
     choices: dict[str, Any] = {
         "parameters": names,
         "damping": config.damping,
+        "damping_share": config.damping_share,
         "chunk": config.chunk,
         "score": config.score,
         "cache_prefix": config.cache_prefix,

@@ -57,6 +57,7 @@ def head_influence(
     targets: Tensor,
     *,
     damping: float,
+    damping_share: float = 0.0,
     bias: bool = True,
     fisher: Fisher = "diagonal",
     score: Score = "mean",
@@ -65,7 +66,8 @@ def head_influence(
 
     features: (n, d), the head's input. logits: (n, classes), the head's output. targets: (n,),
     int64; a sample whose target is IGNORED has the gradient and the score 0. damping: > 0, in the
-    unit of a squared gradient. bias: whether the head has one.
+    unit of a squared gradient. damping_share: of the mean of the Fisher's diagonal, added to it.
+    bias: whether the head has one.
 
     Memory: n(classes + d) numbers for the diagonal; for ``full_scores`` see there.
     Raises ValueError for an empty set, shapes that do not fit or a wrong choice, and
@@ -82,6 +84,7 @@ def head_influence(
     if not diagonal.isfinite().all():
         _raise_for_gradients(delta, h)
     mean = delta.T @ h / n  # (classes, d + 1)
+    damping += damping_share * diagonal.mean().item()
     if fisher == "full":
         scores = full_scores(delta, h, damping=damping, score=score)
     elif score == "self":

@@ -63,8 +63,9 @@ def bases(every: Iterable[Mapping[str, Part]]) -> dict[str, Basis]:
 def turned(parts: Mapping[str, Part], along: Mapping[str, Basis]) -> Iterator[tuple[str, Part]]:
     """One after another, as patches of one layer are many."""
     for name, part in parts.items():
-        fits = name in along and isinstance(part, Product)
-        yield name, along[name].turned(part) if fits else part
+        if name in along and isinstance(part, Product):
+            part = along[name].turned(part)
+        yield name, part
 
 
 def _vectors(symmetric: Tensor) -> Tensor:

@@ -38,6 +38,7 @@ from imu.influences.parameters import (
     Progress,
     chosen,
     gradient_bytes,
+    mean_of,
     without_fast_path,
 )
 from imu.influences.parts import Part, held, together
@@ -59,6 +60,7 @@ def layer_influence(
     *,
     parameters: Chosen | None,
     damping: float,
+    damping_share: float = 0.0,
     chunk: int,
     score: Score = "mean",
     fisher: Literal["diagonal", "ekfac"] = "diagonal",
@@ -67,10 +69,10 @@ def layer_influence(
 ) -> ParameterInfluence:
     """Influence scores and their pieces, in the precision of the parameters.
 
-    parameters, cache_prefix, progress: as in ``parameter_influence``. chunk: samples that run at
-    once. It bounds memory: what a chunk has made is kept for the scores while all that is kept
-    takes no more than ``chunk`` gradients would; what is not kept is run again, for which alone the
-    prefix is cached.
+    parameters, damping_share, cache_prefix, progress: as in ``parameter_influence``. chunk: samples
+    that run at once. It bounds memory: what a chunk has made is kept for the scores while all that
+    is kept takes no more than ``chunk`` gradients would; what is not kept is run again, for which
+    alone the prefix is cached.
 
     Memory: a forward and a backward pass of ``chunk`` samples; ``layer_bytes``, and for "ekfac"
     the patches of a chunk in one layer; blocks of gradients (``parts.BLOCK``), or one row of a
@@ -127,6 +129,7 @@ def layer_influence(
 
         if not all(f.isfinite().all() for f in square.values()):
             raise_for(scored(weighted, {name: torch.ones_like(f) for name, f in square.items()}))
+        damping += damping_share * mean_of(square)
         if score == "self":
             scores = scored(weighted, {name: 1 / (f + damping) for name, f in square.items()})
         else:
@@ -136,7 +139,9 @@ def layer_influence(
         name: along[name].back(value).view_as(passes.values[name]) if name in along else value
         for name, value in mean.items()
     }
-    return ParameterInfluence(scores=finite(scores), fisher=square, mean=back, bases=along)
+    return ParameterInfluence(
+        scores=finite(scores), fisher=square, mean=back, damping=damping, bases=along
+    )
 
 
 def layer_bytes(

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from imu.influences.checks import check, finite
+from imu.influences.checks import finite
 from imu.influences.head import residuals
 from imu.influences.parameters import ParameterInfluence, per_sample_gradients
 from imu.objectives import Objective, Samples
@@ -31,7 +31,6 @@ def pair_influence(
     queries: Samples,
     curvature: ParameterInfluence,
     *,
-    damping: float,
     chunk: int,
 ) -> Tensor:
     """Scores (n, m) of n training samples and m queries.
@@ -40,11 +39,10 @@ def pair_influence(
     ``chunk`` queries and of ``chunk`` training samples, whose gradients are computed again for
     every chunk of queries.
     """
-    check(len(train), damping)
     names = list(curvature.fisher)
     columns = []
     for asked in per_sample_gradients(model, objective, queries, names, chunk):
-        towards = {name: curvature.solved(name, g, damping) for name, g in asked.items()}
+        towards = {name: curvature.solved(name, g) for name, g in asked.items()}
         rows = [
             torch.stack([_inner(g, towards[name]) for name, g in own.items()]).sum(0)
             for own in per_sample_gradients(model, objective, train, names, chunk)
@@ -59,15 +57,17 @@ def full_pairs(
     targets: Sequence[Tensor],
     *,
     damping: float,
+    damping_share: float,
     bias: bool,
 ) -> Tensor:
     """The same with the full Fisher of a head: of training samples and queries, in this order."""
-    check(len(targets[0]), damping)
     # As in ``head_influence``: in float64, for its condition number.
     h = [F.pad(of.double(), (0, int(bias)), value=1.0) for of in features]
     delta = [residuals(z.double(), y) for z, y in zip(logits, targets, strict=True)]
     own, towards = ((delta[0] @ d.T) * (h[0] @ of.T) for d, of in zip(delta, h, strict=True))
     damped = own / len(own)
+    # The trace of F is that of K / n, and it has as many rows as the head has numbers.
+    damping += damping_share * damped.trace().item() / (delta[0].shape[1] * h[0].shape[1])
     damped.diagonal().add_(damping)
     solved = torch.cholesky_solve(towards, torch.linalg.cholesky(damped))
     return _finite(solved.to(features[0].dtype))

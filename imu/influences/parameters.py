@@ -12,7 +12,7 @@ The network runs in evaluation mode, so that no sample's loss depends on another
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -40,19 +40,22 @@ Tree = Inputs | dict[str, Tensor]  # of tensors
 class ParameterInfluence:
     """scores (n,); Fisher diagonal and mean gradient by parameter name, each of its shape.
 
-    bases: of the parameters whose Fisher is diagonal along other directions, and is given there.
+    damping: λ, the share of the Fisher's included. bases: of the parameters whose Fisher is
+    diagonal along other directions, and is given there.
     """
 
     scores: Tensor
     fisher: dict[str, Tensor]
     mean: dict[str, Tensor]
+    damping: float
     bases: dict[str, Basis] = field(default_factory=dict)
 
-    def solved(self, name: str, gradients: Tensor, damping: float) -> Tensor:
+    def solved(self, name: str, gradients: Tensor) -> Tensor:
         """(F + λ)⁻¹ g of each: (b, *shape)."""
+        damped = self.fisher[name] + self.damping
         if (basis := self.bases.get(name)) is None:
-            return gradients / (self.fisher[name] + damping)
-        along = basis.forth(gradients) / (self.fisher[name] + damping)
+            return gradients / damped
+        along = basis.forth(gradients) / damped
         return basis.back(along).view_as(gradients)
 
 
@@ -63,6 +66,7 @@ def parameter_influence(
     *,
     parameters: Chosen | None,
     damping: float,
+    damping_share: float = 0.0,
     chunk: int,
     score: Score = "mean",
     cache_prefix: bool = False,
@@ -71,6 +75,7 @@ def parameter_influence(
     """Influence scores and their pieces, in the precision of the parameters.
 
     parameters: modules, or names of modules or parameters; None: what the objective says.
+    damping_share: of the mean of the Fisher's diagonal, added to the damping.
     chunk: samples whose gradients are held at once. cache_prefix: run what does not depend on the
     parameters once instead of in every pass; costs the memory that ``prefix.record`` states.
     progress: is called after every chunk.
@@ -96,13 +101,19 @@ def parameter_influence(
             mean[name] += g.sum(0) / n
     if not all(f.isfinite().all() for f in fisher.values()):
         _raise_for_gradients(losses)
+    damping += damping_share * mean_of(fisher)
     if score == "self":
         inverse = {name: 1 / (f + damping) for name, f in fisher.items()}
         scores = torch.cat([_weighted(g, inverse) for g in losses.gradients()])
     else:
         direction = {name: mean[name] / (f + damping) for name, f in fisher.items()}
         scores = -losses.slopes(direction)
-    return ParameterInfluence(scores=finite(scores), fisher=fisher, mean=mean)
+    return ParameterInfluence(scores=finite(scores), fisher=fisher, mean=mean, damping=damping)
+
+
+def mean_of(fisher: Mapping[str, Tensor]) -> float:
+    """Of all numbers of a diagonal."""
+    return sum(f.sum().item() for f in fisher.values()) / sum(f.numel() for f in fisher.values())
 
 
 def gradient_bytes(model: nn.Module, parameters: Chosen, chunk: int) -> int:

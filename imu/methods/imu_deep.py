@@ -107,8 +107,12 @@ def unlearn(
     generator: torch.Generator,
     *,
     forget: ForgetSet,
+    owed: Tensor | None = None,
 ) -> Iterator[Step]:
     """Train the block towards the aims for all epochs, or while samples stay at their target.
+
+    owed: s_i (n,), >= 0, where it is known otherwise, as benchmarks do that retrain for it; a run
+    of the method has none.
 
     Raises ValueError when the network has no layer before its head, a name in ``layers`` is none of
     its modules or holds the head, or a class is to be masked in a head without bias.
@@ -123,7 +127,7 @@ def unlearn(
     yield first
     if config.epochs == 0 or (not forget.classes and forget.reached(first, first)):
         return
-    aim = _aim(model, objective, config, generator, forget, block.layers, logits)
+    aim = _aim(model, objective, config, generator, forget, block.layers, logits, owed)
     # Samples' features are free: divided by inf, their distance is 0.
     towards, kept, scale, output = features, None, features.new_tensor(inf), 1.0
     if forget.classes:
@@ -178,6 +182,7 @@ def _aim(
     forget: ForgetSet,
     layers: tuple[str, ...],
     logits: Tensor,
+    owed: Tensor | None = None,
 ) -> Tensor:
     """z*, with influence over the parameters of block and head."""
     return lowered(
@@ -190,6 +195,7 @@ def _aim(
         damping=config.damping,
         reach=config.reach,
         parameters=(*layers, head_name(model)),
+        owed=owed,
     )
 
 

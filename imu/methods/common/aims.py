@@ -25,18 +25,23 @@ def lowered(
     damping: float,
     reach: float,
     parameters: tuple[str, ...],
+    owed: Tensor | None = None,
 ) -> Tensor:
     """z*: the original's logits with that of the label removed, or lowered by influence.
 
     Classes that are forgotten whole are removed. Samples' labels are lowered by κ s, with κ
-    ``reach`` times as far as the mean margin has to fall, and s as in ``shares``.
+    ``reach`` times as far as the mean margin has to fall, and s as in ``shares``, or ``owed`` (n,),
+    divided by its mean.
     """
     targets = forget.samples.targets
     if forget.classes:
         return logits.index_fill(
             -1, torch.tensor(forget.classes, device=logits.device), MASKED_LOGIT
         )
-    own = shares(model, objective, forget.samples, generator, kind, damping, parameters)  # (n,)
+    if owed is None:
+        own = shares(model, objective, forget.samples, generator, kind, damping, parameters)
+    else:
+        own = owed / owed.mean()
     own = own.view(-1, *[1] * (targets.dim() - 1)).expand(targets.shape)
     now = measured(0, Answered.of(objective, logits, targets))
     # A margin falls as far as its label's logit, and the shares have the mean 1.

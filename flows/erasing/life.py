@@ -2,13 +2,14 @@
 recorded, and not done again.
 """
 
-import math
 import platform
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, get_args
+from typing import Any, Literal, NamedTuple, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from flows.erasing.office import ENDS, PERSONAL, Office
 from tasks.erasing import ErasureError, certificate, page
@@ -17,8 +18,8 @@ from tasks.erasing.residue import Place
 from tasks.files import artifacts, params
 from tasks.files.commit import git_tags
 
+# The other verdicts say that nothing was forgotten.
 Accepted = Literal["indistinguishable", "distinguishable", "masked only"]
-ACCEPTABLE: tuple[Accepted, ...] = get_args(Accepted)  # the others say that nothing was forgotten
 RETRAIN = "retrain"  # the method that always works: the reference itself
 UNTRAINED = "none"  # where the model never saw the samples
 UNDECIDED = ("received", "matched", "unlearned", "judged", "escalated")
@@ -28,31 +29,29 @@ UNREMOVED = "it could not be removed from here"
 PACKAGES = ("imu", "torch", "numpy")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """How a request is served; recorded with it.
+class Options(BaseModel):
+    """How a request is served; recorded with it."""
 
-    methods: tried in this order; retraining is the last in any case. retain: methods that are
-    given the retain set may be tried. accepted: verdicts that pass. drift: largest distance to
-    retraining on outputs (TV; of texts dP_retain) that passes, whatever the verdict: a model that
-    has served many requests is retrained in the end. twins: exact copies under other ids are
-    forgotten too. purge: remove what shows or remembers the samples. backups: places that are
-    named in the certificate, and are not touched.
-    """
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
-    methods: tuple[str, ...] = ("imu_deep",)
-    retain: bool = False
-    accepted: tuple[Accepted, ...] = ("indistinguishable",)
-    drift: float = 0.1
-    twins: bool = True
-    purge: bool = True
-    backups: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not (self.drift >= 0 and math.isfinite(self.drift)):
-            raise ErasureError(f"drift must be >= 0 and finite, got {self.drift}")
-        if wrong := [one for one in self.accepted if one not in ACCEPTABLE]:
-            raise ErasureError(f"accepted: {wrong[0]!r} is none of {', '.join(ACCEPTABLE)}")
+    methods: tuple[str, ...] = Field(
+        ("imu_deep",),
+        description="entries of `unlearn`, or methods, tried in this order; then retraining",
+    )
+    retain: bool = Field(False, description="methods that are given the retain set may be tried")
+    accepted: tuple[Accepted, ...] = Field(("indistinguishable",), description="verdicts that pass")
+    drift: float = Field(
+        0.1,
+        ge=0,
+        allow_inf_nan=False,
+        description="largest distance to retraining on outputs that passes, whatever the verdict "
+        "(TV; of texts dP_retain)",
+    )
+    twins: bool = Field(True, description="exact copies under other ids are forgotten too")
+    purge: bool = Field(True, description="remove what shows or remembers the samples")
+    backups: tuple[str, ...] = Field(
+        (), description="places that the certificate names, and that are not touched"
+    )
 
     @property
     def order(self) -> tuple[str, ...]:
@@ -102,14 +101,18 @@ class Work(Protocol):
         """Remove it, but for what is kept: what was found, and what is still there."""
 
 
-def receive(
-    office: Office, dataset: str, asked: Asked, options: Options, work: Work | None = None
-) -> int:
+def receive(office: Office, asked: Asked, options: Options, work: Work) -> int:
     """Number of the request: that of the last time where it comes again.
 
-    It begins again where it comes with other options before a model was accepted. ``work`` finds
-    whether there are samples by now that were not there when it was certified: a new request.
+    It begins again where it comes with other options before a model was accepted; and it is a new
+    one where there are samples by now that were not there when it was certified. Raises
+    ParameterError for a method or a data set that is not there, before anything is recorded.
     """
+    content = params.changed(params.read(office.root), asked.settings)
+    dataset = content["split"]["dataset"]
+    params.require_name("split.dataset", dataset)
+    for method in options.order:
+        work.skipped(method, asked, options.retain)
     pseudonym = office.pseudonym(dataset, asked)
     number = 1 + max((record["request"] for record in office.ledger.records), default=0)
     for known in reversed(office.numbers(dataset)):
@@ -117,7 +120,7 @@ def receive(
         if received["asked"] == pseudonym and step != "refused":
             if step in UNDECIDED and _options(office, known) != options:
                 number = known
-            elif step != "certified" or not (work and _has_new(work, asked, options)):
+            elif step != "certified" or not _has_new(work, asked, options):
                 return known
             break
     office.write(number, "asked.json", asdict(asked))
@@ -128,7 +131,7 @@ def receive(
         kind=asked.kind,
         names=[office.keys.pseudonym(asked.kind, name) for name in asked.names],
         dataset=dataset,
-        options=asdict(options),
+        options=options.model_dump(mode="json"),
     )
     return number
 
@@ -394,9 +397,7 @@ def forgotten_file(asked: Asked, root: Path) -> str:
 
 
 def _options(office: Office, number: int) -> Options:
-    found = office.ledger.of(number, "received")[0]["options"]
-    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
-    return Options(**given)
+    return Options(**office.ledger.of(number, "received")[0]["options"])
 
 
 _NEXT: dict[str, Callable[[Office, int, Work], None]] = {

@@ -77,6 +77,12 @@ class Books:
             )
         return Production(last["request"], path, last["model"], last["version"])
 
+    def answer(self, number: int) -> str:
+        """What became of a request at its end; it names nobody."""
+        if self.step(number) == "refused":
+            return f"refused; see {self.place(number, 'refused.json').relative_to(self.root)}"
+        return f"certified, {self.place(number, 'certificate.html')}"
+
     def model(self, number: int) -> Path:
         return self.folder / "models" / f"{number:04d}.safetensors"
 
@@ -107,8 +113,7 @@ class Office(Books):
     def write(self, number: int, name: str, content: Any) -> None:
         """A file for the owner alone."""
         self.place(number).mkdir(parents=True, exist_ok=True, mode=0o700)
-        artifacts.write_json(self.place(number, name), content)
-        self.place(number, name).chmod(0o600)
+        artifacts.write_json(self.place(number, name), content, mode=0o600)
 
     def asked(self, number: int) -> Asked:
         found = artifacts.read_json(self.place(number, "asked.json"))

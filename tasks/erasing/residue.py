@@ -165,8 +165,7 @@ def remove(root: Path, store: Store, found: Residue, plan: Path) -> list[Place]:
     """
     plan.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     files = [str(file) for file in found.files]
-    artifacts.write_json(plan, {**found._asdict(), "files": files})
-    plan.chmod(0o600)
+    artifacts.write_json(plan, {**found._asdict(), "files": files}, mode=0o600)
     list(tracing.in_remotes(root, found.objects, remove=True))
     left = [
         Place(f"MLflow run {one.run}", one.holds, "its files are removed by `mlflow gc` there")

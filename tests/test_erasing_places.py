@@ -77,6 +77,10 @@ def folder(files: dict[str, str]) -> str:
     return json.dumps([{"md5": md5(c), "relpath": p} for p, c in sorted(files.items())])
 
 
+def content(path: str, made: str) -> str:
+    return f"{path} {made}".ljust(tracing.SMALL)
+
+
 def run(workspace: Path, cache: Path, manifest: str, made: str) -> dict[str, Any]:
     """Stages of a run as the shipped graph has their outs and deps; ``made`` is in what they make.
 
@@ -95,16 +99,16 @@ def run(workspace: Path, cache: Path, manifest: str, made: str) -> dict[str, Any
             if path == "runs/split":
                 outs[path] = folder(split)
             elif not Path(path).suffix:
-                written[f"{path}/a.json"] = f"{path} {made}"
-                outs[path] = folder({"a.json": f"{path} {made}"})
+                written[f"{path}/a.json"] = content(path, made)
+                outs[path] = folder({"a.json": content(path, made)})
             else:
-                outs[path] = SAME if path.endswith("failure.json") else f"{path} {made}"
+                outs[path] = SAME if path.endswith("failure.json") else content(path, made)
                 written[path] = outs[path]
         lay(cache, *outs.values())
         stages[name] = {"cmd": "x", "deps": listed(deps), "outs": listed(outs)}
-    for path, content in written.items():
+    for path, text in written.items():
         (workspace / path).parent.mkdir(parents=True, exist_ok=True)
-        (workspace / path).write_text(content)
+        (workspace / path).write_text(text)
     lay(cache, *written.values())
     (workspace / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": stages}))
     return stages
@@ -157,6 +161,42 @@ def test_the_scan_finds_all_of_it_and_the_purge_removes_it(clone: Path, tmp_path
     assert (clone / ".cells/y/runs/evaluate/unlearn/a/failure.json").is_file()
 
 
+def test_what_lies_in_a_remote_alone_is_found_and_removed(clone: Path, tmp_path: Path) -> None:
+    far, left = tmp_path / "remote", set((clone / "left").read_text().split())
+    shutil.copytree(clone / ".dvc/cache/runs", far / "runs")
+    for folder in (clone / ".dvc/cache", clone / ".cells/x/runs"):
+        shutil.rmtree(folder)
+    before = objects(far)
+    found = residue.scan(clone, STORE, {MARK}, [])
+    assert set(found.objects) == before - left
+    assert residue.remove(clone, STORE, found, tmp_path / "plan.json") == []
+    assert objects(far) == left
+
+
+def test_small_files_of_a_remote_are_left_to_others(clone: Path, tmp_path: Path) -> None:
+    lock = clone / ".cells/x/dvc.lock"
+    content = json.loads(lock.read_text())
+    content["stages"]["train"]["outs"] += [{"path": "runs/train/b.json", "md5": md5("tiny")}]
+    lock.write_text(json.dumps(content))
+    lay(tmp_path / "remote", "tiny")
+    found = residue.scan(clone, STORE, {MARK}, [])
+    (kept,) = (place for place in found.places if place.kept)
+    assert kept.where == f"DVC remote near: {md5('tiny')}"
+    assert residue.remove(clone, STORE, found, tmp_path / "plan.json") == [kept]
+    assert at(tmp_path / "remote", md5("tiny")).is_file()
+
+
+def test_a_remote_that_is_no_folder_is_not_called_clean(clone: Path) -> None:
+    file = clone / ".dvc/config"
+    file.write_text(file.read_text() + "['remote \"far\"']\n    url = http://127.0.0.1:9/x\n")
+    kept = {p.where: p.kept for p in residue.scan(clone, STORE, {MARK}, []).places if p.kept}
+    assert [(where.partition(" (")[0], why) for where, why in kept.items()] == [
+        ("DVC remote far: its run cache", "it cannot be read"),
+        ("DVC remote far", "it did not answer"),
+        ("DVC remote far: the storage", residue.STORAGE),
+    ]
+
+
 def test_small_files_are_not_followed(clone: Path) -> None:
     (clone / "dvc.lock").write_text(json.dumps({"stages": {"s": {"deps": listed({"a": SAME})}}}))
     (one,) = (one for one in tracing.made(clone, [clone]) if one.by == clone / "dvc.lock")
@@ -187,7 +227,8 @@ def test_a_purge_that_was_killed_goes_on(
         patched.setattr(Path, "unlink", killed)
         residue.remove(clone, STORE, found, plan)
     assert (clone / ".cells/x/dvc.lock").is_file()  # what begins a scan goes last
-    for file in (*cache.glob("files/md5/*/*"), *clone.glob(".cells/x/runs/split/*.csv")):
+    kept = (*tmp_path.glob("**/files/md5/*/*"), *clone.glob(".cells/x/runs/split/*.csv"))
+    for file in kept:
         if file.read_text() == LISTS:
             file.unlink()  # without it a scan finds nothing
     again = residue.scan(clone, STORE, {MARK}, [])
@@ -271,7 +312,9 @@ def test_what_is_served_is_not_removed(clone: Path, tmp_path: Path) -> None:
     model.write_text("served")
     served = residue._md5(model)
     lock = clone / ".cells/x/dvc.lock"
-    lock.write_text(lock.read_text().replace(md5("runs/train/model.safetensors x"), served))
+    lock.write_text(
+        lock.read_text().replace(md5(content("runs/train/model.safetensors", "x")), served)
+    )
     lay(clone / ".dvc" / "cache", "served")
     places = residue.scan(clone, STORE, {MARK}, [model]).places
     assert not any(served[2:] in place.where for place in places)
@@ -280,7 +323,7 @@ def test_what_is_served_is_not_removed(clone: Path, tmp_path: Path) -> None:
 def test_a_remote_that_is_away_is_said(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dvc.data_cloud import DataCloud
 
-    def away(*_: Any) -> None:
+    def away(*_: Any, **__: Any) -> None:
         raise OSError("no route to host")
 
     monkeypatch.setattr(DataCloud, "get_remote_odb", away)

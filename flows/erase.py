@@ -7,6 +7,7 @@ python -m flows.erase verify FILE       a certificate; --rerun: make the model a
 python -m flows.erase verify-ledger
 python -m flows.erase scan              where something of forgotten samples lies
 python -m flows.erase purge NUMBER      remove that of a request served with --no-purge
+python -m flows.erase near NUMBER       what is much like forgotten samples, and stays
 python -m flows.erase withdraw NUMBER   a request that was not decided yet is refused
 python -m flows.erase rollback VERSION  refused for what remembers
 """

@@ -58,6 +58,12 @@ class Pretended:
         self._did("match")
         return found
 
+    def near(self, *_: Any) -> list[dict[str, Any]]:
+        return [{"id": "c", "of": "a", "distance": 0.2}]
+
+    def ids(self, asked: Asked) -> list[str]:
+        return ["a", "b", "c"]
+
     def skipped(self, method: str, asked: Asked, retain: bool) -> str:
         return "it may not" if method == "salun" and not retain else ""
 
@@ -156,7 +162,8 @@ def test_nothing_that_is_kept_names_anybody(root: Path) -> None:
             assert b"Ada" not in path.read_bytes(), path
             assert (
                 path.name == "params.yaml"
-                or not {"a", "b"} & set(path.read_text(errors="replace").replace('"', " ").split())
+                or not {"a", "b", "c"}
+                & set(path.read_text(errors="replace").replace('"', " ").split())
                 or path.suffix == ".html"
             )
 
@@ -198,6 +205,16 @@ def test_a_verdict_that_a_mask_gets_too_is_no_evidence(root: Path) -> None:
     work = Pretended(root, imu_deep="no evidence")
     number = served(root, work, ADA)
     assert work.served[number].read_text() == "retrain 1"
+
+
+def test_near_duplicates_are_counted_and_named_to_the_operator_alone(root, flow, capsys) -> None:
+    served(root, flow.work, ADA)
+    path, key = root / "erasure/requests/0001/certificate.json", root / "erasure/keys/public.pem"
+    said = certificate.opened(path, keys.read_public(key))["predicate"]
+    assert said["matched"]["near"] == 1
+    assert "<td>1 that stay" in path.with_suffix(".html").read_text()
+    erase.main(["near", "1"])
+    assert "0.200  c  is near to the forgotten a" in capsys.readouterr().out
 
 
 def test_what_could_not_be_removed_is_not_called_removed(root: Path) -> None:

@@ -4,16 +4,19 @@ import hashlib
 import json
 import shutil
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from ruamel.yaml import YAML
 
 from flows.erasing.office import Office
 from tasks import data, split
-from tasks.erasing import ErasureError, matching, residue
+from tasks.erasing import ErasureError, matching, near, residue
 from tasks.files import artifacts, forgotten
 from tasks.files.workspace import Workspace
 from tasks.graph import tracing
@@ -378,6 +381,44 @@ def test_a_request_is_matched_with_the_split(digits_workspace: Workspace) -> Non
     Office(digits_workspace.root).leave_out(file, 1, matched(first))
     again = matched(first, eights["train"][1])
     assert (again.before, again.counts["train"]) == (1, 1)
+
+
+def test_near_duplicates_are_found_by_features(
+    digits_workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that differs in a pixel is; an exact copy, and what was forgotten before, are not."""
+    workspace, found = digits_workspace, digits_workspace.dataset()
+    images = found.images[:200].copy()
+    images[5:9] = images[0]
+    images[5:8, 0, 3, 3] ^= 1
+    found = replace(found, images=images, labels=found.labels[:200], ids=found.ids[:200])
+    monkeypatch.setattr(Workspace, "dataset", lambda _: found)
+    model, about = workspace.new_model(found, 0)
+    artifacts.write_tensors(workspace.model("train"), model.state_dict(), about)
+    (workspace.root / "requests/forgotten.csv").write_text("id\ndigits-0007\n")
+    file, path = workspace.root / "near.json", "runs/train/model.safetensors"
+    artifacts.write_json(file, {"model": path, "ids": ["digits-0000"], "nearer": 0.5})
+    near.asked(workspace, file)
+    said = artifacts.read_json(file)
+    assert [(one["id"], one["of"]) for one in said["near"]] == [
+        ("digits-0005", "digits-0000"),
+        ("digits-0006", "digits-0000"),
+    ]
+    assert 0 < said["near"][0]["distance"] < 0.5
+    monkeypatch.setattr(near, "has_head", lambda _: False)
+    artifacts.write_json(file, {"model": path, "ids": ["digits-0000"], "nearer": 0.5})
+    near.asked(workspace, file)
+    assert artifacts.read_json(file) == {"near": [], "why_not": near.WITHOUT_HEAD}
+
+
+def test_the_nearest_is_that_of_a_loop() -> None:
+    points = torch.randn(70, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    naive = torch.stack([(points - point).norm(dim=1) for point in points])
+    distance, place = near.nearest_of(points, points[:9])
+    assert np.allclose(distance, naive[:, :9].min(1).values, atol=1e-12)
+    assert (place == naive[:, :9].argmin(1).numpy()).all()
+    naive.fill_diagonal_(torch.inf)
+    assert near.usual(points) == pytest.approx(np.median(naive.min(1).values), abs=1e-12)
 
 
 @pytest.mark.parametrize("at", ["make data", "split"])

@@ -73,10 +73,11 @@ def _arguments(about: str, given: Sequence[str] | None) -> argparse.Namespace:
     scan = command("scan", _scan)
     scan.add_argument("number", type=int, nargs="?", default=0, help="of a request; else of all")
     command("purge", _purge, "number")
+    near = command("near", _near, "number")
     command("withdraw", _withdraw, "number")
     rollback = command("rollback", _rollback)
     rollback.add_argument("version")
-    for one in (request, scan, rollback):
+    for one in (request, near, scan, rollback):
         one.add_argument("--with", dest="settings", default="", help="file of parameters")
     verify = command("verify", _verify)
     verify.add_argument("file", type=Path)
@@ -158,6 +159,22 @@ def _purge(arguments: argparse.Namespace) -> None:
     with open_office(Path.cwd()) as office:
         life.purge(office, arguments.number, PipelineWork(office, JOBS, print))
         print(f"request {arguments.number}: {office.answer(arguments.number)}")
+
+
+def _near(arguments: argparse.Namespace) -> None:
+    """The ledger has HMACs; which samples they are is told by the data and the key."""
+    with open_office(Path.cwd()) as office:
+        matched = office.ledger.of(arguments.number, "matched")
+        if not matched:
+            raise ErasureError(f"request {arguments.number} was not matched")
+        if isinstance(life.counted(matched[-1]), str):
+            raise ErasureError(f"near-duplicates are not known: {life.counted(matched[-1])}")
+        ids = PipelineWork(office, JOBS, print).ids(_about(arguments.settings))
+        known = {office.keys.pseudonym("sample", i): i for i in ids}
+    for one in matched[-1]["near"]:
+        near, of = (known.get(one[key], "(not in these data)") for key in ("id", "of"))
+        print(f"{one['distance']:.3f}  {near}  is near to the forgotten {of}")
+    print(f"{len(matched[-1]['near'])} near-duplicates; look at them, and request theirs as well")
 
 
 def _withdraw(arguments: argparse.Namespace) -> None:

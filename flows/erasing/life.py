@@ -47,6 +47,13 @@ class Options(BaseModel):
         description="largest distance to retraining on outputs that passes, whatever the verdict "
         "(TV; of texts dP_retain)",
     )
+    near: float = Field(
+        0.5,
+        ge=0,
+        allow_inf_nan=False,
+        description="samples that stay and whose features lie nearer than this are listed; 1 is "
+        "the usual distance of a sample to its nearest other",
+    )
     twins: bool = Field(True, description="exact copies under other ids are forgotten too")
     purge: bool = Field(True, description="remove what shows or remembers the samples")
     backups: tuple[str, ...] = Field(
@@ -85,6 +92,11 @@ class Work(Protocol):
     """What a request needs done that takes time, or a server."""
 
     def match(self, asked: Asked, *, twins: bool) -> Match: ...
+    def near(
+        self, number: int, asked: Asked, match: Match, options: Options
+    ) -> list[dict[str, Any]] | str:
+        """Samples that stay: id, the one it is near to (of), distance; or why none is known."""
+
     def skipped(self, method: str, asked: Asked, retain: bool) -> str:
         """Why a method is passed over; "" where it is not."""
 
@@ -162,6 +174,7 @@ def _match(office: Office, number: int, work: Work) -> None:
         words, _, _ = str(error).partition(", choose from")  # those who did not ask
         _refuse(office, number, "it names what the data do not have", words)
         return
+    near = work.near(number, asked, found, options)
     file = office.keep_match(number, found)
     new = office.keys.pseudonym
     office.ledger.append(
@@ -170,6 +183,9 @@ def _match(office: Office, number: int, work: Work) -> None:
         samples=sorted(new("sample", i) for i in found.samples["id"]),
         counts=found.counts,
         copies={"forgotten": int((found.samples["of"] != "").sum()), "kept": len(found.kept)},
+        near=near
+        if isinstance(near, str)
+        else [one | {key: new("sample", one[key]) for key in ("id", "of")} for one in near],
         forgotten_before=found.before,
         data=found.digests,
         file=file,
@@ -365,7 +381,8 @@ def _statement(office: Office, number: int) -> dict[str, Any]:
             },
             "matched": {
                 k: v for k, v in matched.items() if k not in (*facts, "time", "data", "file")
-            },
+            }
+            | {"near": counted(matched)},
             "data": {"dataset": received["dataset"], **matched["data"]},
             "model": {
                 "before": steps["unlearned"]["parent"] if "unlearned" in steps else "",
@@ -412,6 +429,12 @@ _NEXT: dict[str, Callable[[Office, int, Work], None]] = {
 }
 
 
+def counted(matched: dict[str, Any]) -> int | str:
+    """How many near-duplicates are listed, or why none is; of an older ledger, that."""
+    near = matched.get("near", "not looked for")
+    return near if isinstance(near, str) else len(near)
+
+
 def said(record: dict[str, Any]) -> str:
     """A step in a few words."""
     match record["step"]:
@@ -419,7 +442,9 @@ def said(record: dict[str, Any]) -> str:
             return f"{len(record['names'])} {record['kind']}, {record['dataset']}"
         case "matched":
             counts = ", ".join(f"{n} {name}" for name, n in record["counts"].items() if n)
-            return f"{counts or 'nothing new'}; {record['copies']['forgotten']} are exact copies"
+            copies, near = record["copies"]["forgotten"], counted(record)
+            said = f"{counts or 'nothing new'}; {copies} are exact copies; near-duplicates: {near}"
+            return said + (f" (python -m flows.erase near {record['request']})" if near else "")
         case "unlearned":
             return f"{record['method']}: {record['outcome']}"
         case "judged":

@@ -113,7 +113,7 @@ def scan(
     # A stage that ran without DVC left what no lock knows; one that never ran, what it was asked.
     found = (file for w in workspaces for file in sorted((w / SPLIT).glob("*.csv")))
     places, files = list[Place](), [file for file in found if lists(file)]
-    asked = f"erasure-{request:04d}.csv" if request else "erasure-*.csv"
+    asked = f"erasure-{request:04d}*" if request else "erasure-*"
     files += [file for w in workspaces for file in sorted((w / "requests").glob(asked))]
     for one, path, _ in taken:
         file = one.by.parent / path

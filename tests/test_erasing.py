@@ -207,6 +207,22 @@ def test_a_verdict_that_a_mask_gets_too_is_no_evidence(root: Path) -> None:
     assert work.served[number].read_text() == "retrain 1"
 
 
+def test_drift_is_watched_until_a_retraining(root: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(root)
+    work = Pretended(root, imu_deep="indistinguishable")
+    for name, drift in (("a", 0.02), ("b", 0.07)):
+        work.drift = drift
+        served(root, work, Asked(ids=(name,)))
+    erase.main(["status"])
+    assert "2 requests since it was trained, 0.07 from retraining" in capsys.readouterr().out
+    work.drift = 0.11
+    served(root, work, Asked(ids=("c",)))
+    erase.main(["status"])
+    said = capsys.readouterr().out
+    assert "it lies 0.11 from retraining, more than 0.1" in said
+    assert "of request 3: retrained by the last request" in said
+
+
 def test_near_duplicates_are_counted_and_named_to_the_operator_alone(root, flow, capsys) -> None:
     served(root, flow.work, ADA)
     path, key = root / "erasure/requests/0001/certificate.json", root / "erasure/keys/public.pem"

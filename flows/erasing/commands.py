@@ -135,7 +135,10 @@ def _status(arguments: argparse.Namespace) -> None:
             print(f"  {step['time']}  {step['step']:<10} {life.said(step)}")
     for dataset in sorted({record["dataset"] for record in books.ledger.all("received")}):
         if served := books.production(dataset):
-            print(f"{dataset}: served is version {served.version}, of request {served.request}")
+            drift = books.drifted(dataset)
+            print(
+                f"{dataset}: served is version {served.version}, of request {served.request}: {drift}"
+            )
 
 
 def _verify_ledger(arguments: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from flows.erasing.office import ENDS, PERSONAL, Office
+from flows.erasing.office import ENDS, PERSONAL, RETRAIN, Office
 from tasks.erasing import ErasureError, certificate, page
 from tasks.erasing.matching import Asked, Match
 from tasks.erasing.residue import Place
@@ -20,7 +20,6 @@ from tasks.files.commit import git_tags
 
 # The other verdicts say that nothing was forgotten.
 Accepted = Literal["indistinguishable", "distinguishable", "masked only"]
-RETRAIN = "retrain"  # the method that always works: the reference itself
 UNTRAINED = "none"  # where the model never saw the samples
 UNDECIDED = ("received", "matched", "unlearned", "judged", "escalated")
 DRIFT = ("TV", "dP_retain")  # distance to retraining, of images and of texts
@@ -449,7 +448,7 @@ def said(record: dict[str, Any]) -> str:
             return f"{record['method']}: {record['outcome']}"
         case "judged":
             passed = "passed" if record["passed"] else f"not passed: {record['why']}"
-            return f"{record['method']}: {passed}"
+            return f"{record['method']}: {passed}; {record['drift']:.3g} from retraining"
         case "escalated":
             return f"{record['method']} → {record['to']}: {record['why']}"
         case "accepted":

@@ -20,6 +20,7 @@ FOLDER = "erasure"
 PERSONAL = ("asked.json", "matched.json")  # files of a request that name people
 LOST = "bring it back from where you keep a copy, or move erasure/ to an archive and begin anew"
 ENDS = ("certified", "refused")
+RETRAIN = "retrain"  # the method that always works: the reference itself
 
 
 class Production(NamedTuple):
@@ -76,6 +77,17 @@ class Books:
                 f"(SHA-256 {last['model']}): bring it back from MLflow or a backup"
             )
         return Production(last["request"], path, last["model"], last["version"])
+
+    def drifted(self, dataset: str) -> str:
+        """How far the served model lies from retraining, and since how many requests it does."""
+        since, last = 0, ""
+        for number in self.numbers(dataset):
+            if self.ledger.of(number, "deployed") and (judged := self.ledger.of(number, "judged")):
+                retrained = self.ledger.of(number, "accepted")[-1]["method"] == RETRAIN
+                since, last = (0, "") if retrained else (since + 1, f"{judged[-1]['drift']:.3g}")
+        if not since:
+            return "retrained by the last request"
+        return f"{since} requests since it was trained, {last} from retraining"
 
     def answer(self, number: int) -> str:
         """What became of a request at its end; it names nobody."""

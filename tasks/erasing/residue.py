@@ -173,8 +173,8 @@ def remove(root: Path, store: Store, found: Residue, plan: Path) -> list[Place]:
     artifacts.write_json(plan, {**found._asdict(), "files": files}, mode=0o600)
     list(tracing.in_remotes(root, found.objects, remove=True))
     left = [
-        Place(f"MLflow run {one.run}", one.holds, "its files are removed by `mlflow gc` there")
-        for one in forgetting.remove(store, found.logged)
+        Place(f"MLflow run {one.run}", one.holds, why)
+        for one, why in forgetting.remove(store, found.logged)
     ]
     for path in found.files:
         try:

@@ -220,7 +220,7 @@ def test_drift_is_watched_until_a_retraining(root: Path, monkeypatch, capsys) ->
     erase.main(["status"])
     said = capsys.readouterr().out
     assert "it lies 0.11 from retraining, more than 0.1" in said
-    assert "of request 3: retrained by the last request" in said
+    assert "of request 3; retrained by the last request" in said
 
 
 def test_near_duplicates_are_counted_and_named_to_the_operator_alone(root, flow, capsys) -> None:

@@ -135,10 +135,8 @@ def _status(arguments: argparse.Namespace) -> None:
             print(f"  {step['time']}  {step['step']:<10} {life.said(step)}")
     for dataset in sorted({record["dataset"] for record in books.ledger.all("received")}):
         if served := books.production(dataset):
-            drift = books.drifted(dataset)
-            print(
-                f"{dataset}: served is version {served.version}, of request {served.request}: {drift}"
-            )
+            which = f"version {served.version}, of request {served.request}"
+            print(f"{dataset}: served is {which}; {books.drifted(dataset)}")
 
 
 def _verify_ledger(arguments: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ python -m flows.erase rollback VERSION  refused for what remembers
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_table_artifact
@@ -30,6 +31,9 @@ from tasks.erasing import ErasureError
 from tasks.erasing.matching import Asked
 from tasks.files import params
 
+SETTINGS = "file of what differs from params.yaml, such as settings/biographies.yaml"
+Settings = Annotated[str, Field(description=SETTINGS)]
+
 
 class Inbox(BaseModel):
     """The letters in requests/inbox."""
@@ -42,6 +46,7 @@ class Subjects(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     subjects: list[str] = Field(min_length=1, description="as the data name them")
+    settings: Settings = ""
 
 
 class Samples(BaseModel):
@@ -49,6 +54,7 @@ class Samples(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     ids: list[str] = Field(min_length=1, description="as the data name them")
+    settings: Settings = ""
 
 
 class Received(BaseModel):
@@ -69,13 +75,12 @@ def run_name() -> str:
 
 @flow(name="erase", flow_run_name=run_name, validate_parameters=True)
 def erase(
-    what: What = ALL_LETTERS, settings: str = "", options: Options = AS_USUAL, jobs: Jobs = JOBS
+    what: What = ALL_LETTERS, options: Options = AS_USUAL, jobs: Jobs = JOBS
 ) -> dict[str, str]:
     """Forget what people ask to have forgotten, judge it, serve it, purge, and certify it.
 
     Args:
         what: letters that lie in requests/inbox, or a request; those left open are served too.
-        settings: file of what differs from params.yaml, such as settings/biographies.yaml.
         options: of what is received now; a request that was received before keeps its own.
         jobs: stages that run at the same time.
 
@@ -85,7 +90,7 @@ def erase(
     log = get_run_logger()
     with open_office(Path.cwd()) as office:
         work = pipeline_work.PipelineWork(office, jobs, log.info)
-        numbers, bad = _received(office, what, settings, options, work)
+        numbers, bad = _received(office, what, options, work)
         done = {}
         for number in sorted({*numbers, *office.open_requests()}):
             try:
@@ -103,7 +108,7 @@ def erase(
 
 
 def _received(
-    office: Office, what: What, settings: str, options: Options, work: life.Work
+    office: Office, what: What, options: Options, work: life.Work
 ) -> tuple[list[int], list[str]]:
     """Numbers of the requests, and what is wrong with letters that cannot be read."""
     match what:
@@ -113,10 +118,10 @@ def _received(
             return numbers, []
         case Inbox():
             return _opened(office, options, work)
-        case Subjects(subjects=names):
-            asked = Asked(subjects=tuple(names), settings=settings_of(office.root, settings))
-        case Samples(ids=names):
-            asked = Asked(ids=tuple(names), settings=settings_of(office.root, settings))
+        case Subjects(subjects=names, settings=file):
+            asked = Asked(subjects=tuple(names), settings=settings_of(office.root, file))
+        case Samples(ids=names, settings=file):
+            asked = Asked(ids=tuple(names), settings=settings_of(office.root, file))
     return [life.receive(office, asked, options, work)], []
 
 

@@ -348,6 +348,13 @@ def test_what_names_people_is_never_readable_by_others(root: Path, monkeypatch) 
     assert modes == {0o600}
 
 
+@pytest.mark.parametrize("what", [erase.Subjects(subjects=["Ada"]), erase.Samples(ids=["a"])])
+def test_a_request_can_be_typed_into_the_form(root, flow, what) -> None:
+    assert flow.run(what, options=Options(purge=False)) == {"request 1": "certified"}
+    with open_office(root) as now:
+        assert now.asked(1).names == tuple(getattr(what, "subjects", []) or what.ids)
+
+
 def test_a_request_that_is_not_there_is_named(root, flow) -> None:
     with pytest.raises(ErasureError, match="there is no request 7"):
         flow.run(erase.Received(numbers=[7]))

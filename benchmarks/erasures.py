@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 import imu
-from flows.erasing.life import Options
+from flows.erasing.work import Options
 from imu import metrics, splitting, training
 from imu.datasets import LabelledImages, digits
 from imu.datasets.common.tensors import pixels

@@ -21,10 +21,10 @@ from prefect.artifacts import create_table_artifact
 from prefect.runtime import flow_run
 from pydantic import BaseModel, ConfigDict, Field
 
-from flows.erasing import commands, life, pipeline_work
+from flows.erasing import commands, life, pipeline_work, telling
 from flows.erasing.letters import letters, settings_of
-from flows.erasing.life import Options
 from flows.erasing.office import Office, open_office
+from flows.erasing.work import Options, Work
 from flows.pipeline import JOBS, Jobs
 from flows.running.failures import EXPLAINED
 from tasks.erasing import ErasureError
@@ -108,7 +108,7 @@ def erase(
 
 
 def _received(
-    office: Office, what: What, options: Options, work: life.Work
+    office: Office, what: What, options: Options, work: Work
 ) -> tuple[list[int], list[str]]:
     """Numbers of the requests, and what is wrong with letters that cannot be read."""
     match what:
@@ -125,7 +125,7 @@ def _received(
     return [life.receive(office, asked, options, work)], []
 
 
-def _opened(office: Office, options: Options, work: life.Work) -> tuple[list[int], list[str]]:
+def _opened(office: Office, options: Options, work: Work) -> tuple[list[int], list[str]]:
     """The same of the letters in the inbox."""
     found, numbers = letters(office.root), []
     bad = [*found.bad]
@@ -143,7 +143,7 @@ def _shown(office: Office, number: int) -> None:
     """The steps of a request on the run's page."""
     steps = office.ledger.of(number)
     create_table_artifact(
-        [{"step": s["step"], "time": s["time"], "what": life.said(s)} for s in steps],
+        [{"step": s["step"], "time": s["time"], "what": telling.said(s)} for s in steps],
         key=f"request-{number}",
         description=f"Erasure request {number}",
     )

@@ -15,9 +15,9 @@ import pytest
 from flows import erase
 from flows.erasing import commands, life
 from flows.erasing.letters import INBOX, letters, settings_of
-from flows.erasing.life import Options, Unlearned
 from flows.erasing.office import Office, open_office
 from flows.erasing.pipeline_work import PipelineWork
+from flows.erasing.work import Options, Unlearned
 from tasks.erasing import ErasureError, certificate, keys, ledger, matching, residue
 from tasks.erasing.matching import Asked, Match
 from tasks.erasing.residue import Place

@@ -8,11 +8,11 @@ from typing import Any, get_origin
 
 from pydantic import ValidationError
 
-from flows.erasing import life
+from flows.erasing import life, telling
 from flows.erasing.letters import settings_of
-from flows.erasing.life import Options
 from flows.erasing.office import FOLDER, Books, open_office
 from flows.erasing.pipeline_work import PipelineWork
+from flows.erasing.work import Options
 from flows.pipeline import JOBS
 from flows.running.failures import EXPLAINED
 from flows.running.server import serving
@@ -132,7 +132,7 @@ def _status(arguments: argparse.Namespace) -> None:
         steps = books.ledger.of(number)
         print(f"request {number} ({steps[0]['dataset']}, {steps[0]['kind']})")
         for step in steps:
-            print(f"  {step['time']}  {step['step']:<10} {life.said(step)}")
+            print(f"  {step['time']}  {step['step']:<10} {telling.said(step)}")
     for dataset in sorted({record["dataset"] for record in books.ledger.all("received")}):
         if served := books.production(dataset):
             which = f"version {served.version}, of request {served.request}"
@@ -168,8 +168,8 @@ def _near(arguments: argparse.Namespace) -> None:
         matched = office.ledger.of(arguments.number, "matched")
         if not matched:
             raise ErasureError(f"request {arguments.number} was not matched")
-        if isinstance(life.counted(matched[-1]), str):
-            raise ErasureError(f"near-duplicates are not known: {life.counted(matched[-1])}")
+        if isinstance(telling.counted(matched[-1]), str):
+            raise ErasureError(f"near-duplicates are not known: {telling.counted(matched[-1])}")
         ids = PipelineWork(office, JOBS, print).ids(_about(arguments.settings))
         known = {office.keys.pseudonym("sample", i): i for i in ids}
     for one in matched[-1]["near"]:

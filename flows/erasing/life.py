@@ -7,109 +7,22 @@ from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
-
-from pydantic import BaseModel, ConfigDict, Field
 
 from flows.erasing.office import ENDS, PERSONAL, RETRAIN, Office
+from flows.erasing.telling import statement
+from flows.erasing.work import Options, Work
 from tasks.erasing import ErasureError, certificate, page
-from tasks.erasing.matching import Asked, Match
+from tasks.erasing.matching import Asked
 from tasks.erasing.residue import Place
 from tasks.files import artifacts, params
 from tasks.files.commit import git_tags
 
-# The other verdicts say that nothing was forgotten.
-Accepted = Literal["indistinguishable", "distinguishable", "masked only"]
 UNTRAINED = "none"  # where the model never saw the samples
 UNDECIDED = ("received", "matched", "unlearned", "judged", "escalated")
 DRIFT = ("TV", "dP_retain")  # distance to retraining, of images and of texts
 UNSURE = "so much is asked for that nothing is left to judge a method by"
 UNREMOVED = "it could not be removed from here"
 PACKAGES = ("imu", "torch", "numpy")
-
-
-class Options(BaseModel):
-    """How a request is served; recorded with it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    methods: tuple[str, ...] = Field(
-        ("imu_deep",),
-        description="entries of `unlearn`, or methods, tried in this order; then retraining",
-    )
-    retain: bool = Field(False, description="methods that are given the retain set may be tried")
-    accepted: tuple[Accepted, ...] = Field(("indistinguishable",), description="verdicts that pass")
-    drift: float = Field(
-        0.1,
-        ge=0,
-        allow_inf_nan=False,
-        description="largest distance to retraining on outputs that passes, whatever the verdict "
-        "(TV; of texts dP_retain)",
-    )
-    near: float = Field(
-        0.5,
-        ge=0,
-        allow_inf_nan=False,
-        description="samples that stay and whose features lie nearer than this are listed; 1 is "
-        "the usual distance of a sample to its nearest other",
-    )
-    twins: bool = Field(True, description="exact copies under other ids are forgotten too")
-    purge: bool = Field(True, description="remove what shows or remembers the samples")
-    backups: tuple[str, ...] = Field(
-        (), description="places that the certificate names, and that are not touched"
-    )
-
-    @property
-    def order(self) -> tuple[str, ...]:
-        return (*(m for m in self.methods if m != RETRAIN), RETRAIN)
-
-
-class Unlearned(NamedTuple):
-    """A model that a method made, and what is said of it.
-
-    access: the data that the method was given. before: SHA-256 of the model that it started from.
-    file: where it was made. words: the verdict in words, as in the report.
-    decided: the numbers that decided it. idle: the verdict of doing nothing. evidence:
-    SHA-256 of the files with all of it.
-    """
-
-    model: Path
-    access: str
-    parameters: dict[str, Any]
-    before: str
-    file: str
-    outcome: str
-    words: str
-    decided: list[str]
-    idle: str
-    metrics: dict[str, float]
-    thresholds: dict[str, float]
-    evidence: dict[str, str]
-
-
-class Work(Protocol):
-    """What a request needs done that takes time, or a server."""
-
-    def match(self, asked: Asked, *, twins: bool) -> Match: ...
-    def near(
-        self, number: int, asked: Asked, match: Match, options: Options
-    ) -> list[dict[str, Any]] | str:
-        """Samples that stay: id, the one it is near to (of), distance; or why none is known."""
-
-    def skipped(self, method: str, asked: Asked, retain: bool) -> str:
-        """Why a method is passed over; "" where it is not."""
-
-    def unlearn(self, number: int, asked: Asked, match: Match, method: str) -> Unlearned:
-        """Where ``match.reason`` says that it cannot be judged, by retraining alone."""
-
-    def promote(self, number: int, asked: Asked, model: Path, tags: dict[str, str]) -> str:
-        """Returns the version."""
-
-    def scan(self, number: int, asked: Asked) -> list[Place]:
-        """Where something of the samples lies."""
-
-    def purge(self, number: int, asked: Asked) -> tuple[list[Place], list[Place]]:
-        """Remove it, but for what is kept: what was found, and what is still there."""
 
 
 def receive(office: Office, asked: Asked, options: Options, work: Work) -> int:
@@ -350,60 +263,13 @@ def _scanned(office: Office, number: int, work: Work, *, purge: bool) -> None:
 
 def _certify(office: Office, number: int, work: Work) -> None:
     path = office.place(number, "certificate.json")
-    content = _statement(office, number)
+    content = statement(office, number)
     artifacts.write_json(path, certificate.sealed(content, office.keys))
     artifacts.write_text(path.with_suffix(".html"), page.page(content))
     if office.ledger.of(number, "purged")[-1]["purge"]:
         for name in PERSONAL:
             office.place(number, name).unlink(missing_ok=True)
     office.ledger.append(number, "certified", certificate=certificate.digest(path))
-
-
-def _statement(office: Office, number: int) -> dict[str, Any]:
-    of = office.ledger.of(number)
-    steps = {record["step"]: record for record in of}
-    received, matched = steps["received"], steps["matched"]
-    deployed, last = steps["deployed"], of[-1]
-    tried = [record for record in of if record["step"] in ("unlearned", "judged", "escalated")]
-    facts = ("n", "request", "step", "before", "hash", "sig")
-    return certificate.statement(
-        {f"production model of {received['dataset']}": deployed["model"]}
-        if deployed["model"]
-        else {f"training set of {received['dataset']}": matched["data"]["after"]},
-        {
-            "request": number,
-            "asked": {
-                "hmac": received["asked"],
-                "kind": received["kind"],
-                "names": received["names"],
-                "received": received["time"],
-            },
-            "matched": {
-                k: v for k, v in matched.items() if k not in (*facts, "time", "data", "file")
-            }
-            | {"near": counted(matched)},
-            "data": {"dataset": received["dataset"], **matched["data"]},
-            "model": {
-                "before": steps["unlearned"]["parent"] if "unlearned" in steps else "",
-                "after": deployed["model"],
-                "version": deployed["version"],
-                "former version": deployed["former_version"],
-            },
-            "options": received["options"],
-            "tried": [
-                {"step": r["step"], **{k: v for k, v in r.items() if k not in facts}} for r in tried
-            ],
-            "accepted": {name: steps["accepted"][name] for name in ("method", "why", "time")},
-            "verdict": steps["unlearned"]["outcome"]
-            if "unlearned" in steps
-            else "never trained on",
-            "removed": steps["purged"]["removed"],
-            "remains": steps["purged"]["remains"],
-            "ledger": {"position": last["n"], "hash": last["hash"]},
-            "proves": certificate.PROVES,
-            "proves not": certificate.PROVES_NOT,
-        },
-    )
 
 
 def forgotten_file(asked: Asked, root: Path) -> str:
@@ -426,37 +292,3 @@ _NEXT: dict[str, Callable[[Office, int, Work], None]] = {
     "deployed": _purge,
     "purged": _certify,
 }
-
-
-def counted(matched: dict[str, Any]) -> int | str:
-    """How many near-duplicates are listed, or why none is; of an older ledger, that."""
-    near = matched.get("near", "not looked for")
-    return near if isinstance(near, str) else len(near)
-
-
-def said(record: dict[str, Any]) -> str:
-    """A step in a few words."""
-    match record["step"]:
-        case "received":
-            return f"{len(record['names'])} {record['kind']}, {record['dataset']}"
-        case "matched":
-            counts = ", ".join(f"{n} {name}" for name, n in record["counts"].items() if n)
-            copies, near = record["copies"]["forgotten"], counted(record)
-            said = f"{counts or 'nothing new'}; {copies} are exact copies; near-duplicates: {near}"
-            return said + (f" (python -m flows.erase near {record['request']})" if near else "")
-        case "unlearned":
-            return f"{record['method']}: {record['outcome']}"
-        case "judged":
-            passed = "passed" if record["passed"] else f"not passed: {record['why']}"
-            return f"{record['method']}: {passed}; {record['drift']:.3g} from retraining"
-        case "escalated":
-            return f"{record['method']} → {record['to']}: {record['why']}"
-        case "accepted":
-            return f"{record['method']}{': ' if record['why'] else ''}{record['why']}"
-        case "deployed":
-            return f"version {record['version'] or '(none before)'}"
-        case "purged":
-            return f"{len(record['removed'])} places cleaned, {len(record['remains'])} remain"
-        case "refused":
-            return str(record["why"])
-    return ""

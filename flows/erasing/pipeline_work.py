@@ -7,8 +7,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from flows.erasing.life import Options, Unlearned
 from flows.erasing.office import RETRAIN, Office
+from flows.erasing.work import Options, Unlearned
 from flows.running.cells import Cell, prepare
 from flows.running.children import Children
 from flows.running.entries import entry_of

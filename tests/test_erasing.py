@@ -18,10 +18,12 @@ from flows.erasing.letters import INBOX, letters, settings_of
 from flows.erasing.office import Office, open_office
 from flows.erasing.pipeline_work import PipelineWork
 from flows.erasing.work import Options, Unlearned
+from flows.running.children import ChildError, Children
 from tasks.erasing import ErasureError, certificate, keys, ledger, matching, residue
 from tasks.erasing.matching import Asked, Match
 from tasks.erasing.residue import Place
 from tasks.files import artifacts, forgotten, params
+from tasks.files.workspace import Workspace
 from tasks.pages import findings
 from tasks.tracking import registry
 from tasks.tracking.store import TrackingError
@@ -205,6 +207,26 @@ def test_a_verdict_that_a_mask_gets_too_is_no_evidence(root: Path) -> None:
     work = Pretended(root, imu_deep="no evidence")
     number = served(root, work, ADA)
     assert work.served[number].read_text() == "retrain 1"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_search_that_fails_holds_up_no_erasure(root: Path, monkeypatch, fails: bool) -> None:
+    def child(children: Children, given: list[str], *_: Any) -> None:
+        asked = artifacts.read_json(Path(given[1]))
+        assert (given[0], asked["ids"], asked["nearer"]) == ("near", ["a", "b"], 0.5)
+        if fails:
+            raise ChildError("it names 'a'")
+        artifacts.write_json(Path(given[1]), {"near": [{"id": "c"}], "why_not": ""})
+
+    monkeypatch.setattr(Children, "run", child)
+    monkeypatch.setattr(PipelineWork, "_ran", lambda *_, **__: nullcontext(Workspace(root)))
+    monkeypatch.setattr(PipelineWork, "skipped", lambda *_: "")
+    with open_office(root) as now:
+        match = Pretended(root).match(ADA, twins=True)
+        found = PipelineWork(now, 1, print).near(1, ADA, match, Options())
+    failed = "the search for them failed; the log of the run says why"
+    assert found == (failed if fails else [{"id": "c"}])
+    assert not list((root / "requests").glob("erasure-*"))
 
 
 def test_drift_is_watched_until_a_retraining(root: Path, monkeypatch, capsys) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from flows.erasing.office import RETRAIN, Office
 from flows.erasing.work import Options, Unlearned
 from flows.running.cells import Cell, prepare
-from flows.running.children import Children
+from flows.running.children import ChildError, Children
 from flows.running.entries import entry_of
 from flows.running.holding import only_run
 from flows.running.requests import Method
@@ -58,11 +58,16 @@ class PipelineWork:
         with self._ran(number, asked, match, first, part="train") as workspace:
             file = (workspace.root / _listed(number)).with_suffix(".json")
             ids, model = match.samples["id"].tolist(), workspace.model("train")
+            children = Children(workspace.root)
             try:
                 given = {"ids": ids, "model": str(model.relative_to(workspace.root))}
                 artifacts.write_json(file, given | {"nearer": options.near}, mode=0o600)
-                Children(workspace.root).run(["near", str(file)], self.say)
+                children.run(["near", str(file)], self.say)
                 found = artifacts.read_json(file)
+            except ChildError:  # what is only listed holds up no erasure
+                if children.closed:
+                    raise
+                return "the search for them failed; the log of the run says why"
             finally:
                 file.unlink(missing_ok=True)
         return str(found["why_not"]) or list(found["near"])

@@ -24,7 +24,8 @@ from tasks import data
 from tasks.files import artifacts, params
 from tasks.files.workspace import Workspace, load_model
 
-BATCH = 64
+BATCH = 16  # of a pass: of texts every position has a logit for each token
+ROWS = 64  # whose distances to all others are held at once
 DRAWN = 1000
 WITHOUT_HEAD = "the network has no linear head, so its features are not known"
 
@@ -86,9 +87,9 @@ def nearest_of(
     itself: ``features`` are the first of ``others``, and none is its own neighbour.
     """
     distances, places = [], []
-    for start in range(0, len(features), BATCH):
+    for start in range(0, len(features), ROWS):
         between = torch.cdist(  # not by a matrix product, in which what is equal is not at 0
-            features[start : start + BATCH], others, compute_mode="donot_use_mm_for_euclid_dist"
+            features[start : start + ROWS], others, compute_mode="donot_use_mm_for_euclid_dist"
         )
         if itself:
             between.diagonal(start).fill_(torch.inf)

@@ -27,6 +27,7 @@ from tasks.files.workspace import Workspace
 from tasks.pages import findings
 from tasks.tracking import registry
 from tasks.tracking.store import TrackingError
+from tests.conftest import REPOSITORY
 
 STEPS = ("received", "matched", "unlearned", "judged", "accepted", "deployed", "purged")
 
@@ -1043,3 +1044,17 @@ def test_settings_lie_in_their_folder_and_change_no_judgement(root, file, conten
             settings_of(root, file)
     else:
         assert settings_of(root, file) == {"split.dataset": "faces"}
+
+
+def test_the_page_says_what_the_simulation_found() -> None:
+    page = " ".join((REPOSITORY / "docs/erasure.md").read_text().split())
+    table = pd.read_csv(REPOSITORY / "docs/erasures.csv")
+    taken, never = table["retrained"], table["TV unlearned"].round(2)
+    for said in (
+        f"{never[9]} from retraining after ten requests",
+        f"{never[19]} after twenty, {never[49]} after fifty",
+        f"it took {taken.sum()} retrainings in {len(table)} requests",
+        f"{table['training s'].sum():.0f} s to retrain for each request",
+        f"{table['unlearning s, bounded'].sum() + table['training s'][taken].sum():.0f} s with the",
+    ):
+        assert said in page

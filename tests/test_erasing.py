@@ -246,7 +246,9 @@ def test_drift_is_watched_until_a_retraining(root: Path, monkeypatch, capsys) ->
     assert "of request 3; retrained by the last request" in said
 
 
-def test_near_duplicates_are_counted_and_named_to_the_operator_alone(root, flow, capsys) -> None:
+def test_near_duplicates_are_counted_and_named_to_the_operator_alone(
+    root, flow, monkeypatch, capsys
+) -> None:
     served(root, flow.work, ADA)
     path, key = root / "erasure/requests/0001/certificate.json", root / "erasure/keys/public.pem"
     said = certificate.opened(path, keys.read_public(key))["predicate"]
@@ -254,6 +256,12 @@ def test_near_duplicates_are_counted_and_named_to_the_operator_alone(root, flow,
     assert "<td>1 that stay" in path.with_suffix(".html").read_text()
     erase.main(["near", "1"])
     assert "0.200  c  is near to the forgotten a" in capsys.readouterr().out
+    erase.main(["status"])
+    assert "near-duplicates: 1 (python -m flows.erase near 1)" in capsys.readouterr().out
+    monkeypatch.setattr(flow.work, "near", lambda *_: "no head")
+    served(root, flow.work, Asked(ids=("a",)))
+    erase.main(["status"])
+    assert "near-duplicates: no head\n" in capsys.readouterr().out
 
 
 def test_what_could_not_be_removed_is_not_called_removed(root: Path) -> None:

@@ -68,7 +68,9 @@ def said(record: dict[str, Any]) -> str:
             counts = ", ".join(f"{n} {name}" for name, n in record["counts"].items() if n)
             copies, near = record["copies"]["forgotten"], counted(record)
             said = f"{counts or 'nothing new'}; {copies} are exact copies; near-duplicates: {near}"
-            return said + (f" (python -m flows.erase near {record['request']})" if near else "")
+            if near and not isinstance(near, str):
+                said += f" (python -m flows.erase near {record['request']})"
+            return said
         case "unlearned":
             return f"{record['method']}: {record['outcome']}"
         case "judged":

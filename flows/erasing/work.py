@@ -19,29 +19,33 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     methods: tuple[str, ...] = Field(
-        ("imu_deep",),
+        default=("imu_deep",),
         description="entries of `unlearn`, or methods, tried in this order; then retraining",
     )
-    retain: bool = Field(False, description="methods that are given the retain set may be tried")
-    accepted: tuple[Accepted, ...] = Field(("indistinguishable",), description="verdicts that pass")
+    retain: bool = Field(
+        default=False, description="methods that are given the retain set may be tried"
+    )
+    accepted: tuple[Accepted, ...] = Field(
+        default=("indistinguishable",), description="verdicts that pass"
+    )
     drift: float = Field(
-        0.1,
+        default=0.1,
         ge=0,
         allow_inf_nan=False,
         description="largest distance to retraining on outputs that passes, whatever the verdict "
         "(TV; of texts dP_retain)",
     )
     near: float = Field(
-        0.5,
+        default=0.5,
         ge=0,
         allow_inf_nan=False,
         description="samples that stay and whose features lie nearer than this are listed; 1 is "
         "the usual distance of a sample to its nearest other",
     )
-    twins: bool = Field(True, description="exact copies under other ids are forgotten too")
-    purge: bool = Field(True, description="remove what shows or remembers the samples")
+    twins: bool = Field(default=True, description="exact copies under other ids are forgotten too")
+    purge: bool = Field(default=True, description="remove what shows or remembers the samples")
     backups: tuple[str, ...] = Field(
-        (), description="places that the certificate names, and that are not touched"
+        default=(), description="places that the certificate names, and that are not touched"
     )
 
     @property

@@ -132,10 +132,10 @@ def scan(
         places.append(Place(name, _holds(name) if file.is_file() else "a run with all of them"))
     for md5, path in names.items():
         for file in tracing.cached(root, md5):
-            others = file.stat().st_size < tracing.SMALL and not file.is_relative_to(root)
-            files += [] if others else [file]
+            shared = file.stat().st_size < tracing.SMALL and not file.is_relative_to(root)
+            files += [] if shared else [file]
             holds = f"in DVC's cache: {path}, {_holds(path)}"
-            places.append(Place(_name(root, file), holds, SHARED if others else ""))
+            places.append(Place(_name(root, file), holds, SHARED if shared else ""))
     unread = [(f, "a link, which is not followed") for f in cells if f.is_symlink()]
     unread += [(one.by, "it cannot be read") for one in made if one.torn]
     places += [Place(_name(root, f), "it is not known", why) for f, why in dict(unread).items()]

@@ -184,17 +184,24 @@ def test_what_lies_in_a_remote_alone_is_found_and_removed(clone: Path, tmp_path:
     assert objects(far) == left
 
 
-def test_small_files_of_a_remote_are_left_to_others(clone: Path, tmp_path: Path) -> None:
-    lock = clone / ".cells/x/dvc.lock"
+@pytest.mark.parametrize("place", ["remote", "cache"])
+def test_small_files_are_left_to_others_who_share_the_place(
+    clone: Path, tmp_path: Path, place: str
+) -> None:
+    lock, config = clone / ".cells/x/dvc.lock", clone / ".dvc/config"
     content = json.loads(lock.read_text())
     content["stages"]["train"]["outs"] += [{"path": "runs/train/b.json", "md5": md5("tiny")}]
     lock.write_text(json.dumps(content))
-    lay(tmp_path / "remote", "tiny")
-    found = residue.scan(clone, STORE, {MARK}, [])
-    (kept,) = (place for place in found.places if place.kept)
-    assert kept.where == f"DVC remote near: {md5('tiny')}"
-    assert residue.remove(clone, STORE, found, tmp_path / "plan.json") == [kept]
-    assert at(tmp_path / "remote", md5("tiny")).is_file()
+    if place == "cache":
+        shutil.move(clone / ".dvc/cache", tmp_path / "cache")
+        config.write_text(f"{config.read_text()}[cache]\n    dir = {tmp_path / 'cache'}\n")
+    lay(tmp_path / place, "tiny")
+    found, tiny = residue.scan(clone, STORE, {MARK}, []), at(tmp_path / place, md5("tiny"))
+    (kept,) = (one for one in found.places if one.kept)
+    assert kept.where == (f"DVC remote near: {md5('tiny')}" if place == "remote" else str(tiny))
+    left = residue.remove(clone, STORE, found, tmp_path / "plan.json")
+    assert left == ([kept] if place == "remote" else [])
+    assert tiny.is_file()
 
 
 def test_a_remote_that_is_no_folder_is_not_called_clean(clone: Path) -> None:

@@ -11,6 +11,7 @@ python -m tasks store                 create MLflow's store and experiment where
 python -m tasks show                  the table of results
 python -m tasks entries               lines for params.yaml of every method there is
 python -m tasks tune FILE             some candidates of one method (tasks/tune.py)
+python -m tasks near FILE             near-duplicates of some samples (tasks/erasing/near.py)
 python -m tasks key                   the pipeline key of dvc.lock, as MLflow's tag has it
 
 With --traceback before it an error shows where it was raised.
@@ -78,6 +79,10 @@ def _run(arguments: list[str]) -> int:
             from tasks import tune
 
             tune.asked(workspace, Path(file))
+        case ["near", file]:
+            from tasks.erasing import near
+
+            near.asked(workspace, Path(file))
         case ["fetch"]:
             from tasks import fetch
 

@@ -13,18 +13,21 @@ import pandas as pd
 import pytest
 
 from flows import erase
-from flows.erasing import life
-from flows.erasing.letters import letters, settings_of, write
-from flows.erasing.life import Options, Unlearned
+from flows.erasing import commands, life
+from flows.erasing.letters import INBOX, letters, settings_of
 from flows.erasing.office import Office, open_office
 from flows.erasing.pipeline_work import PipelineWork
+from flows.erasing.work import Options, Unlearned
+from flows.running.children import ChildError, Children
 from tasks.erasing import ErasureError, certificate, keys, ledger, matching, residue
 from tasks.erasing.matching import Asked, Match
 from tasks.erasing.residue import Place
 from tasks.files import artifacts, forgotten, params
+from tasks.files.workspace import Workspace
 from tasks.pages import findings
 from tasks.tracking import registry
 from tasks.tracking.store import TrackingError
+from tests.conftest import REPOSITORY
 
 STEPS = ("received", "matched", "unlearned", "judged", "accepted", "deployed", "purged")
 
@@ -36,6 +39,7 @@ class Pretended:
         self.root, self.outcomes, self.ends, self.away = root, outcomes, "", False
         self.done: list[str] = []
         self.served: dict[int, Path] = {}
+        self.forgot: list[tuple[str, ...]] = []
         self.samples = pd.DataFrame(
             {"id": ["a", "b"], "sha256": ["1" * 64, "2" * 64], "set": ["train", "test"], "of": ""}
         )
@@ -52,11 +56,16 @@ class Pretended:
     def match(self, asked: Asked, *, twins: bool) -> Match:
         if "nobody" in asked.names:
             raise ErasureError("unknown subject 'nobody'")
-        found = Match(
-            self.samples, self.samples.iloc[:0], 0, self.reason, {"before": "x", "after": "y"}
-        )
+        samples = self.samples.iloc[:0] if asked.names in self.forgot else self.samples
+        found = Match(samples, samples.iloc[:0], 0, self.reason, {"before": "x", "after": "y"})
         self._did("match")
         return found
+
+    def near(self, *_: Any) -> list[dict[str, Any]]:
+        return [{"id": "c", "of": "a", "distance": 0.2}]
+
+    def ids(self, asked: Asked) -> list[str]:
+        return ["a", "b", "c"]
 
     def skipped(self, method: str, asked: Asked, retain: bool) -> str:
         return "it may not" if method == "salun" and not retain else ""
@@ -84,6 +93,7 @@ class Pretended:
         if self.away:
             raise TrackingError("MLflow is away")
         self.served = {number: model}
+        self.forgot.append(asked.names)
         self._did("promote")
         return str(number)
 
@@ -108,13 +118,24 @@ def root(tmp_path: Path) -> Path:
 
 def served(root: Path, work: Pretended, asked: Asked, **options: Any) -> int:
     with open_office(root) as at:
-        number = life.receive(at, "digits", asked, Options(**options))
+        number = life.receive(at, asked, Options(**options), work)
         life.serve(at, number, work, lambda _: None)
     return number
 
 
 def steps(root: Path, number: int = 1) -> list[str]:
     return [r["step"] for r in ledger.records(root / "erasure") if r["request"] == number]
+
+
+def letter(root: Path, content: str, name: str = "a.yaml") -> Path:
+    (root / INBOX).mkdir(exist_ok=True)
+    (root / INBOX / name).write_text(content)
+    return root / INBOX / name
+
+
+def checked(path: Path, key: Any, folder: Path | None = None) -> list[str]:
+    said = certificate.opened(path, key)["predicate"]
+    return certificate.placed(path, said, key, folder or path.parents[2])
 
 
 ADA = Asked(subjects=("Ada Merton",))
@@ -126,7 +147,7 @@ def test_a_request_passes_through_every_step_and_is_certified(root: Path) -> Non
     assert steps(root) == [*STEPS, "certified"]
     key = keys.read_public(root / "erasure" / "keys" / "public.pem")
     folder = root / "erasure" / "requests" / "0001"
-    assert certificate.checked(folder / "certificate.json", key, root / "erasure")
+    assert checked(folder / "certificate.json", key)
     content = certificate.opened(folder / "certificate.json", key)
     model = certificate.digest(root / "erasure" / "models" / "0001.safetensors")
     assert content["subject"][0]["digest"]["sha256"] == model
@@ -144,7 +165,8 @@ def test_nothing_that_is_kept_names_anybody(root: Path) -> None:
             assert b"Ada" not in path.read_bytes(), path
             assert (
                 path.name == "params.yaml"
-                or not {"a", "b"} & set(path.read_text(errors="replace").replace('"', " ").split())
+                or not {"a", "b", "c"}
+                & set(path.read_text(errors="replace").replace('"', " ").split())
                 or path.suffix == ".html"
             )
 
@@ -188,6 +210,60 @@ def test_a_verdict_that_a_mask_gets_too_is_no_evidence(root: Path) -> None:
     assert work.served[number].read_text() == "retrain 1"
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_search_that_fails_holds_up_no_erasure(root: Path, monkeypatch, fails: bool) -> None:
+    def child(children: Children, given: list[str], *_: Any) -> None:
+        asked = artifacts.read_json(Path(given[1]))
+        assert (given[0], asked["ids"], asked["nearer"]) == ("near", ["a", "b"], 0.5)
+        if fails:
+            raise ChildError("it names 'a'")
+        artifacts.write_json(Path(given[1]), {"near": [{"id": "c"}], "why_not": ""})
+
+    monkeypatch.setattr(Children, "run", child)
+    monkeypatch.setattr(PipelineWork, "_ran", lambda *_, **__: nullcontext(Workspace(root)))
+    monkeypatch.setattr(PipelineWork, "skipped", lambda *_: "")
+    with open_office(root) as now:
+        match = Pretended(root).match(ADA, twins=True)
+        found = PipelineWork(now, 1, print).near(1, ADA, match, Options())
+    failed = "the search for them failed; the log of the run says why"
+    assert found == (failed if fails else [{"id": "c"}])
+    assert not list((root / "requests").glob("erasure-*"))
+
+
+def test_drift_is_watched_until_a_retraining(root: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(root)
+    work = Pretended(root, imu_deep="indistinguishable")
+    for name, drift in (("a", 0.02), ("b", 0.07)):
+        work.drift = drift
+        served(root, work, Asked(ids=(name,)))
+    erase.main(["status"])
+    assert "2 requests since it was trained, 0.07 from retraining" in capsys.readouterr().out
+    work.drift = 0.11
+    served(root, work, Asked(ids=("c",)))
+    erase.main(["status"])
+    said = capsys.readouterr().out
+    assert "it lies 0.11 from retraining, more than 0.1" in said
+    assert "of request 3; retrained by the last request" in said
+
+
+def test_near_duplicates_are_counted_and_named_to_the_operator_alone(
+    root, flow, monkeypatch, capsys
+) -> None:
+    served(root, flow.work, ADA)
+    path, key = root / "erasure/requests/0001/certificate.json", root / "erasure/keys/public.pem"
+    said = certificate.opened(path, keys.read_public(key))["predicate"]
+    assert said["matched"]["near"] == 1
+    assert "<td>1 that stay" in path.with_suffix(".html").read_text()
+    erase.main(["near", "1"])
+    assert "0.200  c  is near to the forgotten a" in capsys.readouterr().out
+    erase.main(["status"])
+    assert "near-duplicates: 1 (python -m flows.erase near 1)" in capsys.readouterr().out
+    monkeypatch.setattr(flow.work, "near", lambda *_: "no head")
+    served(root, flow.work, Asked(ids=("a",)))
+    erase.main(["status"])
+    assert "near-duplicates: no head\n" in capsys.readouterr().out
+
+
 def test_what_could_not_be_removed_is_not_called_removed(root: Path) -> None:
     work = Pretended(root, imu_deep="indistinguishable")
     work.left = [Place("runs", "their images")]
@@ -213,10 +289,10 @@ def test_a_request_can_be_purged_later_and_is_certified_anew(root: Path) -> None
             life.purge(now, 1, work)
     assert steps(root)[-2:] == ["purged", "certified"]
     assert not path.with_name("asked.json").exists()
-    said = certificate.checked(path, keys.read_public(key), root / "erasure")
+    said = checked(path, keys.read_public(key))
     assert "later" not in said[-1]
     path.write_bytes(first)
-    assert "later" in certificate.checked(path, keys.read_public(key), root / "erasure")[-1]
+    assert "later" in checked(path, keys.read_public(key))[-1]
 
 
 def test_a_purge_leaves_the_model_of_an_open_request(root: Path, monkeypatch) -> None:
@@ -235,26 +311,6 @@ def test_a_purge_leaves_the_model_of_an_open_request(root: Path, monkeypatch) ->
     assert names == ["0002.safetensors", "0003.safetensors"]
 
 
-@pytest.mark.parametrize(
-    ("command", "left"),
-    [
-        (["inbox"], []),
-        (["request", "--id", "a", "--id", "b"], [Asked(ids=("a", "b"))]),
-        (["request", "--subject", "Ada"], [Asked(subjects=("Ada",))]),
-        (["request", "--ids", "requests/some.csv"], [Asked(ids=("a", "c"))]),
-    ],
-)
-def test_a_command_leaves_a_letter_and_no_name_in_the_flow(root, command, left, monkeypatch):
-    (root / "requests" / "some.csv").write_text("id\na\nc\n")
-    given: dict[str, Any] = {}
-    monkeypatch.chdir(root)
-    monkeypatch.setattr(erase, "serving", lambda: nullcontext(lambda: None))
-    monkeypatch.setattr(erase, "erase", lambda **options: given.update(options) or {})
-    erase.main([*command, "--methods", "scrub", "--no-purge"])
-    assert (given["methods"], given["purge"], "what" in given) == (["scrub"], False, False)
-    assert [asked for _, asked in letters(root).good] == left
-
-
 class Log(list[str]):
     info = warning = list.append
 
@@ -267,11 +323,72 @@ def flow(root: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(erase, "get_run_logger", lambda: log)
     monkeypatch.setattr(erase, "create_table_artifact", lambda *_, **__: None)
     monkeypatch.setattr(erase.pipeline_work, "PipelineWork", lambda *_: work)
+    monkeypatch.setattr(commands, "PipelineWork", lambda *_: work)
+    monkeypatch.setattr(commands, "serving", lambda: nullcontext(lambda: None))
 
-    def run(**options: Any) -> Any:
-        return erase.erase.fn(erase.ALL_LETTERS, **options)
+    def run(what: Any = erase.ALL_LETTERS, **options: Any) -> Any:
+        return erase.erase.fn(what, **options)
 
-    return SimpleNamespace(run=run, work=work, log=log)
+    def command(*given: str) -> list[dict[str, Any]]:
+        """How it starts the flow."""
+        runs: list[dict[str, Any]] = []
+        commands.main(lambda **given: runs.append(given) or {}, "", given)
+        return runs
+
+    return SimpleNamespace(run=run, command=command, work=work, log=log)
+
+
+@pytest.mark.parametrize(
+    ("command", "asked"),
+    [
+        (["--id", "a", "--id", "b"], Asked(ids=("a", "b"))),
+        (["--subject", "Ada"], Asked(subjects=("Ada",))),
+        (["--ids", "requests/some.csv"], Asked(ids=("a", "c"))),
+    ],
+)
+def test_options_are_those_of_their_request_alone(root, flow, command, asked) -> None:
+    (root / "requests" / "some.csv").write_text("id\na\nc\n")
+    other = letter(root, "subjects: [Bo]\n")
+    (run,) = flow.command("request", *command, "--methods", "scrub", "--no-purge")
+    assert (run["what"], other.is_file()) == ({"numbers": [1]}, True)
+    with open_office(root) as now:
+        assert now.asked(1) == asked
+    flow.run(erase.Received(numbers=[1]))
+    flow.run()
+    said = [r["options"] for r in ledger.records(root / "erasure") if r["step"] == "received"]
+    assert [(o["methods"], o["purge"]) for o in said] == [(["scrub"], False), (["imu_deep"], True)]
+    assert not other.exists()
+
+
+def test_letters_are_served_with_the_options_of_the_command(root, flow) -> None:
+    (run,) = flow.command("inbox", "--no-purge", "--drift", "0.2", "--jobs", "1")
+    assert run == {"options": Options(purge=False, drift=0.2), "jobs": 1}
+
+
+def test_what_names_people_is_never_readable_by_others(root: Path, monkeypatch) -> None:
+    modes, replace = set[int](), Path.replace
+
+    def seen(path: Path, target: Path) -> Path:
+        if target.name == "asked.json":
+            modes.add(path.stat().st_mode & 0o777)
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", seen)
+    with open_office(root) as now:
+        life.receive(now, ADA, Options(), Pretended(root))
+    assert modes == {0o600}
+
+
+@pytest.mark.parametrize("what", [erase.Subjects(subjects=["Ada"]), erase.Samples(ids=["a"])])
+def test_a_request_can_be_typed_into_the_form(root, flow, what) -> None:
+    assert flow.run(what, options=Options(purge=False)) == {"request 1": "certified"}
+    with open_office(root) as now:
+        assert now.asked(1).names == tuple(getattr(what, "subjects", []) or what.ids)
+
+
+def test_a_request_that_is_not_there_is_named(root, flow) -> None:
+    with pytest.raises(ErasureError, match="there is no request 7"):
+        flow.run(erase.Received(numbers=[7]))
 
 
 def test_a_request_that_cannot_be_served_holds_up_no_other(root, flow, monkeypatch) -> None:
@@ -282,7 +399,7 @@ def test_a_request_that_cannot_be_served_holds_up_no_other(root, flow, monkeypat
 
     monkeypatch.setattr(flow.work, "unlearn", unlearn)
     for at, name in enumerate(("Eve", "Ada")):
-        os.utime(write(root, [name], [], ""), (at, at))
+        os.utime(letter(root, f"subjects: [{name}]\n", f"{name}.yaml"), (at, at))
     with pytest.raises(ErasureError, match="request 1: a file is missing"):
         flow.run()
     assert (steps(root, 1), steps(root, 2)) == (["received", "matched"], [*STEPS, "certified"])
@@ -298,7 +415,7 @@ def test_of_a_refused_request_prefect_hears_no_name(root, flow, monkeypatch) -> 
         raise ErasureError("unknown subject 'Zoe', choose from Bob Other, Eve Third")
 
     monkeypatch.setattr(flow.work, "match", match)
-    write(root, ["Zoe"], [], "")
+    letter(root, "subjects: [Zoe]\n")
     assert flow.run() == {"request 1": "refused"}
     assert flow.log[-1] == "request 1: refused; see erasure/requests/0001/refused.json"
     (path,) = (root / "erasure/requests/0001").iterdir()
@@ -310,7 +427,7 @@ def test_of_a_refused_request_prefect_hears_no_name(root, flow, monkeypatch) -> 
 def test_a_data_set_that_is_no_name_is_found_before_a_request_is_received(root, flow) -> None:
     (root / "settings").mkdir()
     (root / "settings/a.yaml").write_text("split.dataset: [x]\n")
-    write(root, ["Ada"], [], "settings/a.yaml")
+    letter(root, "{subjects: [Ada], settings: settings/a.yaml}\n")
     with pytest.raises(ErasureError, match=r"split\.dataset"):
         flow.run()
     assert steps(root) == []
@@ -323,10 +440,12 @@ def test_a_method_that_is_not_there_is_found_before_a_request_is_received(root, 
         return ""
 
     flow.work.skipped = skipped
-    letter = write(root, ["Ada"], [], "")
+    left = letter(root, "subjects: [Ada]\n")
     with pytest.raises(ErasureError, match="imu_deeep"):
-        flow.run(methods=["imu_deeep"])
-    assert letter.is_file()
+        flow.run(options=Options(methods=("imu_deeep",)))
+    with pytest.raises(SystemExit, match="imu_deeep"):
+        erase.main(["request", "--id", "a", "--methods", "imu_deeep"])
+    assert list((root / INBOX).iterdir()) == [left]
     assert steps(root) == []
 
 
@@ -342,10 +461,10 @@ def test_a_method_that_is_not_there_is_found_before_a_request_is_received(root, 
         ["--jobs", "0"],
     ],
 )
-def test_options_are_checked_before_a_letter_is_written(root, flow, options) -> None:
-    with pytest.raises(SystemExit, match=r"accepted|drift|jobs"):
+def test_options_are_checked_before_a_request_is_received(root, flow, options) -> None:
+    with pytest.raises(SystemExit, match=f"{options[0]}.*{options[-1]}"):
         erase.main(["request", "--id", "a", *options])
-    assert not (root / "requests/inbox").exists()
+    assert not (root / "erasure").exists()
 
 
 @pytest.mark.parametrize("at", ["match", "unlearn", "promote", "purge"])
@@ -367,10 +486,10 @@ def test_a_kill_between_record_and_signed_end_is_gone_on_from(
 ) -> None:
     work, write = Pretended(root, imu_deep="indistinguishable"), artifacts.write_json
 
-    def killed(path: Path, content: Any) -> None:
+    def killed(path: Path, content: Any, **mode: int) -> None:
         if path.name == ledger.HEAD and content["records"] == after + 1:
             raise KeyboardInterrupt
-        write(path, content)
+        write(path, content, **mode)
 
     monkeypatch.setattr(artifacts, "write_json", killed)
     with pytest.raises(KeyboardInterrupt):
@@ -386,7 +505,7 @@ def test_the_same_request_is_answered_with_what_was_done_first(root: Path) -> No
     assert served(root, work, Asked(ids=("b", "a"))) == 1
     done = list(work.done)
     assert served(root, work, Asked(ids=("a", "b"))) == 1
-    assert work.done == done
+    assert work.done == [*done, "match"]
     assert served(root, work, Asked(ids=("a",))) == 2
 
 
@@ -396,13 +515,11 @@ def test_who_comes_again_with_new_data_or_other_settings_is_a_new_request(root: 
     with open_office(root) as now:
         other = Asked(subjects=ADA.subjects, settings={"data.path": "own/other.csv"})
         assert now.pseudonym("digits", other) != now.pseudonym("digits", ADA)
-        samples, work.samples = work.samples, work.samples.iloc[:0]
-        assert life.receive(now, "digits", ADA, Options(), work) == 1
-        work.samples = samples
-        assert life.receive(now, "digits", ADA, Options(), work) == 2
+        assert life.receive(now, ADA, Options(), work) == 1
+        work.forgot.clear()
+        assert life.receive(now, ADA, Options(), work) == 2
         life.serve(now, 2, work, lambda _: None)
-        work.samples = samples.iloc[:0]
-        assert life.receive(now, "digits", ADA, Options(), work) == 2
+        assert life.receive(now, ADA, Options(), work) == 2
 
 
 def test_a_request_begins_again_with_other_options_until_a_model_is_accepted(root: Path) -> None:
@@ -632,7 +749,7 @@ def test_an_older_ledger_with_its_own_end_is_found_by_the_certificate(
     artifacts.write_json(book / ledger.HEAD, {**end, "signature": sign})
     assert ledger.verify(book, key) == []
     with pytest.raises(ErasureError, match="another record 8"):
-        certificate.checked(path, key, book)
+        checked(path, key)
 
 
 def test_a_line_that_a_full_disk_cut_short_is_dropped(book: Path, root: Path) -> None:
@@ -767,16 +884,24 @@ def test_a_forged_certificate_is_refused(book: Path, tmp_path: Path) -> None:
         certificate.opened(forged, key)
     artifacts.write_json(forged, certificate.sealed(content, keys.read(book / "keys")))
     with pytest.raises(ErasureError, match="another certificate for request 1"):
-        certificate.checked(forged, key, book)
+        checked(forged, key, book)
     forged.write_text("{}")
     with pytest.raises(ErasureError, match="is no certificate"):
         certificate.opened(forged, key)
 
 
-def test_an_auditor_needs_no_ledger(book: Path, tmp_path: Path) -> None:
-    key = keys.read_public(book / "keys/public.pem")
-    said = certificate.checked(book / "requests/0001/certificate.json", key, tmp_path / "none")
-    assert said[-1] == "there is no ledger here: its place in it was not checked"
+def test_without_a_ledger_a_certificate_does_not_pass_as_if_all_were_checked(
+    book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    (tmp_path / "auditor").mkdir()
+    monkeypatch.chdir(tmp_path / "auditor")
+    call = ["verify", str(book / "requests/0001/certificate.json")]
+    call += ["--key", str(book / "keys/public.pem")]
+    with pytest.raises(SystemExit, match=r"there is no ledger .*cannot be checked"):
+        erase.main(call)
+    erase.main([*call, "--no-ledger"])
+    assert "not checked: its place in the ledger" in capsys.readouterr().out
+    assert not list((tmp_path / "auditor").iterdir())
 
 
 # Matching, and what comes back.
@@ -868,11 +993,8 @@ def test_letters_are_read_and_bad_ones_named(root: Path) -> None:
     (inbox / "3.yaml").write_text("ids: ['7']\n")
     (inbox / "2b.yaml").write_text("{ids: ['7'], settings: ../../../etc/passwd}\n")
     (inbox / ".4.yaml").write_text("half")
-    path = write(root, ["Bo"], [], "")
-    assert path.stat().st_mode & 0o777 == 0o600
     found = letters(root)
-    asked = [asked for _, asked in found.good]
-    assert asked == [Asked(subjects=("Ada",)), Asked(ids=("7",)), Asked(subjects=("Bo",))]
+    assert [asked for _, asked in found.good] == [Asked(subjects=("Ada",)), Asked(ids=("7",))]
     said, outside = found.bad
     assert "settings must be a file in settings/" in outside
     assert said.startswith("the letter 2.yaml cannot be served: it must be a mapping")
@@ -896,7 +1018,7 @@ def test_letters_are_read_and_bad_ones_named(root: Path) -> None:
 def test_a_bad_letter_holds_up_no_other_and_nothing_of_it_is_told(root, content, why) -> None:
     (root / "requests" / "inbox").mkdir()
     (root / "requests/inbox/a.yaml").write_text(content)
-    write(root, ["Ada"], [], "")
+    letter(root, "subjects: [Ada]\n", "b.yaml")
     found = letters(root)
     assert [asked for _, asked in found.good] == [Asked(subjects=("Ada",))]
     (said,) = found.bad
@@ -930,3 +1052,17 @@ def test_settings_lie_in_their_folder_and_change_no_judgement(root, file, conten
             settings_of(root, file)
     else:
         assert settings_of(root, file) == {"split.dataset": "faces"}
+
+
+def test_the_page_says_what_the_simulation_found() -> None:
+    page = " ".join((REPOSITORY / "docs/erasure.md").read_text().split())
+    table = pd.read_csv(REPOSITORY / "docs/erasures.csv")
+    taken, never = table["retrained"], table["TV unlearned"].round(2)
+    for said in (
+        f"{never[9]} from retraining after ten requests",
+        f"{never[19]} after twenty, {never[49]} after fifty",
+        f"it took {taken.sum()} retrainings in {len(table)} requests",
+        f"{table['training s'].sum():.0f} s to retrain for each request",
+        f"{table['unlearning s, bounded'].sum() + table['training s'][taken].sum():.0f} s with the",
+    ):
+        assert said in page

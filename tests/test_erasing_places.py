@@ -2,18 +2,29 @@
 
 import hashlib
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from time import sleep
 from types import SimpleNamespace
 from typing import Any
+from urllib.request import urlopen
 
+import numpy as np
 import pytest
+import torch
 from ruamel.yaml import YAML
 
+from benchmarks.orchestration import free_port
 from flows.erasing.office import Office
 from tasks import data, split
-from tasks.erasing import ErasureError, matching, residue
+from tasks.erasing import ErasureError, matching, near, residue
 from tasks.files import artifacts, forgotten
 from tasks.files.workspace import Workspace
 from tasks.graph import tracing
@@ -77,6 +88,10 @@ def folder(files: dict[str, str]) -> str:
     return json.dumps([{"md5": md5(c), "relpath": p} for p, c in sorted(files.items())])
 
 
+def content(path: str, made: str) -> str:
+    return f"{path} {made}".ljust(tracing.SMALL)
+
+
 def run(workspace: Path, cache: Path, manifest: str, made: str) -> dict[str, Any]:
     """Stages of a run as the shipped graph has their outs and deps; ``made`` is in what they make.
 
@@ -95,16 +110,16 @@ def run(workspace: Path, cache: Path, manifest: str, made: str) -> dict[str, Any
             if path == "runs/split":
                 outs[path] = folder(split)
             elif not Path(path).suffix:
-                written[f"{path}/a.json"] = f"{path} {made}"
-                outs[path] = folder({"a.json": f"{path} {made}"})
+                written[f"{path}/a.json"] = content(path, made)
+                outs[path] = folder({"a.json": content(path, made)})
             else:
-                outs[path] = SAME if path.endswith("failure.json") else f"{path} {made}"
+                outs[path] = SAME if path.endswith("failure.json") else content(path, made)
                 written[path] = outs[path]
         lay(cache, *outs.values())
         stages[name] = {"cmd": "x", "deps": listed(deps), "outs": listed(outs)}
-    for path, content in written.items():
+    for path, text in written.items():
         (workspace / path).parent.mkdir(parents=True, exist_ok=True)
-        (workspace / path).write_text(content)
+        (workspace / path).write_text(text)
     lay(cache, *written.values())
     (workspace / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": stages}))
     return stages
@@ -157,6 +172,49 @@ def test_the_scan_finds_all_of_it_and_the_purge_removes_it(clone: Path, tmp_path
     assert (clone / ".cells/y/runs/evaluate/unlearn/a/failure.json").is_file()
 
 
+def test_what_lies_in_a_remote_alone_is_found_and_removed(clone: Path, tmp_path: Path) -> None:
+    far, left = tmp_path / "remote", set((clone / "left").read_text().split())
+    shutil.copytree(clone / ".dvc/cache/runs", far / "runs")
+    for folder in (clone / ".dvc/cache", clone / ".cells/x/runs"):
+        shutil.rmtree(folder)
+    before = objects(far)
+    found = residue.scan(clone, STORE, {MARK}, [])
+    assert set(found.objects) == before - left
+    assert residue.remove(clone, STORE, found, tmp_path / "plan.json") == []
+    assert objects(far) == left
+
+
+@pytest.mark.parametrize("place", ["remote", "cache"])
+def test_small_files_are_left_to_others_who_share_the_place(
+    clone: Path, tmp_path: Path, place: str
+) -> None:
+    lock, config = clone / ".cells/x/dvc.lock", clone / ".dvc/config"
+    content = json.loads(lock.read_text())
+    content["stages"]["train"]["outs"] += [{"path": "runs/train/b.json", "md5": md5("tiny")}]
+    lock.write_text(json.dumps(content))
+    if place == "cache":
+        shutil.move(clone / ".dvc/cache", tmp_path / "cache")
+        config.write_text(f"{config.read_text()}[cache]\n    dir = {tmp_path / 'cache'}\n")
+    lay(tmp_path / place, "tiny")
+    found, tiny = residue.scan(clone, STORE, {MARK}, []), at(tmp_path / place, md5("tiny"))
+    (kept,) = (one for one in found.places if one.kept)
+    assert kept.where == (f"DVC remote near: {md5('tiny')}" if place == "remote" else str(tiny))
+    left = residue.remove(clone, STORE, found, tmp_path / "plan.json")
+    assert left == ([kept] if place == "remote" else [])
+    assert tiny.is_file()
+
+
+def test_a_remote_that_is_no_folder_is_not_called_clean(clone: Path) -> None:
+    file = clone / ".dvc/config"
+    file.write_text(file.read_text() + "['remote \"far\"']\n    url = http://127.0.0.1:9/x\n")
+    kept = {p.where: p.kept for p in residue.scan(clone, STORE, {MARK}, []).places if p.kept}
+    assert [(where.partition(" (")[0], why) for where, why in kept.items()] == [
+        ("DVC remote far: its run cache", "it cannot be read"),
+        ("DVC remote far", "it did not answer"),
+        ("DVC remote far: the storage", residue.STORAGE),
+    ]
+
+
 def test_small_files_are_not_followed(clone: Path) -> None:
     (clone / "dvc.lock").write_text(json.dumps({"stages": {"s": {"deps": listed({"a": SAME})}}}))
     (one,) = (one for one in tracing.made(clone, [clone]) if one.by == clone / "dvc.lock")
@@ -187,7 +245,8 @@ def test_a_purge_that_was_killed_goes_on(
         patched.setattr(Path, "unlink", killed)
         residue.remove(clone, STORE, found, plan)
     assert (clone / ".cells/x/dvc.lock").is_file()  # what begins a scan goes last
-    for file in (*cache.glob("files/md5/*/*"), *clone.glob(".cells/x/runs/split/*.csv")):
+    kept = (*tmp_path.glob("**/files/md5/*/*"), *clone.glob(".cells/x/runs/split/*.csv"))
+    for file in kept:
         if file.read_text() == LISTS:
             file.unlink()  # without it a scan finds nothing
     again = residue.scan(clone, STORE, {MARK}, [])
@@ -271,7 +330,9 @@ def test_what_is_served_is_not_removed(clone: Path, tmp_path: Path) -> None:
     model.write_text("served")
     served = residue._md5(model)
     lock = clone / ".cells/x/dvc.lock"
-    lock.write_text(lock.read_text().replace(md5("runs/train/model.safetensors x"), served))
+    lock.write_text(
+        lock.read_text().replace(md5(content("runs/train/model.safetensors", "x")), served)
+    )
     lay(clone / ".dvc" / "cache", "served")
     places = residue.scan(clone, STORE, {MARK}, [model]).places
     assert not any(served[2:] in place.where for place in places)
@@ -280,7 +341,7 @@ def test_what_is_served_is_not_removed(clone: Path, tmp_path: Path) -> None:
 def test_a_remote_that_is_away_is_said(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dvc.data_cloud import DataCloud
 
-    def away(*_: Any) -> None:
+    def away(*_: Any, **__: Any) -> None:
         raise OSError("no route to host")
 
     monkeypatch.setattr(DataCloud, "get_remote_odb", away)
@@ -337,6 +398,44 @@ def test_a_request_is_matched_with_the_split(digits_workspace: Workspace) -> Non
     assert (again.before, again.counts["train"]) == (1, 1)
 
 
+def test_near_duplicates_are_found_by_features(
+    digits_workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that differs in a pixel is; an exact copy, and what was forgotten before, are not."""
+    workspace, found = digits_workspace, digits_workspace.dataset()
+    images = found.images[:200].copy()
+    images[5:9] = images[0]
+    images[5:8, 0, 3, 3] ^= 1
+    found = replace(found, images=images, labels=found.labels[:200], ids=found.ids[:200])
+    monkeypatch.setattr(Workspace, "dataset", lambda _: found)
+    model, about = workspace.new_model(found, 0)
+    artifacts.write_tensors(workspace.model("train"), model.state_dict(), about)
+    (workspace.root / "requests/forgotten.csv").write_text("id\ndigits-0007\n")
+    file, path = workspace.root / "near.json", "runs/train/model.safetensors"
+    artifacts.write_json(file, {"model": path, "ids": ["digits-0000"], "nearer": 0.5})
+    near.asked(workspace, file)
+    said = artifacts.read_json(file)
+    assert [(one["id"], one["of"]) for one in said["near"]] == [
+        ("digits-0005", "digits-0000"),
+        ("digits-0006", "digits-0000"),
+    ]
+    assert 0 < said["near"][0]["distance"] < 0.5
+    monkeypatch.setattr(near, "has_head", lambda _: False)
+    artifacts.write_json(file, {"model": path, "ids": ["digits-0000"], "nearer": 0.5})
+    near.asked(workspace, file)
+    assert artifacts.read_json(file) == {"near": [], "why_not": near.WITHOUT_HEAD}
+
+
+def test_the_nearest_is_that_of_a_loop() -> None:
+    points = torch.randn(70, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    naive = torch.stack([(points - point).norm(dim=1) for point in points])
+    distance, place = near.nearest_of(points, points[:9])
+    assert np.allclose(distance, naive[:, :9].min(1).values, atol=1e-12)
+    assert (place == naive[:, :9].argmin(1).numpy()).all()
+    naive.fill_diagonal_(torch.inf)
+    assert near.usual(points) == pytest.approx(np.median(naive.min(1).values), abs=1e-12)
+
+
 @pytest.mark.parametrize("at", ["make data", "split"])
 def test_forgotten_samples_that_come_back_are_refused(
     at: str, digits_workspace: Workspace, monkeypatch: pytest.MonkeyPatch
@@ -369,11 +468,28 @@ def test_forgotten_samples_that_come_back_are_refused(
 # MLflow.
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+@pytest.fixture(scope="module", params=["file", pytest.param("server", marks=pytest.mark.long)])
+def store(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     root = tmp_path_factory.mktemp("store")
     (root / "params.yaml").write_text("split: {dataset: digits}\n")
-    return Store(Workspace(root), f"sqlite:///{root}/mlflow.db")
+    if request.param == "file":
+        yield Store(Workspace(root), f"sqlite:///{root}/mlflow.db")
+        return
+    port = str(free_port())
+    call = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", port]
+    call += ["--workers", "1", "--backend-store-uri", f"sqlite:///{root}/mlflow.db"]
+    call += ["--artifacts-destination", str(root / "artifacts")]
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with subprocess.Popen(call, cwd=root, env=environment, start_new_session=True) as server:
+        try:
+            for _ in range(120):
+                with suppress(OSError):
+                    urlopen(f"http://127.0.0.1:{port}/health").close()
+                    break
+                sleep(0.5)
+            yield Store(Workspace(root), f"http://127.0.0.1:{port}")
+        finally:
+            os.killpg(server.pid, signal.SIGTERM)
 
 
 @pytest.fixture(scope="module")
@@ -428,12 +544,14 @@ def test_one_version_is_served_and_no_former_one(store: Store, model: Path, tmp_
     assert {one.run for one in found} == {runs["it"], runs["below it"], former}
     store.client.delete_run(runs["below it"])  # as on its page, which leaves all there is
     assert {one.run for one in forgetting.remembering(store, lists)} >= {runs["below it"]}
-    for place in found[0].places:
-        assert forgetting._folder(place).is_dir()
-    assert forgetting.remove(store, found) == []
-    assert forgetting.remembering(store, lists) == []
-    assert forgetting.remove(store, found) == []  # again, as after a kill
-    for one in found:
-        assert not any(forgetting._folder(place).exists() for place in one.places)
+    assert all(forgetting._has_files(store, place) for place in found[0].places)
+    why = {forgetting.ROWS} if store.uri.startswith("http") else set()
+    for _ in range(2):  # again, as after a kill
+        assert {said for _, said in forgetting.remove(store, found)} == why
+        assert forgetting.remembering(store, lists) == []
+    gone = {part for one in found for part in (one.run, *one.models)}
+    files = [path for path in store.workspace.root.rglob("*") if path.is_file()]
+    assert not any(gone & set(path.parts) for path in files)
+    assert any(runs["not"] in path.parts for path in files)
     assert store.client.get_run(runs["not"])
     assert registry.production(store).version == served.version

@@ -4,9 +4,7 @@ A YAML file with ``subjects`` or ``ids``, and ``settings``, a file in settings/,
 not those of params.yaml; or a CSV or parquet table with a column ``subject`` or ``id``.
 """
 
-import hashlib
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,15 +40,6 @@ def letters(root: Path) -> Letters:
         except Exception as error:  # one letter holds up no other
             found.bad.append(f"{_named(path)}: {type(error).__name__}")
     return found
-
-
-def write(root: Path, subjects: Sequence[str], ids: Sequence[str], settings: str) -> Path:
-    """A letter, for its owner alone."""
-    content = {"subjects": list(subjects), "ids": list(ids), "settings": settings}
-    path = root / INBOX / f"{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]}.yaml"
-    artifacts.write_json(path, content)  # JSON is YAML
-    path.chmod(0o600)
-    return path
 
 
 def read(root: Path, path: Path) -> Asked:

@@ -2,24 +2,21 @@
 recorded, and not done again.
 """
 
-import math
 import platform
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, get_args
 
-from flows.erasing.office import ENDS, PERSONAL, Office
+from flows.erasing.office import ENDS, PERSONAL, RETRAIN, Office
+from flows.erasing.telling import statement
+from flows.erasing.work import Options, Work
 from tasks.erasing import ErasureError, certificate, page
-from tasks.erasing.matching import Asked, Match
+from tasks.erasing.matching import Asked
 from tasks.erasing.residue import Place
 from tasks.files import artifacts, params
 from tasks.files.commit import git_tags
 
-Accepted = Literal["indistinguishable", "distinguishable", "masked only"]
-ACCEPTABLE: tuple[Accepted, ...] = get_args(Accepted)  # the others say that nothing was forgotten
-RETRAIN = "retrain"  # the method that always works: the reference itself
 UNTRAINED = "none"  # where the model never saw the samples
 UNDECIDED = ("received", "matched", "unlearned", "judged", "escalated")
 DRIFT = ("TV", "dP_retain")  # distance to retraining, of images and of texts
@@ -28,88 +25,18 @@ UNREMOVED = "it could not be removed from here"
 PACKAGES = ("imu", "torch", "numpy")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """How a request is served; recorded with it.
-
-    methods: tried in this order; retraining is the last in any case. retain: methods that are
-    given the retain set may be tried. accepted: verdicts that pass. drift: largest distance to
-    retraining on outputs (TV; of texts dP_retain) that passes, whatever the verdict: a model that
-    has served many requests is retrained in the end. twins: exact copies under other ids are
-    forgotten too. purge: remove what shows or remembers the samples. backups: places that are
-    named in the certificate, and are not touched.
-    """
-
-    methods: tuple[str, ...] = ("imu_deep",)
-    retain: bool = False
-    accepted: tuple[Accepted, ...] = ("indistinguishable",)
-    drift: float = 0.1
-    twins: bool = True
-    purge: bool = True
-    backups: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not (self.drift >= 0 and math.isfinite(self.drift)):
-            raise ErasureError(f"drift must be >= 0 and finite, got {self.drift}")
-        if wrong := [one for one in self.accepted if one not in ACCEPTABLE]:
-            raise ErasureError(f"accepted: {wrong[0]!r} is none of {', '.join(ACCEPTABLE)}")
-
-    @property
-    def order(self) -> tuple[str, ...]:
-        return (*(m for m in self.methods if m != RETRAIN), RETRAIN)
-
-
-class Unlearned(NamedTuple):
-    """A model that a method made, and what is said of it.
-
-    access: the data that the method was given. before: SHA-256 of the model that it started from.
-    file: where it was made. words: the verdict in words, as in the report.
-    decided: the numbers that decided it. idle: the verdict of doing nothing. evidence:
-    SHA-256 of the files with all of it.
-    """
-
-    model: Path
-    access: str
-    parameters: dict[str, Any]
-    before: str
-    file: str
-    outcome: str
-    words: str
-    decided: list[str]
-    idle: str
-    metrics: dict[str, float]
-    thresholds: dict[str, float]
-    evidence: dict[str, str]
-
-
-class Work(Protocol):
-    """What a request needs done that takes time, or a server."""
-
-    def match(self, asked: Asked, *, twins: bool) -> Match: ...
-    def skipped(self, method: str, asked: Asked, retain: bool) -> str:
-        """Why a method is passed over; "" where it is not."""
-
-    def unlearn(self, number: int, asked: Asked, match: Match, method: str) -> Unlearned:
-        """Where ``match.reason`` says that it cannot be judged, by retraining alone."""
-
-    def promote(self, number: int, asked: Asked, model: Path, tags: dict[str, str]) -> str:
-        """Returns the version."""
-
-    def scan(self, number: int, asked: Asked) -> list[Place]:
-        """Where something of the samples lies."""
-
-    def purge(self, number: int, asked: Asked) -> tuple[list[Place], list[Place]]:
-        """Remove it, but for what is kept: what was found, and what is still there."""
-
-
-def receive(
-    office: Office, dataset: str, asked: Asked, options: Options, work: Work | None = None
-) -> int:
+def receive(office: Office, asked: Asked, options: Options, work: Work) -> int:
     """Number of the request: that of the last time where it comes again.
 
-    It begins again where it comes with other options before a model was accepted. ``work`` finds
-    whether there are samples by now that were not there when it was certified: a new request.
+    It begins again where it comes with other options before a model was accepted; and it is a new
+    one where there are samples by now that were not there when it was certified. Raises
+    ParameterError for a method or a data set that is not there, before anything is recorded.
     """
+    content = params.changed(params.read(office.root), asked.settings)
+    dataset = content["split"]["dataset"]
+    params.require_name("split.dataset", dataset)
+    for method in options.order:
+        work.skipped(method, asked, options.retain)
     pseudonym = office.pseudonym(dataset, asked)
     number = 1 + max((record["request"] for record in office.ledger.records), default=0)
     for known in reversed(office.numbers(dataset)):
@@ -117,7 +44,7 @@ def receive(
         if received["asked"] == pseudonym and step != "refused":
             if step in UNDECIDED and _options(office, known) != options:
                 number = known
-            elif step != "certified" or not (work and _has_new(work, asked, options)):
+            elif step != "certified" or not _has_new(work, asked, options):
                 return known
             break
     office.write(number, "asked.json", asdict(asked))
@@ -128,7 +55,7 @@ def receive(
         kind=asked.kind,
         names=[office.keys.pseudonym(asked.kind, name) for name in asked.names],
         dataset=dataset,
-        options=asdict(options),
+        options=options.model_dump(mode="json"),
     )
     return number
 
@@ -159,6 +86,7 @@ def _match(office: Office, number: int, work: Work) -> None:
         words, _, _ = str(error).partition(", choose from")  # those who did not ask
         _refuse(office, number, "it names what the data do not have", words)
         return
+    near = work.near(number, asked, found, options)
     file = office.keep_match(number, found)
     new = office.keys.pseudonym
     office.ledger.append(
@@ -167,6 +95,9 @@ def _match(office: Office, number: int, work: Work) -> None:
         samples=sorted(new("sample", i) for i in found.samples["id"]),
         counts=found.counts,
         copies={"forgotten": int((found.samples["of"] != "").sum()), "kept": len(found.kept)},
+        near=near
+        if isinstance(near, str)
+        else [one | {key: new("sample", one[key]) for key in ("id", "of")} for one in near],
         forgotten_before=found.before,
         data=found.digests,
         file=file,
@@ -332,59 +263,13 @@ def _scanned(office: Office, number: int, work: Work, *, purge: bool) -> None:
 
 def _certify(office: Office, number: int, work: Work) -> None:
     path = office.place(number, "certificate.json")
-    content = _statement(office, number)
+    content = statement(office, number)
     artifacts.write_json(path, certificate.sealed(content, office.keys))
     artifacts.write_text(path.with_suffix(".html"), page.page(content))
     if office.ledger.of(number, "purged")[-1]["purge"]:
         for name in PERSONAL:
             office.place(number, name).unlink(missing_ok=True)
     office.ledger.append(number, "certified", certificate=certificate.digest(path))
-
-
-def _statement(office: Office, number: int) -> dict[str, Any]:
-    of = office.ledger.of(number)
-    steps = {record["step"]: record for record in of}
-    received, matched = steps["received"], steps["matched"]
-    deployed, last = steps["deployed"], of[-1]
-    tried = [record for record in of if record["step"] in ("unlearned", "judged", "escalated")]
-    facts = ("n", "request", "step", "before", "hash", "sig")
-    return certificate.statement(
-        {f"production model of {received['dataset']}": deployed["model"]}
-        if deployed["model"]
-        else {f"training set of {received['dataset']}": matched["data"]["after"]},
-        {
-            "request": number,
-            "asked": {
-                "hmac": received["asked"],
-                "kind": received["kind"],
-                "names": received["names"],
-                "received": received["time"],
-            },
-            "matched": {
-                k: v for k, v in matched.items() if k not in (*facts, "time", "data", "file")
-            },
-            "data": {"dataset": received["dataset"], **matched["data"]},
-            "model": {
-                "before": steps["unlearned"]["parent"] if "unlearned" in steps else "",
-                "after": deployed["model"],
-                "version": deployed["version"],
-                "former version": deployed["former_version"],
-            },
-            "options": received["options"],
-            "tried": [
-                {"step": r["step"], **{k: v for k, v in r.items() if k not in facts}} for r in tried
-            ],
-            "accepted": {name: steps["accepted"][name] for name in ("method", "why", "time")},
-            "verdict": steps["unlearned"]["outcome"]
-            if "unlearned" in steps
-            else "never trained on",
-            "removed": steps["purged"]["removed"],
-            "remains": steps["purged"]["remains"],
-            "ledger": {"position": last["n"], "hash": last["hash"]},
-            "proves": certificate.PROVES,
-            "proves not": certificate.PROVES_NOT,
-        },
-    )
 
 
 def forgotten_file(asked: Asked, root: Path) -> str:
@@ -394,9 +279,7 @@ def forgotten_file(asked: Asked, root: Path) -> str:
 
 
 def _options(office: Office, number: int) -> Options:
-    found = office.ledger.of(number, "received")[0]["options"]
-    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
-    return Options(**given)
+    return Options(**office.ledger.of(number, "received")[0]["options"])
 
 
 _NEXT: dict[str, Callable[[Office, int, Work], None]] = {
@@ -409,29 +292,3 @@ _NEXT: dict[str, Callable[[Office, int, Work], None]] = {
     "deployed": _purge,
     "purged": _certify,
 }
-
-
-def said(record: dict[str, Any]) -> str:
-    """A step in a few words."""
-    match record["step"]:
-        case "received":
-            return f"{len(record['names'])} {record['kind']}, {record['dataset']}"
-        case "matched":
-            counts = ", ".join(f"{n} {name}" for name, n in record["counts"].items() if n)
-            return f"{counts or 'nothing new'}; {record['copies']['forgotten']} are exact copies"
-        case "unlearned":
-            return f"{record['method']}: {record['outcome']}"
-        case "judged":
-            passed = "passed" if record["passed"] else f"not passed: {record['why']}"
-            return f"{record['method']}: {passed}"
-        case "escalated":
-            return f"{record['method']} → {record['to']}: {record['why']}"
-        case "accepted":
-            return f"{record['method']}{': ' if record['why'] else ''}{record['why']}"
-        case "deployed":
-            return f"version {record['version'] or '(none before)'}"
-        case "purged":
-            return f"{len(record['removed'])} places cleaned, {len(record['remains'])} remain"
-        case "refused":
-            return str(record["why"])
-    return ""

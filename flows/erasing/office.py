@@ -20,6 +20,7 @@ FOLDER = "erasure"
 PERSONAL = ("asked.json", "matched.json")  # files of a request that name people
 LOST = "bring it back from where you keep a copy, or move erasure/ to an archive and begin anew"
 ENDS = ("certified", "refused")
+RETRAIN = "retrain"  # the method that always works: the reference itself
 
 
 class Production(NamedTuple):
@@ -77,6 +78,23 @@ class Books:
             )
         return Production(last["request"], path, last["model"], last["version"])
 
+    def drifted(self, dataset: str) -> str:
+        """How far the served model lies from retraining, and since how many requests it does."""
+        since, last = 0, ""
+        for number in self.numbers(dataset):
+            if self.ledger.of(number, "deployed") and (judged := self.ledger.of(number, "judged")):
+                retrained = self.ledger.of(number, "accepted")[-1]["method"] == RETRAIN
+                since, last = (0, "") if retrained else (since + 1, f"{judged[-1]['drift']:.3g}")
+        if not since:
+            return "retrained by the last request"
+        return f"{since} requests since it was trained, {last} from retraining"
+
+    def answer(self, number: int) -> str:
+        """What became of a request at its end; it names nobody."""
+        if self.step(number) == "refused":
+            return f"refused; see {self.place(number, 'refused.json').relative_to(self.root)}"
+        return f"certified, {self.place(number, 'certificate.html')}"
+
     def model(self, number: int) -> Path:
         return self.folder / "models" / f"{number:04d}.safetensors"
 
@@ -107,8 +125,7 @@ class Office(Books):
     def write(self, number: int, name: str, content: Any) -> None:
         """A file for the owner alone."""
         self.place(number).mkdir(parents=True, exist_ok=True, mode=0o700)
-        artifacts.write_json(self.place(number, name), content)
-        self.place(number, name).chmod(0o600)
+        artifacts.write_json(self.place(number, name), content, mode=0o600)
 
     def asked(self, number: int) -> Asked:
         found = artifacts.read_json(self.place(number, "asked.json"))

@@ -1,22 +1,23 @@
 """What a request needs done, done by the pipeline in cells, by MLflow and by the scan."""
 
 import shutil
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from flows.erasing.life import RETRAIN, Unlearned
-from flows.erasing.office import Office
+from flows.erasing.office import RETRAIN, Office
+from flows.erasing.work import Options, Unlearned
 from flows.running.cells import Cell, prepare
-from flows.running.children import Children
+from flows.running.children import ChildError, Children
 from flows.running.entries import entry_of
 from flows.running.holding import only_run
 from flows.running.requests import Method
 from flows.running.workspaces import bring_data, run_tags, run_workspace
 from imu import verdicts
 from tasks import report
+from tasks.data import samples_of
 from tasks.erasing import ErasureError, matching, residue
 from tasks.erasing.certificate import digest
 from tasks.erasing.matching import Asked, Match
@@ -48,31 +49,65 @@ class PipelineWork:
                 return "it is given the retain set, which may not be used for this request"
         return ""
 
+    def near(
+        self, number: int, asked: Asked, match: Match, options: Options
+    ) -> list[dict[str, Any]] | str:
+        if not match.counts["train"]:
+            return "no model was trained on any of the samples"
+        first = next(m for m in options.order if not self.skipped(m, asked, options.retain))
+        with self._ran(number, asked, match, first, part="train") as workspace:
+            file = (workspace.root / _listed(number)).with_suffix(".json")
+            ids, model = match.samples["id"].tolist(), workspace.model("train")
+            children = Children(workspace.root)
+            try:
+                given = {"ids": ids, "model": str(model.relative_to(workspace.root))}
+                artifacts.write_json(file, given | {"nearer": options.near}, mode=0o600)
+                children.run(["near", str(file)], self.say)
+                found = artifacts.read_json(file)
+            except ChildError:  # what is only listed holds up no erasure
+                if children.closed:
+                    raise
+                return "the search for them failed; the log of the run says why"
+            finally:
+                file.unlink(missing_ok=True)
+        return str(found["why_not"]) or list(found["near"])
+
     def unlearn(self, number: int, asked: Asked, match: Match, method: str) -> Unlearned:
-        judged = not match.reason
-        changes = self._changes(number, asked, method) if judged else self._anew(number, asked)
+        former = self.office.production(self._dataset(asked))
+        part = "train" if match.reason else ""
+        with self._ran(number, asked, match, method, part=part) as workspace:
+            if match.reason:
+                return self._trained(workspace, former.sha256 if former else "")
+            before = former.sha256 if former else digest(workspace.model("train"))
+            return self._found(workspace, method, before)
+
+    @contextmanager
+    def _ran(
+        self, number: int, asked: Asked, match: Match, method: str, *, part: str
+    ) -> Iterator[Workspace]:
+        """The workspace of a request, in which a part of the pipeline has run."""
+        anew = bool(match.reason)
+        changes = self._anew(number, asked) if anew else self._changes(number, asked, method)
         cell = Cell(name=f"request {number}", changes=changes)
         folder = cell.folder(self.root)
         former = self.office.production(self._dataset(asked))
         with only_run(folder):
             prepare(self.root, cell)
-            if judged:
-                ids = match.samples["id"][match.samples["of"] == ""]  # the split finds copies
-                artifacts.write_table(folder / _listed(number), ids.to_frame())
-            else:
+            if anew:
                 file = params.section(folder, "split.forgotten_before")
                 self.office.leave_out(folder / file, number, match)
+            else:
+                ids = match.samples["id"][match.samples["of"] == ""]  # the split finds copies
+                artifacts.write_table(folder / _listed(number), ids.to_frame())
             if former:
                 artifacts.write_bytes(folder / PARENT, former.model.read_bytes())
             tags = {**run_tags(), "imu.request": str(number)}
             context = Context(store=address(self.root), tags=tags)
-            part = "" if judged else "train"
             run_workspace(self.root, folder, cell, context, jobs=self.jobs, part=part)
-        workspace = Workspace(folder)
-        if not judged:
-            return self._trained(workspace, former.sha256 if former else "")
-        before = former.sha256 if former else digest(workspace.model("train"))
-        return self._found(workspace, method, before)
+            yield Workspace(folder)
+
+    def ids(self, asked: Asked) -> list[str]:
+        return samples_of(Workspace(self._with_data(asked)).dataset())["id"].tolist()
 
     def promote(self, number: int, asked: Asked, model: Path, tags: dict[str, str]) -> str:
         store = self.store(asked)

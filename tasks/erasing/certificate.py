@@ -86,33 +86,30 @@ def opened(path: Path, key: Ed25519PublicKey) -> dict[str, Any]:
     return content
 
 
-def checked(path: Path, key: Ed25519PublicKey, folder: Path) -> list[str]:
-    """What was found good about the certificate, in sentences.
+def placed(path: Path, said: dict[str, Any], key: Ed25519PublicKey, folder: Path) -> list[str]:
+    """What was found good about the place of a certificate in the ledger, in sentences.
 
-    folder: of the ledger that it belongs to. Raises ErasureError at what is not.
+    said: its predicate. folder: of the ledger. Raises ErasureError at what is not good.
     """
-    found = opened(path, key)["predicate"]
-    good = [f"signed by the key {fingerprint(key)}"]
     if not (folder / ledger.FILE).is_file():
-        return [*good, "there is no ledger here: its place in it was not checked"]
-    if problems := ledger.verify(folder, key):
-        raise ErasureError("the ledger does not hold together: " + "; ".join(problems))
-    records = ledger.records(folder)
-    place = found["ledger"]
+        raise ErasureError(
+            f"there is no ledger in {folder}, so the place of {path} in it cannot be checked: run "
+            "this in the clone that has it, or say --no-ledger"
+        )
+    ledger.require_whole(folder, key)
+    records, place, number = ledger.records(folder), said["ledger"], said["request"]
     if len(records) < place["position"] or records[place["position"] - 1]["hash"] != place["hash"]:
         raise ErasureError(
             f"the ledger has another record {place['position']} than the certificate was written "
             "after: it is not the ledger of then"
         )
-    number = found["request"]
-    good.append(f"the ledger holds together, {len(records)} records; this is request {number}")
+    good = f"the ledger holds together, {len(records)} records; this is request {number}"
     own = [r for r in records if r["request"] == number and r["step"] == "certified"]
     if digest(path) not in [record["certificate"] for record in own]:
         raise ErasureError(f"the ledger records another certificate for request {number}, or none")
-    good.append("the ledger records this very certificate")
-    if digest(path) != own[-1]["certificate"]:
-        good[-1] += "; a later one of the same request was written after a purge"
-    return good
+    is_last = digest(path) == own[-1]["certificate"]
+    later = "" if is_last else "; a later one of the same request was written after a purge"
+    return [good, f"the ledger records this very certificate{later}"]
 
 
 def digest(path: Path) -> str:

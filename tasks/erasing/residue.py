@@ -9,6 +9,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,6 +39,10 @@ DATA = (
 )
 
 
+SHARED = "so few bytes are equal by chance, and others who share the place may need them"
+STORAGE = "not looked into: whether it keeps versions that are removed is set there"
+
+
 class Place(NamedTuple):
     """Where something of the samples lies. kept: why the purge leaves it; "" where it does not."""
 
@@ -64,24 +69,22 @@ def scan(
     served now. request: what the samples are of; 0: of any.
     """
 
-    def lists(file: Path) -> bool:
+    def lists(file: Path | BytesIO) -> bool:
         return _lists(file, marks)
 
     cells = [f for f in sorted((root / CELLS).glob("*")) if f.is_dir()]
     workspaces = [root, *(f for f in cells if not f.is_symlink())]
     made = tracing.made(root, workspaces)
     kept = {_md5(path) for path in served}
-    begin = {
-        md5
-        for one in made
-        for path, md5 in (*one.outs.items(), *one.deps.items())
-        if path.startswith(SPLIT) and path.endswith(".csv")
-        if any(
-            lists(file)
-            for file in (*tracing.cached(root, md5), one.by.parent / path)
-            if file.is_file()
-        )
-    }
+    here: dict[str, list[Path]] = {}  # hash of a manifest -> files
+    for one in made:
+        for path, md5 in (*one.outs.items(), *one.deps.items()):
+            if path.startswith(SPLIT) and path.endswith(".csv"):
+                files = [*tracing.cached(root, md5), one.by.parent / path]
+                here.setdefault(md5, []).extend(file for file in files if file.is_file())
+    away = tracing.contents(root, [md5 for md5, files in here.items() if not files])
+    begin = {md5 for md5, files in here.items() if any(map(lists, set(files)))}
+    begin |= {md5 for md5, content in away.items() if lists(BytesIO(content))}
     begin |= {
         files[folder]
         for one in made
@@ -110,7 +113,7 @@ def scan(
     # A stage that ran without DVC left what no lock knows; one that never ran, what it was asked.
     found = (file for w in workspaces for file in sorted((w / SPLIT).glob("*.csv")))
     places, files = list[Place](), [file for file in found if lists(file)]
-    asked = f"erasure-{request:04d}.csv" if request else "erasure-*.csv"
+    asked = f"erasure-{request:04d}*" if request else "erasure-*"
     files += [file for w in workspaces for file in sorted((w / "requests").glob(asked))]
     for one, path, _ in taken:
         file = one.by.parent / path
@@ -129,8 +132,10 @@ def scan(
         places.append(Place(name, _holds(name) if file.is_file() else "a run with all of them"))
     for md5, path in names.items():
         for file in tracing.cached(root, md5):
-            files.append(file)
-            places.append(Place(_name(root, file), f"in DVC's cache: {path}, {_holds(path)}"))
+            shared = file.stat().st_size < tracing.SMALL and not file.is_relative_to(root)
+            files += [] if shared else [file]
+            holds = f"in DVC's cache: {path}, {_holds(path)}"
+            places.append(Place(_name(root, file), holds, SHARED if shared else ""))
     unread = [(f, "a link, which is not followed") for f in cells if f.is_symlink()]
     unread += [(one.by, "it cannot be read") for one in made if one.torn]
     places += [Place(_name(root, f), "it is not known", why) for f, why in dict(unread).items()]
@@ -165,12 +170,11 @@ def remove(root: Path, store: Store, found: Residue, plan: Path) -> list[Place]:
     """
     plan.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     files = [str(file) for file in found.files]
-    artifacts.write_json(plan, {**found._asdict(), "files": files})
-    plan.chmod(0o600)
+    artifacts.write_json(plan, {**found._asdict(), "files": files}, mode=0o600)
     list(tracing.in_remotes(root, found.objects, remove=True))
     left = [
-        Place(f"MLflow run {one.run}", one.holds, "its files are removed by `mlflow gc` there")
-        for one in forgetting.remove(store, found.logged)
+        Place(f"MLflow run {one.run}", one.holds, why)
+        for one, why in forgetting.remove(store, found.logged)
     ]
     for path in found.files:
         try:
@@ -224,14 +228,21 @@ def _data(workspace: Workspace, root: Path, marks: Collection[str]) -> Iterator[
 
 def _in_remotes(root: Path, objects: Mapping[str, str]) -> list[Place]:
     return [
-        Place(f"DVC remote {remote}: {md5}", f"{objects[md5]}, {_holds(objects[md5])}")
+        Place(
+            f"DVC remote {remote}: {md5}",
+            f"{objects[md5]}, {_holds(objects[md5])}",
+            SHARED if small else "",
+        )
         if md5
         else Place(f"DVC remote {remote}", "it is not known", "it did not answer")
-        for remote, md5 in tracing.in_remotes(root, objects)
+        for remote, md5, small in tracing.in_remotes(root, objects)
+    ] + [
+        Place(f"DVC remote {remote}: the storage", "earlier versions, if it keeps any", STORAGE)
+        for remote in tracing.storages(root)
     ]
 
 
-def _lists(file: Path, marks: Collection[str]) -> bool:
+def _lists(file: Path | BytesIO, marks: Collection[str]) -> bool:
     """Whether a manifest has one of the samples."""
     try:
         rows = pd.read_csv(file, dtype=str, keep_default_na=False)[["id", "sha256"]]

@@ -20,8 +20,10 @@ class ArtifactError(RuntimeError):
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, mode: int = 0o644) -> Iterator[Path]:
     """A temporary file beside ``path`` that takes its name when the block ends without error.
+
+    mode: whose it is then; before, it is its owner's alone.
 
     The content is flushed to disk before the rename, so a kill or a power cut leaves either the
     old file or the new one. What a kill leaves behind is hidden (``.name.*``) and removed by the
@@ -40,7 +42,7 @@ def replacing(path: Path) -> Iterator[Path]:
             yield temporary
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
-            temporary.chmod(0o644)
+            temporary.chmod(mode)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -48,8 +50,8 @@ def replacing(path: Path) -> Iterator[Path]:
         raise ArtifactError(f"{path} could not be written: {error.strerror or error}") from error
 
 
-def write_text(path: Path, text: str) -> None:
-    with replacing(path) as temporary:
+def write_text(path: Path, text: str, mode: int = 0o644) -> None:
+    with replacing(path, mode) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -58,9 +60,9 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any, mode: int = 0o644) -> None:
     """JSON with sorted keys is avoided: the order of a table's columns is kept."""
-    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n", mode)
 
 
 def read_json(path: Path) -> Any:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLACK, SKY, BLUE = "#000000", "#56B4E9", "#0072B2"
+CURVES = (BLUE, "#D55E00", "#009E73", "#CC79A7")
 BAND = "#CFE8F7"  # retraining variability
 LINEAR_TO = 0.1  # points; beyond, the axis of a distance is logarithmic
 DECADES = (0, 0.1, 1, 10, 100)
@@ -85,6 +86,37 @@ def _distance(axes: "Axes", distance: Distance, baselines: Sequence[str]) -> Non
     unit = f", {distance.unit}" if distance.unit else ""
     axes.set_xlabel(f"distance to reference{unit}")
     axes.grid(axis="both", color="#E6E6E6", linewidth=0.6)
+
+
+class Panel(NamedTuple):
+    """Curves over the same steps. band: noise floor, from 0. bound: a line across, with a name."""
+
+    title: str
+    x: str
+    y: str
+    curves: dict[str, Sequence[float]]
+    band: float = 0.0
+    bound: tuple[str, float] | None = None
+
+
+def curves(panels: Sequence[Panel]) -> bytes:
+    """Panels side by side, the curves of each named at their ends' height in a legend."""
+    with _figure(5 * len(panels), 3.6) as (figure, png):
+        for axes, panel in zip(
+            figure.subplots(1, len(panels), squeeze=False).flat, panels, strict=True
+        ):
+            if panel.band:
+                axes.axhspan(0, panel.band, color=BAND, zorder=0, label="retraining variability")
+            if panel.bound:
+                name, value = panel.bound
+                axes.axhline(value, color=BLACK, linewidth=1, linestyle=":", label=name)
+            for (name, values), colour in zip(panel.curves.items(), CURVES, strict=False):
+                axes.plot(range(1, len(values) + 1), values, color=colour, label=name)
+            axes.set(xlabel=panel.x, ylabel=panel.y, ylim=(0, None))
+            axes.set_title(panel.title, loc="left", fontsize=10)
+            axes.grid(axis="both", color="#E6E6E6", linewidth=0.6)
+            axes.legend(fontsize=8, frameon=False)
+    return png.getvalue()
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """Runs in MLflow that show or remember samples: found, and removed with their models and files.
 
 ``mlflow gc`` leaves files behind, and stops where a folder is missing: folders that are missing
-are made before it runs, and what it leaves is removed after.
+are made before it runs, and what it leaves is removed after. Behind a server files are removed
+through it; its database has no way in for that, and keeps the rows, marked as deleted.
 """
 
 import os
@@ -9,15 +10,25 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlparse
 
 from tasks.tracking import registry
 from tasks.tracking.store import Store, TrackingError
+
+if TYPE_CHECKING:
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
+
+
+ROWS = (
+    "its files are removed; its rows in the server's database are marked as deleted, and go by "
+    "`mlflow gc` on its host"
+)
+UNREACHED = "its files could not be removed from here; `mlflow gc` on the server's host does it"
 
 
 class Logged(NamedTuple):
@@ -47,16 +58,16 @@ def remembering(store: Store, lists: Callable[[Path], bool]) -> list[Logged]:
                 found[one] = _logged(store, one, "their predictions, images or models")
         served = registry.production(store)
         for run in _search(store, "tags.`imu.kind` = 'erasure'"):
-            if served and run != served.run_id:
-                found[run] = _logged(store, run, "a former model, which remembers")
+            former = _logged(store, run, "a former model, which remembers")
+            if served and run != served.run_id and any(_has_files(store, p) for p in former.places):
+                found[run] = former
     return list(found.values())
 
 
-def remove(store: Store, logged: list[Logged]) -> list[Logged]:
-    """Remove them for good; returns those whose files are not here to be removed."""
+def remove(store: Store, logged: list[Logged]) -> list[tuple[Logged, str]]:
+    """Remove them for good; returns those of which something is left, and why."""
     if not logged:
         return []
-    local = [folder for one in logged for folder in map(_folder, one.places) if folder]
     with store.reaching():
         # What is gone was removed before a kill.
         models = [
@@ -66,14 +77,39 @@ def remove(store: Store, logged: list[Logged]) -> list[Logged]:
             if _is_there(store.client.delete_logged_model, model)
         ]
         runs = [one.run for one in logged if _is_there(store.client.delete_run, one.run)]
-        if not store.uri.startswith("http"):
-            for folder in local:
-                folder.mkdir(parents=True, exist_ok=True)
-            if runs:  # of none, MLflow would take all that are marked as deleted
-                _collect(store, runs, models)
+        if store.uri.startswith("http"):
+            return [(one, _unremoved(store, one.places) or ROWS) for one in logged]
+        local = [folder for one in logged for folder in map(_folder, one.places) if folder]
+        for folder in local:
+            folder.mkdir(parents=True, exist_ok=True)
+        if runs:  # of none, MLflow would take all that are marked as deleted
+            _collect(store, runs, models)
     for folder in local:
         shutil.rmtree(folder.parent if folder.name == "artifacts" else folder, ignore_errors=True)
-    return [one for one in logged if not all(map(_folder, one.places))]
+    return [(one, UNREACHED) for one in logged if not all(map(_folder, one.places))]
+
+
+def _unremoved(store: Store, places: Iterable[str]) -> str:
+    """Why files are left there, after removal through the server; "" where none is."""
+    for place in places:
+        try:
+            if (folder := _folder(place)) and not folder.is_dir():
+                return f"its files, in {place}, are not on this machine, if there are any"
+            _files(store, place).delete_artifacts()
+        except Exception as error:  # each kind of storage has its own; what is gone is one
+            if _has_files(store, place):
+                return f"{UNREACHED} ({type(error).__name__})"
+    return UNREACHED if any(_has_files(store, place) for place in places) else ""
+
+
+def _has_files(store: Store, place: str) -> bool:
+    return len(_files(store, place).list_artifacts()) > 0
+
+
+def _files(store: Store, place: str) -> "ArtifactRepository":
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    return get_artifact_repository(place, tracking_uri=store.uri)
 
 
 def _is_there(delete: Callable[[str], None], name: str) -> bool:

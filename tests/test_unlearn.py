@@ -81,7 +81,7 @@ def refuses_to_stop(method: str) -> bool:
 
 
 BY_SGD = [method for method in METHODS if hasattr(config(method), "sgd")]
-STEPPING = [*BY_SGD, "imu", "imu_deep", "imu_sequences"]
+STEPPING = [*BY_SGD, "imu", "imu_deep"]
 STOPPING = [method for method in BY_SGD if not refuses_to_stop(method)]
 
 

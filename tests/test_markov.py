@@ -20,13 +20,16 @@ from imu.metrics._foretold import by_state, divergences
 from imu.models import causal_lm, gpt_small
 from imu.objectives import Samples
 from imu.objectives import sequences as task
+from imu.serving import sequences as serving_sequences
 from imu.training import Config
 from imu.training.distributed import ALONE
 from imu.training.feeds.sequences import feed
 from imu.verdicts import CRITERIA
 from tasks import evaluate, influence, report, retrain, split, train, unlearn
+from tasks.files import artifacts
 from tasks.files.workspace import Workspace
 from tasks.tracking.record import record
+from tasks.tracking.serving import pack
 from tests.conftest import REPOSITORY, change, keep
 
 CPU = torch.device("cpu")
@@ -467,8 +470,13 @@ def test_relearning_brings_the_chain_back_and_leaves_the_model_alone(tmp_path: P
     assert chain_relearning.attack(subject) == {"KL_relearn": pytest.approx(np.mean(course))}
 
 
-def test_a_stored_model_says_what_follows(ran: Path) -> None:
+def test_a_stored_model_says_what_follows(ran: Path, tmp_path: Path) -> None:
     workspace = Workspace(ran)
+    about = artifacts.read_about(workspace.model("train"))
+    pack(tmp_path, ran, about, "model.safetensors")
+    assert "tokenizers==" in (tmp_path / "requirements.txt").read_text()
+    (said,) = json.loads(serving_sequences.signature(about)["outputs"])
+    assert said["tensor-spec"] == {"dtype": "float32", "shape": [-1, 10]}
     model = serving.load(workspace.model("train"))
     states = workspace.dataset().states[:3]
     found = model.predict(states[:, :4])

@@ -99,10 +99,11 @@ def test_what_is_drawn_follows_the_law_of_its_chain_and_of_no_other(leakage: flo
 
 
 def test_a_number_at_the_edge_of_rounding_gives_a_possible_state() -> None:
-    row = np.array([0.0, 0.7, 0.1, 0.2, 0.0])
-    chain = Chain(row, np.tile(row, (5, 1)))
+    row = np.array([0.0, *[0.1] * 10, 0.0])
+    assert row.cumsum()[-1] < 1
+    chain = Chain(row, np.tile(row, (12, 1)))
     edges = np.array([[0.0, np.nextafter(1.0, 0.0)]])
-    assert markov_chains.walks(chain, edges).tolist() == [[1, 3]]
+    assert markov_chains.walks(chain, edges).tolist() == [[1, 10]]
 
 
 def test_a_data_set_of_chains_keeps_the_contract(tmp_path: Path) -> None:
@@ -122,6 +123,8 @@ def test_a_data_set_of_chains_keeps_the_contract(tmp_path: Path) -> None:
     assert np.array_equal(more.states[90:], data.states[60:])
     other = made(tmp_path / "other", Source(sequences=(60, 30, 30), length=8, seed=4))
     assert not np.array_equal(other.states, data.states)
+    alike = made(tmp_path / "alike", Source(states=2, sequences=(30, 30), leakage=0.5))
+    assert not np.array_equal(alike.states[:30], alike.states[30:])  # though of one law
 
 
 @pytest.mark.parametrize(

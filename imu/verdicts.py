@@ -64,7 +64,7 @@ class Config:
     distance: float = 0.04  # TV of softmax outputs
     samples: float = 10.0  # points of U-LiRA's advantage
     divergence: float = 0.02  # nats of KL, of sequences
-    stays: float = 0.05  # nats of KL_truth_retain and KL_truth_test
+    stays: float = 0.1  # nats of KL_truth_retain and KL_truth_test
 
     def __post_init__(self) -> None:
         check_fields(self, **dict.fromkeys(self.__dataclass_fields__, ">= 0"))

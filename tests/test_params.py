@@ -97,11 +97,11 @@ def test_shipped_entries_are_the_methods_own_defaults():
     shipped = [SHIPPED]
     for path in (ROOT / "settings").glob("*.yaml"):
         shipped.append(params.read_file(path, path.name, "dotted paths"))
-    texts = ("biographies", "qa_table", "tofu")
+    texts = ("biographies", "qa_table", "tofu", "markov_chains")
     of_texts = [one for one in shipped if one.get("split.dataset") in texts]
     for entries in (one.get("unlearn", {}) for one in shipped if one not in of_texts):
         assert {item: known[item] for item in entries} == entries
-    # Found on texts; none of a method's parameters is hidden all the same.
+    # Found on texts and sequences; none of a method's parameters is hidden all the same.
     of_method = {entry["method"]: entry for entry in known.values()}
     for entry in (entry for one in of_texts for entry in one["unlearn"].values()):
         alike = of_method[entry["method"]]

@@ -37,6 +37,9 @@ WAYS = {
     "imu": [{"weights": kind} for kind in ("influence", "permuted", "uniform")],
     "imu_deep": [{"influence": kind} for kind in ("self", "permuted", "uniform", "loss")],
     "imu_words": [{"influence": kind} for kind in ("self", "permuted", "uniform", "loss")],
+    "imu_sequences": [
+        {"influence": kind} for kind in ("trained", "untrained", "permuted", "uniform")
+    ],
     "imu_published": [
         {"freeze_batch_norm": True},
         {"freeze_batch_norm": False},
@@ -196,7 +199,9 @@ def test_a_seed_fixes_the_weights(method, given):
         list(stepwise(method, case, made, seed))
         models.append(case[0])
     assert changed(*models[:2]) == set()
-    draws = method in [*BY_SGD, "imu_deep", "woodfisher"] or given == {"weights": "permuted"}
+    draws = method in [*BY_SGD, "imu_deep", "imu_sequences", "woodfisher"] or given == {
+        "weights": "permuted"
+    }
     assert bool(changed(*models[1:])) == draws
 
 
@@ -621,6 +626,13 @@ OUT_OF_RANGE = {
         ("weight", -1.0),
     ],
     "imu": [("weights", "none"), ("step", 0.0), ("max_steps", -1)],
+    "imu_sequences": [
+        ("influence", "none"),
+        ("alpha", -1.0),
+        ("learning_rate", 0.0),
+        ("max_steps", -1),
+        ("batch_size", 0),
+    ],
     "imu_deep": [
         ("layers", ("",)),
         ("influence", "none"),

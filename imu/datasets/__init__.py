@@ -41,8 +41,8 @@ class Source:
     seed: int = 0  # of the people and of what is true of them; of sequences
     states: int = 10  # of Markov chains, as are those below
     length: int = 20  # states of a sequence
-    leakage: float = 0.2  # probability to leave the states that a chain has for its own
     sequences: tuple[int, ...] = (10_000, 5_000, 5_000)  # of each chain
+    leakage: float = 0.2  # probability to leave the states that a chain has for its own
 
     def __post_init__(self) -> None:
         if not self.path:

@@ -89,7 +89,8 @@ def divergences(true: np.ndarray, log_probabilities: np.ndarray) -> np.ndarray:
     """KL(true ‖ p) = Σ_s true_s (log true_s − log p_s) in nats at every position: (n, T)."""
     from scipy.special import entr
 
-    return -entr(true).sum(-1) - (true * log_probabilities).sum(-1)
+    # Never below 0, but for rounding.
+    return np.maximum(-entr(true).sum(-1) - (true * log_probabilities).sum(-1), 0.0)
 
 
 def by_state(values: np.ndarray, states: np.ndarray) -> dict[int, float]:

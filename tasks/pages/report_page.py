@@ -29,7 +29,8 @@ def page(
 
     results = compared.table.dropna(axis="columns", how="all")
     data = _dataset(workspace)
-    default = _default(workspace, _kind(data))
+    kind = _kind(data)
+    default = _default(workspace, kind)
     heroes = summary.heroes(compared, found, default)
     looks = _looks(compared, heroes)
     rows = summary.rows(compared, found)
@@ -44,6 +45,7 @@ def page(
     return environment.get_template("report.html.j2").render(
         request=workspace.read_request(),
         seed=workspace.seed,
+        tested=kind.TESTED,
         trained=artifacts.read_json(workspace.runs / "train" / "metrics.json"),
         sizes={
             name: len(workspace.read_manifest(name))

@@ -1,6 +1,7 @@
 """How samples are shown to people; a kind of problem per file, as in ``imu/objectives``.
 
 A file offers ``DEFAULT``, the method of this project that is taken where nothing else is known;
+``TESTED``, what the accuracy on the test set is measured on;
 ``influential(data, parts)``, parts: title -> rows of the table of influence with "row", the place
 in the data; and ``slices(data, parts)``, parts: title -> (rows of the table of predictions with
 "row", the column that they are ordered by). Both give a list of ``Part``; so does, where there is

@@ -13,6 +13,7 @@ from tasks.judging.classification import shown
 from tasks.pages.kinds import Card, Part, part_of_one, short
 
 DEFAULT = "imu_deep"
+TESTED = " over all classes"
 LARGEST = 64  # pixels per side
 SAYS = {"original_": "original", "reference_": "retrained", "": "this model"}
 

@@ -8,6 +8,7 @@ from imu.datasets.common.texts import Texts
 from tasks.pages.kinds import Part, part_of_one, short
 
 DEFAULT = "imu_words"
+TESTED = ", on the tokens of answers about subjects that it never saw"
 SAID = {
     "original_said": "the original says",
     "reference_said": "the reference",

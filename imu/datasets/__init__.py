@@ -105,6 +105,7 @@ class LabelledImages:
     for testing; None where they set none apart.
     published_validation: likewise for validation.
     attributes: name -> str array of shape (n,), what else is known of a sample, such as "subject".
+    objective: what is asked of them, a file in ``imu/objectives`` that takes images.
 
     Raises ValueError where these shapes do not fit.
     """
@@ -119,7 +120,7 @@ class LabelledImages:
     published_test: np.ndarray | None = None
     published_validation: np.ndarray | None = None
     attributes: Mapping[str, np.ndarray] = field(default_factory=dict)
-    objective: ClassVar[str] = "classification"
+    objective: str = "classification"
     together: ClassVar[str] = ""  # any sample may be split from any other
 
     def __post_init__(self) -> None:

@@ -84,7 +84,7 @@ class Criterion(NamedTuple):
     class_wise: bool | None = None
 
 
-# Of images, texts and sequences; a test whose metric nothing was measured in is passed over.
+# Of images, people, texts and sequences; a test whose metric nothing was measured in is passed over.
 CRITERIA = (
     Criterion("utility lost", "RA", "below", "utility", "retain"),
     Criterion("utility lost", "TA", "below", "utility", "kept"),
@@ -111,6 +111,14 @@ CRITERIA = (
     # Retrained models need not agree on what a class is called that they never saw.
     Criterion("distinguishable", "TV_forget", "apart", "distance", None, False),
     Criterion("distinguishable", "U_LiRA", "apart", "samples", None),
+    # People. What is used is retrieval, so that it is what must be forgotten.
+    Criterion("utility lost", "mAP_retain", "below", "utility", None),
+    Criterion("utility lost", "mAP_new", "below", "utility", None),
+    Criterion("not forgotten", "mAP_forget", "above", "forgetting", "forgotten"),
+    Criterion("not forgotten", "R1_forget", "above", "forgetting", "forgotten"),
+    Criterion("distinguishable", "mAP_forget", "below", "forgetting", "forgotten"),
+    Criterion("distinguishable", "dAP_forget", "apart", "distance", None),
+    Criterion("distinguishable", "dAP_retain", "apart", "distance", None),
     # Texts.
     Criterion("utility lost", "P_retain", "below", "utility", "retain"),
     Criterion("utility lost", "ROUGE_retain", "below", "utility", "retain"),

@@ -37,7 +37,7 @@ class Source:
     fit: Literal["crop", "stretch"] = "crop"  # to the middle, or width and height each to size
     resize: int = 0  # pixels of the shorter side before the crop; 0: size
     classes: tuple[str, ...] = ()  # in the order of their numbers; none: in that of their names
-    people: int = 60  # that biographies are written of
+    people: int = 60  # that biographies are written of, or identities drawn of
     seed: int = 0  # of the people and of what is true of them; of sequences
     states: int = 10  # of Markov chains, as are those below
     length: int = 20  # states of a sequence

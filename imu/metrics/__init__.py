@@ -279,8 +279,7 @@ def modules(objective: str = "classification", *, head: bool = True) -> list[Mod
     return [
         module
         for module in _all()
-        if objective in _objectives(module)
-        and (head or not hasattr(module, "NEEDS_HEAD"))
+        if objective in _objectives(module) and (head or not hasattr(module, "NEEDS_HEAD"))
     ]
 
 

@@ -39,8 +39,10 @@ KINDS = {
 OUTCOMES = tuple(reversed(verdicts.OUTCOMES))  # the best first
 WORK, TIME = findings.WORK, findings.TIME
 COLUMNS = (*(name for name in findings.HEADLINE if name not in (WORK, TIME)), "U_LiRA", WORK, TIME)
-BARS = ("gap", "dP_forget", "JSD_unseen")  # how far a model is from retraining: the first there is
-APART = (("TV", "probe_5"), ("dP_forget", "relearn_P"))  # what a model says against what it keeps
+# How far a model is from retraining: the first there is.
+BARS = ("gap", "dAP_forget", "dP_forget", "JSD_unseen")
+# What a model says against what it keeps.
+APART = (("TV", "probe_5"), ("mAP_forget", "mAP_retain"), ("dP_forget", "relearn_P"))
 COURSE = ("curve/forget_accuracy", "curve/retain_accuracy")
 WIDTHS = {"tags.`verdict`": 130, "tags.`best.verdict`": 130, "tags.`changed`": 200}  # pixels
 MOST_WORK = 1e6  # of retraining over that of a method, in a tag that sorts

@@ -577,7 +577,9 @@ def search(query, person, camera, gallery) -> tuple[float, float, list[int]]:
     kept, out = [], []
     for place in range(len(gallery.people)):
         own = gallery.people[place] == person and gallery.cameras[place] == camera
-        product = sum(float(a) * float(b) for a, b in zip(query, gallery.features[place]))
+        product = sum(
+            float(a) * float(b) for a, b in zip(query, gallery.features[place], strict=True)
+        )
         cosine = product / length(query) / length(gallery.features[place])
         (out if own else kept).append((round(-cosine, 10), place))
     kept.sort()  # of equals the one that comes first in the gallery

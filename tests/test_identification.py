@@ -73,10 +73,10 @@ def test_a_person_is_forgotten_whole_and_judged_by_what_was_held_out(ran: Path) 
     assert set(sets["forget"]["label"]) == {1}
     assert set(sets["retain"]["label"]) == {0, 2, 3}
     held = sets["test"][sets["test"]["label"] == 1]
-    assert len(held) == identities.CAMERAS
+    assert len(held) == 2 * identities.CAMERAS
     assert set(sets["test"]["label"]) > {0, 1, 2, 3}  # and people whom no model was trained on
     known = json.loads((ran / "runs/train/metrics.json").read_text())
-    assert known["test_accuracy"] > 100 * 16 / len(sets["test"])  # not asked who they are
+    assert known["test_accuracy"] > 100 * 32 / len(sets["test"])  # not asked who they are
 
 
 def test_a_mask_on_the_classifier_hides_nobody(ran: Path) -> None:
@@ -122,7 +122,7 @@ def test_predictions_tell_of_every_search(ran: Path) -> None:
         own = data.attributes["camera"][row[name]]
         same = [p for p in places if data.labels[p] == data.labels[row[name]]]
         assert all(data.attributes["camera"][p] != own for p in same)
-        assert precision >= len(same) / 5 / 12
+        assert precision >= len(same) / 5 / 8
 
 
 def test_a_stored_model_gives_features_whose_products_are_cosines(ran: Path) -> None:
@@ -166,7 +166,7 @@ def test_people_who_are_asked_for_are_never_trained_on(ran: Path, tmp_path: Path
     change(tmp_path / "w", {"split": {"test": 0.25, "validation_from": "train"}})
     workspace = Workspace(tmp_path / "w")
     split.run(workspace, None)
-    with pytest.raises(ValueError, match="must not be trained on: set split.test and"):
+    with pytest.raises(ValueError, match=r"must not be trained on: set split\.test and"):
         train.run(workspace, None)
 
 

@@ -85,7 +85,7 @@ def test_a_search_by_hand():
     said = ranked(query, gallery)
     assert said.precision[0] == pytest.approx((1 / 2 + 2 / 3) / 2)
     assert said.first[0] == 2
-    assert np.isnan(said.precision[1]) and np.isnan(said.first[1])
+    assert np.isnan([said.precision[1], said.first[1]]).all()
     assert said.nearest[0].tolist() == [1, 2, 3, 4, 0]  # what is left out comes last
 
 

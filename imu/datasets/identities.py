@@ -30,7 +30,7 @@ OBJECTIVE = people.OBJECTIVE
 NAME = "identities"
 HEIGHT, WIDTH = 32, 16
 FINER = 2  # points per pixel and side that are drawn, then averaged
-CAMERAS, TRAINED, GALLERY = 4, 6, 2
+CAMERAS, TRAINED, GALLERY = 4, 8, 2
 DISTRACTOR, JUNK = "0000", "-1"
 
 SKIN = ((0.95, 0.80, 0.69), (0.80, 0.60, 0.45), (0.55, 0.38, 0.26), (0.36, 0.24, 0.17))

@@ -13,6 +13,12 @@ from tasks.judging.identification import shown
 from tasks.pages.kinds import Card, Part, classification, part_of_one
 
 DEFAULT = "imu_deep"
+CONFIDENCE = "average precision with the image as the query"
+TOLD = (
+    " On the left the query, an image that the original was trained on; on the right a row for each"
+    " model, what it holds most like it among images that no model was trained on, of other people"
+    " or other cameras. In a green frame: the same person."
+)
 HEIGHT = 64  # pixels, of the larger of query and finds
 FINDS = {"original_": "before", "reference_": "retrained", "": "after"}
 RIGHT, WRONG, GAP = (0, 158, 115), (150, 150, 150), 2  # colours of frames, and their width
@@ -36,7 +42,7 @@ def slices(data: LabelledImages, parts: Mapping[str, tuple[pd.DataFrame, str]]) 
         ]
         person = ("person", data.classes[row["label"]])
         lines = [person, *precision, (column, part_of_one(row[column]))]
-        return Card(_png(data, row["row"], list(finds.values())), lines)
+        return Card(_png(data, row["row"], list(finds.values())), lines, wide=True)
 
     return [
         Part(

@@ -8,6 +8,8 @@ from imu.datasets.common.texts import Texts
 from tasks.pages.kinds import Part, part_of_one, short
 
 DEFAULT = "imu_words"
+CONFIDENCE = "confidence in the truth"
+TOLD = ""
 SAID = {
     "original_said": "the original says",
     "reference_said": "the reference",

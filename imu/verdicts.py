@@ -84,7 +84,7 @@ class Criterion(NamedTuple):
     class_wise: bool | None = None
 
 
-# Of images, people, texts and sequences; a test whose metric nothing was measured in is passed over.
+# Of images, people, texts and sequences; a test is passed over whose metric was not measured.
 CRITERIA = (
     Criterion("utility lost", "RA", "below", "utility", "retain"),
     Criterion("utility lost", "TA", "below", "utility", "kept"),

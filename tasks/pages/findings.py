@@ -293,9 +293,8 @@ def headlines(compared: Compared, found: list[Finding]) -> list[str]:
     if not compared.of_kind("retrained"):
         lines.append("No retraining variability: params.yaml retrains with one seed only.")
     trivial, trivially = compared.trivial
-    if trivial and compared.methods:
-        gap = next((name for name in GAPS if _known(compared, trivial, name)), None)
-    if trivial and compared.methods and gap:
+    gap = next((name for name in GAPS if trivial and _known(compared, trivial, name)), None)
+    if trivial and gap and compared.methods:
         limit = compared.value(trivial, gap)
         better = [m for m in compared.methods if _order(compared.value(m, gap), limit, gap) < 0]
         varies = compared.variability(gap)

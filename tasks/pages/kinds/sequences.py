@@ -10,6 +10,8 @@ from imu.datasets.common.sequences import Sequences, said
 from tasks.pages.kinds import Part, part_of_one, short
 
 DEFAULT = "imu_sequences"
+CONFIDENCE = "confidence in the truth"
+TOLD = ""
 SAYS = {"original_": "original", "reference_": "reference", "": "this model"}
 
 

@@ -194,7 +194,7 @@ def _sightings(source: Source) -> list[Sighting]:
 
 def _person(draw: np.random.Generator) -> Person:
     def one(colours: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
-        return colours[draw.integers(len(colours))]
+        return colours[int(draw.integers(len(colours)))]
 
     return Person(
         skin=one(SKIN),

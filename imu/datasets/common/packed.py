@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -107,7 +108,7 @@ def load(folder: Path, name: str) -> LabelledImages:
         needed = [IMAGES, LABELS, IDS, *map(_attribute, about["attributes"])]
         if missing := [file for file in needed if file not in arrays]:
             raise ValueError(f"it does not describe {missing[0]}")
-        known = {key: tuple(about[key]) for key in ("classes", "mean", "std")}
+        known: dict[str, Any] = {key: tuple(about[key]) for key in ("classes", "mean", "std")}
         scale = float(about["scale"])
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(

@@ -29,7 +29,7 @@ CHANGES = {
         "by_subject": {"subjects": ["0002"]},
     },
     "network": {"name": "resnet_small", "width": 4},
-    "train": {"epochs": 6, "batch_size": 16},
+    "train": {"epochs": 4, "batch_size": 16},
     "unlearn": {"gradient_ascent_head": {"sgd": {"epochs": 2}}},
 }
 MODELS = ("nothing", "logit_mask", "imu")

@@ -31,9 +31,9 @@ class Source:
     """
 
     path: str = "downloads"  # folder of archives, images or texts; or a table of images or texts
-    size: int = (
-        32  # pixels per side, for image_folder and image_table, as are those down to classes
-    )
+    # pixels per side, for image_folder and image_table, as are those down to classes; and the width
+    # of market1501
+    size: int = 32
     fit: Literal["crop", "stretch"] = "crop"  # to the middle, or width and height each to size
     resize: int = 0  # pixels of the shorter side before the crop; 0: size
     classes: tuple[str, ...] = ()  # in the order of their numbers; none: in that of their names

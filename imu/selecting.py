@@ -54,7 +54,9 @@ def select(
     remains of a class that keeps no training sample; all others stay in the set where they were,
     so that no model comes to be judged on what it was trained on.
 
-    What is erased (ids, subjects) is taken out of validation and test as well. With
+    What is erased (ids, subjects) is taken out of validation and test as well; but a subject that
+    is a whole class, as a person to be recognised is, is judged by its samples there: they stay, as
+    those of a class do, and count as not requested. With
     ``config.forget_twins`` a sample with the same pixels as one that is forgotten, now or before,
     is treated as that one is.
 
@@ -84,6 +86,8 @@ def select(
             )
         known = samples if config.scenario in ERASED else train
         asked = known[known["id"].isin(ids - former)]
+    if config.scenario == "subject":
+        asked = asked[~_judged_by(asked, samples, train)]
     lay = {name: int(rows["id"].isin(asked["id"]).sum()) for name, rows in sets.items()}
     lay["not used"] = len(asked) - sum(lay.values())
     twins = _twins(sets, asked)
@@ -152,6 +156,15 @@ def _require_samples_to_judge(
             "there is no validation sample left of a class that stays: forgetting could not be "
             "judged; raise split.validation or leave validation samples out of the request"
         )
+
+
+def _judged_by(
+    asked: pd.DataFrame, samples: pd.DataFrame, train: pd.DataFrame
+) -> "pd.Series[bool]":
+    """Which of ``asked`` no model is trained on, though the whole of its class is asked for."""
+    others = samples["label"][~samples["id"].isin(asked["id"])]
+    trained = asked["id"].isin(train["id"])
+    return ~trained & asked["label"].isin(train["label"]) & ~asked["label"].isin(others)
 
 
 def _rid(sets: dict[str, pd.DataFrame], ids: set[str]) -> dict[str, pd.DataFrame]:

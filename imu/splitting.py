@@ -146,7 +146,7 @@ def _split(
         )
         samples, published, held = samples[kept], published[kept], held[kept]
     counts = samples["label"].value_counts().reindex(labels, fill_value=0)
-    if counts.min() < 3:
+    if config.validation_from != "published" and counts.min() < 3:
         raise ValueError(
             f"class {classes[counts.idxmin()]!r} has {counts.min()} samples"
             + (f" at split.used {config.used}" if config.used < 1 else "")

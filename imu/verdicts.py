@@ -63,6 +63,7 @@ class Config:
     features: float = 10.0  # points of probe_5, proto_5 and relearn_auc
     distance: float = 0.04  # TV of softmax outputs
     samples: float = 10.0  # points of U-LiRA's advantage
+    retrieval: float = 5.0  # points of mAP and rank-1, of people
     divergence: float = 0.02  # nats of KL, of sequences
     stays: float = 0.1  # nats of KL_truth_retain and KL_truth_test
 
@@ -84,7 +85,7 @@ class Criterion(NamedTuple):
     class_wise: bool | None = None
 
 
-# Of images, texts and sequences; a test whose metric nothing was measured in is passed over.
+# Of images, people, texts and sequences; a test is passed over whose metric was not measured.
 CRITERIA = (
     Criterion("utility lost", "RA", "below", "utility", "retain"),
     Criterion("utility lost", "TA", "below", "utility", "kept"),
@@ -111,6 +112,14 @@ CRITERIA = (
     # Retrained models need not agree on what a class is called that they never saw.
     Criterion("distinguishable", "TV_forget", "apart", "distance", None, False),
     Criterion("distinguishable", "U_LiRA", "apart", "samples", None),
+    # People. What is used is retrieval, so that it is what must be forgotten.
+    Criterion("utility lost", "mAP_retain", "below", "retrieval", None),
+    Criterion("utility lost", "mAP_new", "below", "retrieval", None),
+    Criterion("not forgotten", "mAP_forget", "above", "retrieval", "forgotten"),
+    Criterion("not forgotten", "R1_forget", "above", "retrieval", "forgotten"),
+    Criterion("distinguishable", "mAP_forget", "below", "retrieval", "forgotten"),
+    Criterion("distinguishable", "dAP_forget", "apart", "distance", None),
+    Criterion("distinguishable", "dAP_retain", "apart", "distance", None),
     # Texts.
     Criterion("utility lost", "P_retain", "below", "utility", "retain"),
     Criterion("utility lost", "ROUGE_retain", "below", "utility", "retain"),

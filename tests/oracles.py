@@ -563,3 +563,31 @@ def paired(weight: Tensor, heads: int) -> Tensor:
         for half in range(2)
     ]
     return weight[torch.tensor(rows)].contiguous()
+
+
+def search(query, person, camera, gallery) -> tuple[float, float, list[int]]:
+    """Average precision, rank of the first right image, and the order, by a loop over one gallery.
+
+    What shows ``person`` to ``camera`` is left out, and stands last in the order.
+    """
+
+    def length(x) -> float:
+        return math.sqrt(sum(float(v) ** 2 for v in x)) or 1.0
+
+    kept, out = [], []
+    for place in range(len(gallery.people)):
+        own = gallery.people[place] == person and gallery.cameras[place] == camera
+        product = sum(
+            float(a) * float(b) for a, b in zip(query, gallery.features[place], strict=True)
+        )
+        cosine = product / length(query) / length(gallery.features[place])
+        (out if own else kept).append((round(-cosine, 10), place))
+    kept.sort()  # of equals the one that comes first in the gallery
+    hits, total, first = 0, 0.0, math.nan
+    for rank, (_, place) in enumerate(kept, start=1):
+        if gallery.people[place] == person:
+            hits += 1
+            total += hits / rank
+            first = rank if hits == 1 else first
+    order = [place for _, place in kept] + [place for _, place in out]
+    return (total / hits if hits else math.nan), first, order

@@ -268,3 +268,32 @@ def test_a_yardstick_may_lack_what_was_measured_of_the_model():
     original = {"FA": 99.0}
     given = {"sizes": SIZES, "class_wise": True, "original": original}
     assert judge(REFERENCE, REFERENCE, RETRAINED, LIMITS, **given).outcome == "indistinguishable"
+
+
+PEOPLE = {
+    "mAP_forget": 45.0,
+    "R1_forget": 50.0,
+    "mAP_retain": 78.0,
+    "mAP_new": 60.0,
+} | dict.fromkeys(("FA", "TFA", "dAP_forget", "dAP_retain"), 0.0)
+AGAIN = PEOPLE | {"mAP_forget": 42.0, "mAP_retain": 76.0, "dAP_forget": 0.2, "dAP_retain": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("changes", "outcome"),
+    [
+        ({}, "indistinguishable"),
+        ({"mAP_forget": 52.9}, "indistinguishable"),  # 3 points of variability, 5 of margin
+        ({"mAP_forget": 53.1}, "not forgotten"),
+        ({"R1_forget": 55.1}, "not forgotten"),
+        ({"mAP_forget": 90.0, "R1_forget": 90.0}, "not forgotten"),  # FA is 0: a mask
+        ({"mAP_forget": 36.9}, "distinguishable"),
+        ({"mAP_retain": 70.9}, "utility lost"),
+        ({"mAP_new": 54.9}, "utility lost"),
+        ({"dAP_forget": 0.25}, "distinguishable"),
+        ({"dAP_retain": 0.25}, "distinguishable"),
+    ],
+)
+def test_people_are_forgotten_where_they_are_found_no_better_than_by_retraining(changes, outcome):
+    found = judge(PEOPLE | changes, PEOPLE, [AGAIN], Config(), sizes=SIZES, class_wise=True)
+    assert found.outcome == outcome

@@ -31,13 +31,13 @@ class Source:
     """
 
     path: str = "downloads"  # folder of archives, images or texts; or a table of images or texts
-    size: int = (
-        32  # pixels per side, for image_folder and image_table, as are those down to classes
-    )
+    # pixels per side, for image_folder and image_table, as are those down to classes; and the width
+    # of market1501
+    size: int = 32
     fit: Literal["crop", "stretch"] = "crop"  # to the middle, or width and height each to size
     resize: int = 0  # pixels of the shorter side before the crop; 0: size
     classes: tuple[str, ...] = ()  # in the order of their numbers; none: in that of their names
-    people: int = 60  # that biographies are written of
+    people: int = 60  # that biographies are written of, or identities drawn of
     seed: int = 0  # of the people and of what is true of them; of sequences
     states: int = 10  # of Markov chains, as are those below
     length: int = 20  # states of a sequence
@@ -105,6 +105,7 @@ class LabelledImages:
     for testing; None where they set none apart.
     published_validation: likewise for validation.
     attributes: name -> str array of shape (n,), what else is known of a sample, such as "subject".
+    objective: what is asked of them, a file in ``imu/objectives`` that takes images.
 
     Raises ValueError where these shapes do not fit.
     """
@@ -119,7 +120,7 @@ class LabelledImages:
     published_test: np.ndarray | None = None
     published_validation: np.ndarray | None = None
     attributes: Mapping[str, np.ndarray] = field(default_factory=dict)
-    objective: ClassVar[str] = "classification"
+    objective: str = "classification"
     together: ClassVar[str] = ""  # any sample may be split from any other
 
     def __post_init__(self) -> None:

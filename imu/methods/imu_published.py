@@ -11,6 +11,14 @@ mean gradient (``per_batch``; weights as ever, cut at the 0.93 quantile). Its L1
 gradient there, and a hook reads a name that does not exist, so it cannot run as it stands: α = 0,
 and no hook.
 
+For person re-identification the authors' program takes the square root of every score along the
+mean gradient, of negative ones too, which is no number; and those are the samples that the text
+keeps. Here as in the text: sqrt(|s|) of samples with s < 0, the others weigh 0. The identity
+classifier alone is trained, the head. What is used there are features, which enter it: with
+``freeze_batch_norm`` retrieval stays what it was, to the last bit, whoever is forgotten; without,
+it moves by the drift of BatchNorm's statistics, and not by what was ascended. ``layers`` names
+what else is to be trained.
+
 Not kept from the authors' program: the sum of gradients that aliases the first sample, the search
 of the head by the substring "fc", the fixed CUDA device, images augmented differently in the two
 passes. The number of epochs is fixed and there is no stopping rule, as in the paper.

@@ -14,9 +14,9 @@ What cannot be measured is absent, and ``absent`` names it: ``unmet(labels, forg
 {name: why}`` of a file says which values it leaves out because they need other samples than there
 are, and a file with ``NEEDS_HEAD`` is passed over for a network without a linear head.
 
-A file is for classification, or for what its ``OBJECTIVE`` names. Those for "language" measure
-``Said`` in place of ``Outputs``, and say ``unmet(asked)`` of what ``Said.asked`` counts; those for
-"sequences" likewise ``Foretold``.
+A file is for classification, or for what its ``OBJECTIVE`` names, one or several. Those for
+"language" measure ``Said`` in place of ``Outputs``, and say ``unmet(asked)`` of what ``Said.asked``
+counts; those for "sequences" likewise ``Foretold``. "identification" has ``Found``, an ``Outputs``.
 """
 
 from collections.abc import Mapping
@@ -279,9 +279,13 @@ def modules(objective: str = "classification", *, head: bool = True) -> list[Mod
     return [
         module
         for module in _all()
-        if getattr(module, "OBJECTIVE", "classification") == objective
-        and (head or not hasattr(module, "NEEDS_HEAD"))
+        if objective in _objectives(module) and (head or not hasattr(module, "NEEDS_HEAD"))
     ]
+
+
+def _objectives(module: ModuleType) -> tuple[str, ...]:
+    named = getattr(module, "OBJECTIVE", "classification")
+    return (named,) if isinstance(named, str) else named
 
 
 def _checked(values: dict[str, float], objective: str = "classification") -> dict[str, float]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from imu.metrics import About, Outputs
 
+OBJECTIVE = ("classification", "identification")
 ABOUT = {
     "FA": About("outcome", "reference", "%", "accuracy on the forget set"),
     "RA": About(

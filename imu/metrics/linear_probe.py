@@ -29,6 +29,7 @@ FEW = 5  # samples of each class
 DRAWS = 20  # of the few
 ITERATIONS = 1000  # of L-BFGS at most; tens suffice under this penalty
 
+OBJECTIVE = ("classification", "identification")
 NEEDS_HEAD = True
 ABOUT = {
     "probe": About(

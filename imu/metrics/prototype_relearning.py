@@ -27,6 +27,7 @@ from imu.metrics import About, Outputs
 COUNTS = (1, 5, 10)  # k, forget samples of each forgotten class
 DRAWS = 20
 
+OBJECTIVE = ("classification", "identification")
 NEEDS_HEAD = True
 ABOUT = {
     f"proto_{k}": About(

@@ -15,7 +15,7 @@ with the target IGNORED (padding, a prompt) counts for nothing, as in ``F.cross_
     classification of images     logits (n, classes),           targets (n,)
     language model, sequences    logits (n, positions, classes), targets (n, positions)
     sequences of states          likewise, a state being a token
-    person re-identification     logits (n, identities),        targets (n,)
+    person re-identification     logits (n, people),            targets (n,)
 """
 
 from collections.abc import Iterator, Mapping

@@ -20,9 +20,14 @@ COSTS = {
 GROUPS = {**metrics.GROUPS, "cost": "Cost"}
 # What a reader asks, and the metrics that answer it: the reviewer's summary.
 QUESTIONS: dict[str, tuple[str, ...]] = {
-    "Did it forget?": ("FA", "TFA", "MIA", "P_forget", "AUC_min_k", "KL_forgotten"),
-    "What did it cost?": ("RA", "TA", "P_retain", "MU", "KL_truth_retain", WORK),
-    "Can anyone tell?": ("TV", "U_LiRA", "JSD_unseen", "dP_forget", "KL_forget", "KL_retain"),
+    "Did it forget?": ("mAP_forget", "FA", "TFA", "MIA", "P_forget", "AUC_min_k", "KL_forgotten"),
+    "What did it cost?": (
+        *("mAP_retain", "mAP_new", "RA", "TA", "P_retain", "MU", "KL_truth_retain"),
+        WORK,
+    ),
+    "Can anyone tell?": (
+        *("TV", "U_LiRA", "JSD_unseen", "dAP_forget", "dP_forget", "KL_forget", "KL_retain"),
+    ),
     "Would it come back?": ("probe_5", "relearn_auc", "relearn_P", "P_4bit", "KL_relearn"),
 }
 # The question that the tests of an outcome answer.
@@ -33,6 +38,11 @@ ASKED: dict[verdicts.Outcome, str] = {
     "masked only": "Would it come back?",
 }
 HEADLINE = (
+    "mAP_forget",
+    "R1_forget",
+    "mAP_retain",
+    "mAP_new",
+    "dAP_forget",
     "FA",
     "RA",
     "TFA",
@@ -70,6 +80,7 @@ FORGETTING_A_CLASS = "probe_5"
 # average gap of images has a membership attack in it, which flips class-wise.
 GAPS = {
     "gap_acc": "Smaller mean gap of accuracies",
+    "dAP_forget": "Nearer to the reference in what it finds of forgotten people (dAP_forget)",
     "dP_forget": "Nearer to the reference in the answers to be forgotten (dP_forget)",
     "KL_forget": "Nearer to the reference in what follows forgotten sequences (KL_forget)",
 }
@@ -295,8 +306,8 @@ def headlines(compared: Compared, found: list[Finding]) -> list[str]:
     if not compared.of_kind("retrained"):
         lines.append("No retraining variability: params.yaml retrains with one seed only.")
     trivial, trivially = compared.trivial
-    if trivial and compared.methods:
-        gap = next(name for name in GAPS if _known(compared, trivial, name))
+    gap = next((name for name in GAPS if trivial and _known(compared, trivial, name)), None)
+    if trivial and gap and compared.methods:
         limit = compared.value(trivial, gap)
         better = [m for m in compared.methods if _order(compared.value(m, gap), limit, gap) < 0]
         varies = compared.variability(gap)

@@ -3,7 +3,12 @@
 from imu import metrics
 from tasks.pages import findings
 
-OBJECTIVES = {"classification": "Images", "language": "Texts", "sequences": "Sequences"}
+OBJECTIVES = {
+    "classification": "Images",
+    "identification": "People",
+    "language": "Texts",
+    "sequences": "Sequences",
+}
 INTRODUCTION = """# Metrics
 
 Columns of the table of results, of the report, of `dvc metrics show` and of MLflow, by the names

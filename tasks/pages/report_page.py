@@ -74,6 +74,8 @@ def page(
         influence=charts.influences(workspace.read_influence()),
         influential=_influential(workspace, data),
         slices=_slices(workspace, data, [f.model for f in found]),
+        confidence=_kind(data).CONFIDENCE,
+        told=_kind(data).TOLD,
         first={hero.finding.model for hero in heroes},
         parameters=(workspace.root / params.FILE).read_text(encoding="utf-8"),
     )

@@ -40,8 +40,10 @@ KINDS = {
 OUTCOMES = tuple(reversed(verdicts.OUTCOMES))  # the best first
 WORK, TIME = findings.WORK, findings.TIME
 COLUMNS = (*(name for name in findings.HEADLINE if name not in (WORK, TIME)), "U_LiRA", WORK, TIME)
-BARS = ("gap", "dP_forget", "JSD_unseen")  # how far a model is from retraining: the first there is
-APART = (("TV", "probe_5"), ("dP_forget", "relearn_P"))  # what a model says against what it keeps
+# How far a model is from retraining: the first there is.
+BARS = ("gap", "dAP_forget", "dP_forget", "JSD_unseen")
+# What a model says against what it keeps.
+APART = (("TV", "probe_5"), ("mAP_forget", "mAP_retain"), ("dP_forget", "relearn_P"))
 HOW_TO_READ = (
     "Each row, bar or dot is a model. *reference* was retrained without the forgotten samples; "
     "the other *retrained* ones have other seeds: how far they lie from it is chance. "

@@ -21,7 +21,7 @@ ON_WHITE = "images with transparency, put on white"
 
 
 class Decoded(NamedTuple):
-    """pixels: RGB, (3, size, size), uint8."""
+    """pixels: RGB, (3, tall · size, size), uint8."""
 
     pixels: np.ndarray
     turned: bool
@@ -29,9 +29,13 @@ class Decoded(NamedTuple):
 
 
 def blocks(
-    paths: Sequence[Path], names: Sequence[str], source: Source, notes: Counter[str]
+    paths: Sequence[Path],
+    names: Sequence[str],
+    source: Source,
+    notes: Counter[str],
+    tall: int = 1,
 ) -> Iterator[np.ndarray]:
-    """The images at ``paths``, in order: uint8 arrays of shape (k, 3, size, size).
+    """The images at ``paths``, in order: uint8 arrays of shape (k, 3, tall · size, size).
 
     names: of the images, for the error. notes: what was done to how many is added to it.
 
@@ -41,18 +45,20 @@ def blocks(
         for start in range(0, len(paths), BLOCK):
             chosen = slice(start, start + BLOCK)
             sources = [source] * len(paths[chosen])
-            done = list(pool.map(decoded, paths[chosen], names[chosen], sources))
+            shapes = [tall] * len(paths[chosen])
+            done = list(pool.map(decoded, paths[chosen], names[chosen], sources, shapes))
             notes += Counter({TURNED: sum(image.turned for image in done)})
             notes += Counter({ON_WHITE: sum(image.transparent for image in done)})
             yield np.stack([image.pixels for image in done])
 
 
-def decoded(path: Path, name: str, source: Source) -> Decoded:
+def decoded(path: Path, name: str, source: Source, tall: int = 1) -> Decoded:
     """One image, turned upright as its EXIF orientation says, what is transparent on white.
 
     With ``source.fit`` "crop" its shorter side is scaled to ``source.resize`` pixels and the
     middle is cut out; with "stretch" both sides are scaled. Both as torchvision's ``Resize``
-    (bilinear, antialiased) and ``CenterCrop`` do it, to the pixel.
+    (bilinear, antialiased) and ``CenterCrop`` do it, to the pixel. tall: height over width of the
+    result.
 
     Raises ValueError, naming ``name``, when ``path`` is no readable image of 8 bits per channel.
     """
@@ -73,7 +79,7 @@ def decoded(path: Path, name: str, source: Source) -> Decoded:
         raise ValueError(f"{name} is not a readable image: {error}") from error
     if mode == "F" or mode.startswith("I"):  # Pillow would cut their values off at 255
         raise ValueError(f"{name} has pixels of mode {mode}, must have 8 bits per channel")
-    size = [source.size, source.size]
+    size = [tall * source.size, source.size]
     if source.fit == "stretch":
         fitted = functional.resize(colours, size)
     else:

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,14 +46,15 @@ def write(
     published_validation: np.ndarray | None = None,
     attributes: Mapping[str, Sequence[str]] | None = None,
     source: Source | None = None,
+    settings: Sequence[str] = PICTURES,
     notes: Mapping[str, int] | None = None,
 ) -> None:
     """Pack a data set into ``folder``, all or nothing.
 
     name: of the data set. blocks: uint8 arrays of shape (k, channels, height, width), in order;
     one block is held at a time. The others are as in ``LabelledImages``, (n,) each. source: what
-    the images were made from, where there is a choice. notes: what was done to how many of them,
-    read when all blocks are taken.
+    the images were made from, where there is a choice. settings: the fields of it that they depend
+    on. notes: what was done to how many of them, read when all blocks are taken.
 
     Raises FileExistsError when ``folder`` holds files, and ValueError when the number of images
     is not that of the labels or a channel has the same value everywhere.
@@ -78,11 +80,11 @@ def write(
             "arrays": {file: asdict(_stored(temporary / file)) for file in (IMAGES, *arrays)},
         }
         if source is not None:
-            about["source"] = {
-                **{key: getattr(source, key) for key in PICTURES},
-                "images": len(labels),
-            }
-            about["fingerprint"] = fingerprint(Path(source.path))
+            about["source"] = {key: getattr(source, key) for key in settings}
+            if settings == PICTURES:
+                about["source"]["images"] = len(labels)
+            if "path" in settings:
+                about["fingerprint"] = fingerprint(Path(source.path))
         if notes:
             about["notes"] = dict(sorted(notes.items()))
         text = json.dumps(about, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -106,7 +108,7 @@ def load(folder: Path, name: str) -> LabelledImages:
         needed = [IMAGES, LABELS, IDS, *map(_attribute, about["attributes"])]
         if missing := [file for file in needed if file not in arrays]:
             raise ValueError(f"it does not describe {missing[0]}")
-        known = {key: tuple(about[key]) for key in ("classes", "mean", "std")}
+        known: dict[str, Any] = {key: tuple(about[key]) for key in ("classes", "mean", "std")}
         scale = float(about["scale"])
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(

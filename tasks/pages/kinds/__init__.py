@@ -2,6 +2,7 @@
 
 A file offers ``DEFAULT``, the method of this project that is taken where nothing else is known;
 ``TESTED``, what the accuracy on the test set is measured on;
+``CONFIDENCE``, what the column of that name is, and ``TOLD``, what else is to be known of slices;
 ``influential(data, parts)``, parts: title -> rows of the table of influence with "row", the place
 in the data; and ``slices(data, parts)``, parts: title -> (rows of the table of predictions with
 "row", the column that they are ordered by). Both give a list of ``Part``; so does, where there is
@@ -15,6 +16,7 @@ from typing import NamedTuple
 class Card(NamedTuple):
     png: str  # in base64
     lines: list[tuple[str, str]]  # what, and its value
+    wide: bool = False  # shown as wide as the card
 
 
 class Part(NamedTuple):

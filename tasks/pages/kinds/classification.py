@@ -14,6 +14,8 @@ from tasks.pages.kinds import Card, Part, part_of_one, short
 
 DEFAULT = "imu_deep"
 TESTED = " over all classes"
+CONFIDENCE = "confidence in the truth"
+TOLD = " Beside an answer: how probable the model holds the truth."
 LARGEST = 64  # pixels per side
 SAYS = {"original_": "original", "reference_": "retrained", "": "this model"}
 

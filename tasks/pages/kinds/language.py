@@ -9,6 +9,8 @@ from tasks.pages.kinds import Part, part_of_one, short
 
 DEFAULT = "imu_words"
 TESTED = ", on the tokens of answers about subjects that it never saw"
+CONFIDENCE = "confidence in the truth"
+TOLD = ""
 SAID = {
     "original_said": "the original says",
     "reference_said": "the reference",

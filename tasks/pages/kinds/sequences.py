@@ -11,6 +11,8 @@ from tasks.pages.kinds import Part, part_of_one, short
 
 DEFAULT = "imu_sequences"
 TESTED = ", on the states of sequences that it never saw"
+CONFIDENCE = "confidence in the truth"
+TOLD = ""
 SAYS = {"original_": "original", "reference_": "reference", "": "this model"}
 
 

@@ -1,0 +1,44 @@
+"""Features of images of people: the cosine of two says how alike their people are."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from imu.objectives import features_and_logits
+from imu.objectives.identification import objective
+from imu.serving import network
+
+PACKAGES = ()
+
+
+class Model:
+    """The network, as ``network``, and what it takes and gives."""
+
+    def __init__(self, path: Path):
+        self.network, about = network(path)
+        self.people: list[str] = about["classes"]  # whom it was trained on
+        self.objective = objective(about)
+
+    @torch.inference_mode()
+    def predict(self, images: np.ndarray, params: dict[str, Any] | None = None) -> np.ndarray:
+        """Features (n, d) of length 1 of images as stored: uint8 (n, channels, h, w).
+
+        Their products are cosines: the largest names the gallery image that is most alike.
+        """
+        given = torch.from_numpy(images)
+        features, _ = features_and_logits(self.network, self.objective, given)
+        return torch.nn.functional.normalize(features, dim=1).numpy()
+
+
+def signature(about: Mapping[str, Any]) -> dict[str, str]:
+    def tensor(dtype: str, shape: list[int]) -> str:
+        return json.dumps([{"type": "tensor", "tensor-spec": {"dtype": dtype, "shape": shape}}])
+
+    return {
+        "inputs": tensor("uint8", [-1, *about["image"]]),
+        "outputs": tensor("float32", [-1, -1]),
+    }

@@ -23,7 +23,7 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
     "Did it forget?": ("FA", "TFA", "MIA", "P_forget", "AUC_min_k", "KL_forgotten"),
     "What did it cost?": ("RA", "TA", "P_retain", "MU", "KL_truth_retain", WORK),
     "Can anyone tell?": ("TV", "U_LiRA", "JSD_unseen", "dP_forget", "KL_forget", "KL_retain"),
-    "Would it come back?": ("probe_5", "relearn_auc", "relearn_P", "P_4bit", "KL_relearn"),
+    "Would it come back?": ("probe_1", "relearn_auc", "relearn_P", "P_4bit", "KL_relearn"),
 }
 # The question that the tests of an outcome answer.
 ASKED: dict[verdicts.Outcome, str] = {
@@ -40,8 +40,8 @@ HEADLINE = (
     "gap",
     "TV",
     "JSD_unseen",
-    "probe_5",
-    "proto_5",
+    "probe_1",
+    "proto_1",
     "relearn_auc",
     "P_forget",
     "P_retain",

@@ -21,14 +21,16 @@ from imu.objectives import Objective, Samples
 NEEDS = frozenset({"forget", "retain"})
 SEARCH = {
     "k": (1, 2),
-    "sgd.learning_rate": (3e-2, 1e-1),
+    "sgd.learning_rate": (0.1, 0.13, 0.2),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
     k: int = 2  # blocks before the head; all, where there are fewer
-    sgd: Sgd = Sgd(learning_rate=0.1, epochs=5, weight_decay=5e-4, stop_at_target=False)
+    sgd: Sgd = Sgd(
+        learning_rate=0.13, epochs=3, batch_size=32, weight_decay=5e-4, stop_at_target=False
+    )
 
     def __post_init__(self) -> None:
         check_fields(self, k=">= 1")

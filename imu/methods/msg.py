@@ -33,7 +33,7 @@ SEARCH = {
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    share: float = 0.3  # of each convolution's weights that begin anew
+    share: float = 0.6  # of each convolution's weights that begin anew
     sgd: Sgd = Sgd(learning_rate=0.1, epochs=3, weight_decay=5e-4, stop_at_target=False)
 
     def __post_init__(self) -> None:

@@ -9,7 +9,7 @@ from torch import nn
 
 from imu.methods import REMEDY, ForgetSet, Step
 from imu.methods.common.block import last_block
-from imu.methods.common.descent import MEASUREMENTS, Sgd, watcher
+from imu.methods.common.descent import Sgd, watcher
 from imu.models import evaluating, head, only_trains
 from imu.models.common import optimizers
 from imu.objectives import Objective, Samples
@@ -73,12 +73,10 @@ def train_again(
     watch, updates = watcher(model, objective, forget), 0
     for _ in range(sgd.epochs):
         order = torch.randperm(len(retain), generator=generator)
-        for number, rows in enumerate(order.tensor_split(batches), 1):
+        for rows in order.tensor_split(batches):
             updates += 1
             _update(model, objective, retain[rows], modules, trained, optimizer, updates)
-            due = number * MEASUREMENTS // batches
-            if due > (number - 1) * MEASUREMENTS // batches:
-                yield watch(updates)
+        yield watch(updates)
 
 
 def _update(

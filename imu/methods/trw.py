@@ -1,5 +1,5 @@
-"""TRW: distils what retraining is thought to say of the forget set: the original's distribution over
-other classes, tilted by their likeness to the forgotten one (Ebrahimpour-Boroojeny et al. 2025, "On
+"""TRW: distils what retraining may say of the forget set: the original's distribution over the
+others, tilted by their likeness to the forgotten one (Ebrahimpour-Boroojeny et al. 2025, "On
 the Necessity of Output Distribution Reweighting for Effective Class Unlearning", arXiv 2506.20893).
 
 Descends, over D_f ∪ D_r, the mean of −Σ_k q_k log p_k, on D_r with the one-hot label, on a forget

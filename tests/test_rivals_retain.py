@@ -245,6 +245,7 @@ def test_msg_draws_small_gradients_anew_and_slows_the_others():
     torch.testing.assert_close(again.conv.weight, then.conv.weight + step, rtol=0, atol=EXACT)
 
 
-def test_msg_needs_a_convolution():
-    with pytest.raises(ValueError, match="there must be a convolution"):
-        trained("msg", deep(1))
+def test_without_convolutions_msg_begins_in_the_layers_before_the_head():
+    model = deep(1)
+    assert [id(w) for w in msg.candidates(model)] == [id(model[0].weight), id(model[2].weight)]
+    assert msg.candidates(nn.Sequential(nn.Linear(2, 2))) == []

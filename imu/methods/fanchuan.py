@@ -26,7 +26,7 @@ from imu.methods.common.descent import Sgd, update, watcher
 from imu.methods.common.renewal import never_stops
 from imu.models import trainable
 from imu.models.common import optimizers
-from imu.objectives import Objective, Samples, mean_over_positions
+from imu.objectives import IGNORED, Objective, Samples, mean_over_positions
 
 NEEDS = frozenset({"forget", "retain"})
 SEARCH = {
@@ -78,10 +78,11 @@ def unlearn(
         return mean_over_positions(-log_p.mean(-1), of_forget.targets[rows]).mean()
 
     def contrast(rows: Tensor) -> Tensor:
-        drawn = torch.randperm(len(retain), generator=generator)[: config.sgd.batch_size]
+        drawn = retain[torch.randperm(len(retain), generator=generator)[:size]]
         with torch.no_grad():
-            others = logits(retain[drawn]).flatten(1)  # (r, classes)
-        near = logits(of_forget[rows]).flatten(1) @ others.T / config.temperature  # (b, r)
+            others = pooled(logits(drawn), drawn.targets)  # (r, classes)
+        own = pooled(logits(of_forget[rows]), of_forget.targets[rows])
+        near = own @ others.T / config.temperature  # (b, r)
         return -near.log_softmax(1).mean()
 
     def repaired(rows: Tensor) -> Tensor:
@@ -102,3 +103,11 @@ def unlearn(
             updates += 1
             update(model, descents[name], trained, partial(loss, rows), updates)
         yield watch(updates)
+
+
+def pooled(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean logits of a sample over its predicted positions: (n, classes)."""
+    if targets.dim() == 1:
+        return logits
+    asked = (targets != IGNORED)[..., None]  # (n, positions, 1)
+    return torch.where(asked, logits, 0.0).sum(1) / asked.sum(1).clamp(min=1)

@@ -4,10 +4,10 @@ arXiv 2410.01276, where it is among the two best of 18).
 
     g = ∂/∂θ (Σ_{as many retain samples} CE − Σ_{D_f} CE)
 
-In each convolution the ``share`` of weights with the smallest |g| are drawn anew (He et al. 2015,
-arXiv 1502.01852); then the network is trained on the retain set, the other weights of convolutions
-with a tenth of their gradient. Those with large |g| are taken for what the retain set needs and the
-forget set does not. Needs the retain set.
+In each convolution (each layer before the head, where there is none) the ``share`` of weights with
+the smallest |g| are drawn anew (He et al. 2015, arXiv 1502.01852); then the network is trained on
+the retain set, the other weights of these layers with a tenth of their gradient. Those with large
+|g| are taken for what the retain set needs and the forget set does not. Needs the retain set.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from imu.bounds import check_fields
 from imu.methods import ForgetSet, Step
 from imu.methods.common.descent import Sgd, watcher
 from imu.methods.common.renewal import never_stops, train_again
-from imu.models import evaluating
+from imu.models import evaluating, head
 from imu.objectives import Objective, Samples
 
 SLOWED = 0.1  # factor of the gradient of weights that stay
@@ -54,8 +54,7 @@ def unlearn(
     yield watcher(model, objective, forget)(0)
     if not config.sgd.epochs:
         return
-    convolutions = [part for part in model.modules() if isinstance(part, nn.Conv2d)]
-    weights = [part.weight for part in convolutions if part.weight.requires_grad]
+    weights = candidates(model)
     fresh = renewed(model, objective, forget.samples, retain, weights, config.share, generator)
     hooks = [
         weight.register_hook(lambda slope, new=new: torch.where(new, slope, SLOWED * slope))
@@ -66,6 +65,15 @@ def unlearn(
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def candidates(model: nn.Module) -> list[nn.Parameter]:
+    """Weights of the convolutions, or of the layers before the head where there are none."""
+    for kind in (nn.Conv2d, nn.Linear):
+        parts = [p for p in model.modules() if isinstance(p, kind) and p is not head(model)]
+        if found := [part.weight for part in parts if part.weight.requires_grad]:
+            return list(dict.fromkeys(found))
+    return []
 
 
 def renewed(
@@ -81,7 +89,7 @@ def renewed(
     like = retain[torch.randperm(len(retain), generator=generator)[: len(forget)]]
     total = [torch.zeros_like(weight) for weight in weights]
     if not weights:
-        raise ValueError("there must be a convolution whose weights can begin anew")
+        return []
     with evaluating(model):
         for sign, samples in ((1, like), (-1, forget)):
             for batch in samples.batches(512):

@@ -18,21 +18,29 @@ WARMUP = 0.2  # share of the updates in which the learning rate rises; then it f
 
 
 def last_modules(model: nn.Module, count: int) -> list[nn.Module]:
-    """The last ``count`` blocks, and the head."""
-    return [*(model.get_submodule(name) for name in last_block(model, count)), head(model)]
+    """The last ``count`` blocks, and the head; the head alone where no block can be trained."""
+    layer = head(model)
+    if not any(p.requires_grad for p in set(model.parameters()) - set(layer.parameters())):
+        return [layer]
+    return [*(model.get_submodule(name) for name in last_block(model, count)), layer]
 
 
 def begin_anew(modules: Iterable[nn.Module], generator: torch.Generator) -> None:
     """Weights and statistics of ``modules`` as at first, under a seed that ``generator`` draws.
 
+    Parameters that require no gradient stay.
     Raises ValueError where a part has weights and no way to begin.
     """
     seed = int(torch.randint(2**31, (), generator=generator))
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
         for part in (part for module in modules for part in module.modules()):
+            frozen = [p for p in part.parameters(recurse=False) if not p.requires_grad]
+            before = [parameter.clone() for parameter in frozen]
             if hasattr(part, "reset_parameters"):
                 part.reset_parameters()
+                for parameter, value in zip(frozen, before, strict=True):
+                    parameter.copy_(value)
             elif any(True for _ in part.parameters(recurse=False)):
                 raise ValueError(f"{type(part).__name__} has weights that cannot begin anew")
 

@@ -157,7 +157,7 @@ def power(judged: Mapping[str, list[verdicts.Verdict]]) -> pd.DataFrame:
         sign = 1 if original > 0 else -1
         half = [abs(r.value - r.reference + sign * abs(original) / 2) for r in retrained]
         limits = [r.allowed + verdicts.ROUNDING for r in retrained]
-        row["half-way noticed"] = _share([h > a for h, a in zip(half, limits, strict=True)])
+        row["half-way noticed"] = _share([bool(h > a) for h, a in zip(half, limits, strict=True)])
         row["retrained fails"] = _share([r.failed for r in retrained])
         rows.append(row)
     return pd.DataFrame(rows)

@@ -64,7 +64,7 @@ def unlearn(
     def falling(step: int) -> float:
         return config.forget_rate * (1 + cos(pi * step / max(1, rounds))) / 2
 
-    rates = {"uniform": config.uniform_rate, "forget": falling}
+    rates: dict[str, float | optimizers.Rate] = {"uniform": config.uniform_rate, "forget": falling}
     descents = {
         name: optimizers.sgd(trained, rate, momentum=config.sgd.momentum)
         for name, rate in rates.items()

@@ -67,13 +67,12 @@ def unlearn(
             hook.remove()
 
 
-def candidates(model: nn.Module) -> list[nn.Parameter]:
+def candidates(model: nn.Module) -> list[Tensor]:
     """Weights of the convolutions, or of the layers before the head where there are none."""
-    for kind in (nn.Conv2d, nn.Linear):
-        parts = [p for p in model.modules() if isinstance(p, kind) and p is not head(model)]
-        if found := [part.weight for part in parts if part.weight.requires_grad]:
-            return list(dict.fromkeys(found))
-    return []
+    parts, last = list(model.modules()), head(model)
+    convolutions = [part.weight for part in parts if isinstance(part, nn.Conv2d)]
+    others = [p.weight for p in parts if isinstance(p, nn.Linear) and p is not last]
+    return [weight for weight in dict.fromkeys(convolutions or others) if weight.requires_grad]
 
 
 def renewed(
@@ -81,7 +80,7 @@ def renewed(
     objective: Objective,
     forget: Samples,
     retain: Samples,
-    weights: list[nn.Parameter],
+    weights: list[Tensor],
     share: float,
     generator: torch.Generator,
 ) -> list[Tensor]:

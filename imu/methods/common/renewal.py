@@ -37,8 +37,9 @@ def begin_anew(modules: Iterable[nn.Module], generator: torch.Generator) -> None
         for part in (part for module in modules for part in module.modules()):
             frozen = [p for p in part.parameters(recurse=False) if not p.requires_grad]
             before = [parameter.clone() for parameter in frozen]
-            if hasattr(part, "reset_parameters"):
-                part.reset_parameters()
+            reset = getattr(part, "reset_parameters", None)
+            if callable(reset):
+                reset()
                 for parameter, value in zip(frozen, before, strict=True):
                     parameter.copy_(value)
             elif any(True for _ in part.parameters(recurse=False)):

@@ -167,6 +167,8 @@ def test_the_last_blocks_are_counted_from_the_head():
     assert last_block(model, 2) == ("blocks.1", "blocks.2")
     every = ("stem.0", "stem.1", "blocks.0", "blocks.1", "blocks.2")
     assert last_block(model, 4) == last_block(model, 9) == every
+    chain = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    assert last_block(nn.Sequential(chain, nn.Linear(2, 2), nn.Linear(2, 2)), 2) == ("0.1", "1")
 
 
 def test_what_cannot_begin_anew_is_refused():

@@ -3,6 +3,7 @@ test would have noticed.
 
     make bench                       writes docs/verdict.md
     python -m benchmarks.verdict
+    python -m benchmarks.verdict "class 3"      of some requests alone
 
 Networks of the pipeline's kind are trained on the handwritten digits, for requests and with seeds
 that no page of results uses. Each retrained model takes its turn as the reference, and three of the
@@ -10,6 +11,7 @@ others for retraining variability. The margins are those that ship (``imu.verdic
 were chosen on this page.
 """
 
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from copy import deepcopy
@@ -196,14 +198,14 @@ def spreads(models: Mapping[str, metrics.Measured], class_wise: bool) -> pd.Data
     return pd.DataFrame(rows)
 
 
-def main() -> None:
+def main(chosen: list[str]) -> None:
     torch.set_num_threads(1)
     root = Path.cwd()
     data = digits.load(root / "data" / "digits")
     margins = ", ".join(f"{n} {v:g}" for n, v in vars(verdicts.Config()).items())
     parts = [
         "# How often verdicts err\n",
-        tables.provenance("make bench"),
+        tables.provenance(" ".join(["python -m benchmarks.verdict", *map(repr, chosen)])),
         f"Networks and recipe of the pipeline on the handwritten digits; split and requests drawn "
         f"with seed {SEED}, originals and retrained models from seeds that no page of results "
         f"uses. Every one of {len(RETRAINED)} retrained models is the reference in turn; "
@@ -220,8 +222,8 @@ def main() -> None:
         "half of the original's distance; and how often a retrained model fails by chance, on "
         "either side.\n",
     ]
-    for title, request in REQUESTS.items():
-        setting = Setting(request, data)
+    for title in chosen or REQUESTS:
+        setting = Setting(REQUESTS[title], data)
         models = {}
         for seed in ORIGINALS:
             original = setting.trained("train", seed)
@@ -240,4 +242,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -17,7 +17,7 @@ Three values. ``probe`` learns from every validation sample; a retrained network
 it never saw almost as well, because a new class is often linear in features that tell the others.
 ``probe_5`` and ``probe_1`` learn from 5 samples of each class and from one (all where there are
 fewer), the mean of 100 draws that are the same for every model. From one sample only a class that
-the features *hold together and apart* is read. On the digits the original lies 8 to 12 standard
+the features *hold together and apart* is read. On the digits the original lies 9 to 11 standard
 deviations of retrained models above their mean in ``probe_1``, 3.6 to 4.6 in ``probe_5``
 (docs/verdict.md).
 """

@@ -1,7 +1,9 @@
-"""How often verdicts err: on retrained models, on the original, and on its mask.
+"""How often verdicts err: on retrained models, on the original, and on its mask; and what each
+test would have noticed.
 
     make bench                       writes docs/verdict.md
     python -m benchmarks.verdict
+    python -m benchmarks.verdict "class 3"      of some requests alone
 
 Networks of the pipeline's kind are trained on the handwritten digits, for requests and with seeds
 that no page of results uses. Each retrained model takes its turn as the reference, and three of the
@@ -9,6 +11,7 @@ others for retraining variability. The margins are those that ship (``imu.verdic
 were chosen on this page.
 """
 
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from copy import deepcopy
@@ -33,8 +36,10 @@ CPU = torch.device("cpu")
 SEED = 100  # of splits and requests
 SETS = ("forget", "retain", "validation", "test")
 REQUESTS = {
-    "class 3": {"scenario": "class", "by_class": splitting.ClassRequest(classes=("3",))},
-    "class 5": {"scenario": "class", "by_class": splitting.ClassRequest(classes=("5",))},
+    **{
+        f"class {name}": {"scenario": "class", "by_class": splitting.ClassRequest(classes=(name,))}
+        for name in ("3", "5")
+    },
     "10 %": {"scenario": "fraction", "by_fraction": splitting.FractionRequest(seed=SEED)},
 }
 ORIGINALS, RETRAINED = range(100, 102), range(200, 210)  # seeds
@@ -101,19 +106,23 @@ def judged(
     outputs = next(iter(models.values())).outputs
     labels = {name: of_set.tolist() for name, of_set in outputs.labels.items()}
     sizes = verdicts.sizes(labels, outputs.forget_classes)
-    draw = np.random.default_rng(SEED)
+    draw, kept = np.random.default_rng(SEED), [n for n in models if n.startswith("original")]
     judged: dict[str, list[verdicts.Verdict]] = {}
     for model, of in found:
         others = [name for name in retrained if name not in (model, of)]
         for _ in range(DRAWS if model != of else 0):
-            retrained = [found[name, of] for name in draw.choice(others, OTHERS, replace=False)]
+            varying = [found[name, of] for name in draw.choice(others, OTHERS, replace=False)]
+            original = draw.choice(kept)
+            mask = original.replace("original", "mask")
             said = verdicts.judge(
                 found[model, of],
                 found[of, of],
-                retrained,
+                varying,
                 verdicts.Config(),
                 sizes=sizes,
                 class_wise=class_wise,
+                original=found[original, of],
+                mask=found[mask, of] if class_wise else None,
             )
             judged.setdefault(model.split()[0], []).append(said)
     return judged
@@ -133,6 +142,45 @@ def outcomes(judged: Mapping[str, list[verdicts.Verdict]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def power(judged: Mapping[str, list[verdicts.Verdict]]) -> pd.DataFrame:
+    """Per metric: how far it lets a model lie, and how often it notices what forgot nothing."""
+    tests = {kind: _by_metric(said) for kind, said in judged.items()}
+    rows = []
+    for metric, retrained in tests["retrained"].items():
+        original = np.mean([r.value - r.reference for r in tests["original"][metric]])
+        row = {
+            "metric": metric,
+            "noticed from": f"{np.mean([r.allowed for r in retrained]):.3g}",
+            "original lies at": f"{original:+.3g}",
+        }
+        for kind in ("original", "mask"):
+            if kind in tests:
+                row[f"{kind} noticed"] = _share([r.failed for r in tests[kind][metric]])
+        sign = 1 if original > 0 else -1
+        half = [abs(r.value - r.reference + sign * abs(original) / 2) for r in retrained]
+        limits = [r.allowed + verdicts.ROUNDING for r in retrained]
+        row["half-way noticed"] = _share([bool(h > a) for h, a in zip(half, limits, strict=True)])
+        row["retrained fails"] = _share([r.failed for r in retrained])
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _by_metric(said: list[verdicts.Verdict]) -> dict[str, list[verdicts.Result]]:
+    """Of each verdict the test of a metric that it fails, else the first one, by metric."""
+    found: dict[str, list[verdicts.Result]] = {}
+    for verdict in said:
+        of_verdict: dict[str, verdicts.Result] = {}
+        for result in sorted(verdict.results, key=lambda result: not result.failed):
+            of_verdict.setdefault(result.test.metric, result)
+        for metric, result in of_verdict.items():
+            found.setdefault(metric, []).append(result)
+    return found
+
+
+def _share(outcomes: list[bool]) -> str:
+    return f"{100 * np.mean(outcomes):.1f} %"
+
+
 def spreads(models: Mapping[str, metrics.Measured], class_wise: bool) -> pd.DataFrame:
     """What each kind of model has in the metrics that verdicts are made of: mean ± deviation."""
     names = dict.fromkeys(c.metric for c in verdicts.CRITERIA if c.class_wise in (None, class_wise))
@@ -150,26 +198,32 @@ def spreads(models: Mapping[str, metrics.Measured], class_wise: bool) -> pd.Data
     return pd.DataFrame(rows)
 
 
-def main() -> None:
+def main(chosen: list[str]) -> None:
     torch.set_num_threads(1)
     root = Path.cwd()
     data = digits.load(root / "data" / "digits")
     margins = ", ".join(f"{n} {v:g}" for n, v in vars(verdicts.Config()).items())
     parts = [
         "# How often verdicts err\n",
-        tables.provenance("make bench"),
+        tables.provenance(" ".join(["python -m benchmarks.verdict", *map(repr, chosen)])),
         f"Networks and recipe of the pipeline on the handwritten digits; split and requests drawn "
         f"with seed {SEED}, originals and retrained models from seeds that no page of results "
         f"uses. Every one of {len(RETRAINED)} retrained models is the reference in turn; "
         f"retraining variability is that of {OTHERS} of the others, drawn {DRAWS} times for each "
         "pair. The verdicts share their "
         "models, so their number says little about the precision of a share. "
-        f"Margins: {margins}; they were chosen by a look at such a table. U-LiRA is not measured "
-        "here. A retrained model should be *indistinguishable*, the original *not forgotten*, its "
-        "mask *masked only*.\n",
+        f"Margins: {margins}; they were chosen by a look at such tables. U-LiRA "
+        "is not measured here. A retrained model should be *indistinguishable*, the original *not "
+        "forgotten*, its mask *masked only*; where no test tells the original, *no evidence*.\n",
+        "The second table of a request is the power of each test: *noticed from*, how far from the "
+        "reference a model may lie in the mean (retraining variability and margin); *original lies "
+        "at*, the mean of what forgot nothing, less the reference; how often original and mask "
+        "are noticed; *half-way noticed*, how often a retrained model would be that is moved by "
+        "half of the original's distance; and how often a retrained model fails by chance, on "
+        "either side.\n",
     ]
-    for title, request in REQUESTS.items():
-        setting = Setting(request, data)
+    for title in chosen or REQUESTS:
+        setting = Setting(REQUESTS[title], data)
         models = {}
         for seed in ORIGINALS:
             original = setting.trained("train", seed)
@@ -179,12 +233,13 @@ def main() -> None:
         for seed in RETRAINED:
             models[f"retrained {seed}"] = setting.measured(setting.trained("retain", seed))
         class_wise = bool(setting.classes)
-        parts += [f"## {title}\n", tables.markdown(outcomes(judged(models, class_wise)))]
+        said = judged(models, class_wise)
+        parts += [f"## {title}\n", tables.markdown(outcomes(said)), tables.markdown(power(said))]
         parts.append(tables.markdown(spreads(models, class_wise)))
-        print(parts[-2], flush=True)
+        print("\n".join(parts[-3:]), flush=True)
     artifacts.write_text(root / "docs" / "verdict.md", "\n".join(parts))
     print("\n".join(parts))
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

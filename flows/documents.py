@@ -4,7 +4,8 @@
                                       -> docs/results-digits.md, .csv and .png
                                       (--shipped: the methods of params.yaml alone;
                                       --with settings/x.yaml: other data, networks or
-                                      parameters -> docs/results-x.md; --scenarios: some)
+                                      parameters -> docs/results-x.md; --scenarios: some;
+                                      --seeds: others)
     python -m flows.documents tune    a class, a fraction; seeds 100, 101, 102, other splits
                                       -> docs/tuning-digits.md and .csv
                                       (--with settings/x.yaml: the grids of settings/grids/x.yaml
@@ -51,6 +52,7 @@ def reported_cells(
     shipped: bool,
     settings: dict[str, Any] | None = None,
     scenarios: Sequence[str] = SCENARIOS,
+    seeds: Sequence[int] = REPORTED,
 ) -> list[Cell]:
     """Every method there is, those of ``params.yaml`` as they stand there, on reported seeds.
 
@@ -80,18 +82,24 @@ def reported_cells(
             | settings,
         )
         for scenario in scenarios
-        for seed in REPORTED
+        for seed in seeds
     ]
 
 
 def table(
-    root: Path, jobs: int, *, shipped: bool, settings: Path | None, scenarios: Sequence[str]
+    root: Path,
+    jobs: int,
+    *,
+    shipped: bool,
+    settings: Path | None,
+    scenarios: Sequence[str],
+    seeds: Sequence[int] = REPORTED,
 ) -> None:
     changes = params.read_file(settings, str(settings), "dotted paths") if settings else {}
-    cells = reported_cells(root, shipped, changes, scenarios)
+    cells = reported_cells(root, shipped, changes, scenarios, seeds)
     found = results.collected(swept("table", cells, root, jobs).folders)
     name = settings.stem if settings else str(found["dataset"].iloc[0])
-    page = results_page.page(found, command(shipped, settings, scenarios), name, changes)
+    page = results_page.page(found, command(shipped, settings, scenarios, seeds), name, changes)
     target = root / "docs" / f"results-{name}.md"
     artifacts.write_text(target, page)
     artifacts.write_table(target.with_suffix(".csv"), found)
@@ -100,11 +108,17 @@ def table(
     print(f"{page}\nwritten to {target}")
 
 
-def command(shipped: bool, settings: Path | None, scenarios: Sequence[str]) -> str:
+def command(
+    shipped: bool,
+    settings: Path | None,
+    scenarios: Sequence[str],
+    seeds: Sequence[int] = REPORTED,
+) -> str:
     """What makes this page again."""
     options = ["--shipped"] if shipped else []
     options += ["--with", str(settings)] if settings else []
     options += ["--scenarios", *scenarios] if tuple(scenarios) != SCENARIOS else []
+    options += ["--seeds", *map(str, seeds)] if tuple(seeds) != REPORTED else []
     return " ".join(["python -m flows.documents table", *options]) if options else "make table"
 
 
@@ -172,6 +186,9 @@ def main() -> None:
     )
     parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=SCENARIOS)
     parser.add_argument(
+        "--seeds", nargs="+", type=int, default=REPORTED, help="table: of training and methods"
+    )
+    parser.add_argument(
         "--draws", nargs="+", type=int, default=[], help="tune: data.seed of data that are drawn"
     )
     parser.add_argument("--jobs", type=int, default=JOBS, help="stages at the same time")
@@ -190,6 +207,7 @@ def main() -> None:
                     shipped=arguments.shipped,
                     settings=arguments.settings,
                     scenarios=arguments.scenarios,
+                    seeds=arguments.seeds,
                 )
             else:
                 tune(root, arguments.jobs, settings=arguments.settings, draws=arguments.draws)

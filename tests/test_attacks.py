@@ -1,6 +1,6 @@
 """Attacks on what the outputs do not show, against oracles and on networks trained here."""
 
-import warnings
+import math
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise
@@ -97,27 +97,44 @@ def small(forget_classes: tuple[int, ...] = (0,), **choices) -> Subject:
 # The linear probe
 
 
-def test_the_probe_equals_newtons_method():
+@pytest.mark.parametrize(("count", "other"), [(None, 30.0), (1, 0.01), (5, 30.0)])
+def test_the_probe_equals_least_squares(monkeypatch, count, other):
+    monkeypatch.setattr(linear_probe, "DRAWS", 3)
     plain = outputs()
     known = plain.features["validation"], plain.labels["validation"]
     asked = plain.features["forget"], plain.labels["forget"]
-    found = linear_probe.measure(plain)["probe"]
-    assert found == pytest.approx(oracles.probe(*known, *asked, scaled=True), abs=1e-9)
-    assert found != oracles.probe(*known, *asked, scaled=False)
+    (mean, deviation), values = (known[0].mean(0), known[0].std(0)), {1.0: [], other: []}
+    draws = range(1 if count is None else linear_probe.DRAWS)
+    for number in draws:
+        rows = np.arange(len(known[1]))
+        if count is not None:
+            rows = linear_probe._few(known[1], count, [plain.seed, number])
+        standard = [(h - mean) / deviation / math.sqrt(WIDTH) for h in (known[0], asked[0])]
+        for penalty, found in values.items():
+            found.append(
+                oracles.probe(
+                    standard[0][rows],
+                    known[1][rows],
+                    standard[1],
+                    asked[1],
+                    scaled=False,
+                    penalty=penalty,
+                )
+            )
+    found = linear_probe.measure(plain)["probe" if count is None else f"probe_{count}"]
+    assert found == pytest.approx(np.mean(values[1.0]), abs=1e-9)
+    assert found != pytest.approx(np.mean(values[other]), abs=1e-9)
     assert 0 < found < 100
 
 
 def test_the_few_are_drawn_by_class_and_seed(monkeypatch):
-    import sklearn.linear_model
+    seen, plainly = [], linear_probe.classified
 
-    seen = []
+    def classified(known, labels, asked):
+        seen.append((known, labels))
+        return plainly(known, labels, asked)
 
-    class Seen(sklearn.linear_model.LogisticRegression):
-        def fit(self, x, y):
-            seen.append((x, y))
-            return super().fit(x, y)
-
-    monkeypatch.setattr(sklearn.linear_model, "LogisticRegression", Seen)
+    monkeypatch.setattr(linear_probe, "classified", classified)
     plain = outputs()
     first = np.flatnonzero(plain.labels["validation"] == 2)[0]
     plain = changed(
@@ -126,21 +143,24 @@ def test_the_few_are_drawn_by_class_and_seed(monkeypatch):
         (plain.labels["validation"] != 2) | (np.arange(SIZES["validation"]) == first),
     )
     once = linear_probe.measure(plain)
-    few = [x for x, y in seen if len(y) < len(plain.labels["validation"])]
-    assert len(few) == linear_probe.DRAWS
-    assert len({x.tobytes() for x in few}) == linear_probe.DRAWS
-    assert {tuple(np.bincount(y)) for x, y in seen if len(x) < 30} == {(5, 5, 1, 5)}
+    for counts in ((1, 1, 1, 1), (5, 5, 1, 5)):
+        drawn = [x.tobytes() for x, y in seen if tuple(np.bincount(y)) == counts]
+        assert len(drawn) == linear_probe.DRAWS
+        assert len(set(drawn)) > linear_probe.DRAWS / 2
+    assert len(seen) == 2 * linear_probe.DRAWS + 1
     assert linear_probe.measure(plain) == once
-    assert linear_probe.measure(replace(plain, seed=1))["probe_5"] != once["probe_5"]
+    other = linear_probe.measure(replace(plain, seed=1))
+    assert all(other[name] != once[name] for name in ("probe_1", "probe_5"))
 
 
 def test_the_probe_of_few_is_the_probe_where_there_are_few():
     plain = outputs()
     order = np.argsort(plain.labels["validation"], kind="stable")
     ranks = np.concatenate([np.arange(n) for n in np.bincount(plain.labels["validation"])])
-    keep = np.sort(order[ranks < linear_probe.FEW])
-    found = linear_probe.measure(changed(plain, "validation", keep))
-    assert found["probe"] == pytest.approx(found["probe_5"], abs=1e-9)
+    for few in linear_probe.FEW:
+        keep = np.sort(order[ranks < few])
+        found = linear_probe.measure(changed(plain, "validation", keep))
+        assert found["probe"] == pytest.approx(found[f"probe_{few}"], abs=1e-9)
 
 
 def test_the_probe_misses_a_label_without_validation_samples():
@@ -150,6 +170,7 @@ def test_the_probe_misses_a_label_without_validation_samples():
     why = "needs validation samples of every forget label, has none of 1"
     assert linear_probe.unmet(lacking.labels, lacking.forget_classes) == {
         "probe": why,
+        "probe_1": why,
         "probe_5": why,
     }
     assert linear_probe.unmet(plain.labels, plain.forget_classes) == {}
@@ -160,20 +181,6 @@ def test_the_probe_needs_two_labels():
     alone = changed(plain, "validation", plain.labels["validation"] == 1)
     assert linear_probe.measure(alone) == {}
     assert "2 or more labels, has 1" in linear_probe.unmet(alone.labels, (1,))["probe"]
-
-
-def test_many_labels_of_one_sample_each_bring_no_warnings():
-    n = 30
-    features = np.random.default_rng(0).normal(size=(n, WIDTH))
-    plain = Outputs(
-        probabilities={},
-        features={"validation": features, "forget": features},
-        labels={"validation": np.arange(n), "forget": np.arange(n)},
-        forget_classes=(),
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert linear_probe.measure(plain)["probe"] > 0
 
 
 # Prototypes
@@ -538,7 +545,14 @@ def test_a_mask_passes_the_output_metrics(values, name):
 # Measured differences over 4 seeds are at least twice as large.
 @pytest.mark.parametrize(
     ("name", "at_least"),
-    [("probe", 3), ("probe_5", 16), ("proto_1", 27), ("proto_5", 20), ("proto_10", 16)],
+    [
+        ("probe", 3),
+        ("probe_1", 27),
+        ("probe_5", 16),
+        ("proto_1", 27),
+        ("proto_5", 20),
+        ("proto_10", 16),
+    ],
 )
 def test_a_mask_fails_the_attacks_on_features(values, name, at_least):
     assert difference(values, name) > at_least

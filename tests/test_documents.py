@@ -24,7 +24,7 @@ TWO_CELLS = f"""
 from flows import documents
 from flows.running.cells import Cell
 from tasks.files import params
-def cells(root, shipped, settings, scenarios):
+def cells(root, shipped, settings, scenarios, seeds):
     few = {{name: params.section(root, "unlearn")[name] for name in {MODELS}}}
     seeds = params.section(root, "retrain")
     retrained = {{name: seeds[name] for name in ("reference", "retrain_2")}}

@@ -88,7 +88,7 @@ def test_the_original_is_not_forgotten_and_its_mask_is_only_a_mask(measured, ref
     assert judged(measured, "original", reference).outcome == "not forgotten"
     found = judged(measured, "mask", reference)
     assert found.outcome == "masked only"
-    assert "probe_5" in {result.test.metric for result in found.decisive}
+    assert "probe_1" in {result.test.metric for result in found.decisive}
     outputs = {"FA", "TFA", "RA", "TA", "TV"}
     assert not outputs & {result.test.metric for result in found.failed}
 

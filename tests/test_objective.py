@@ -26,7 +26,8 @@ DRAWING = [
     "idk_dpo",
 ]  # for every position
 PERTURBING = ["amun", "boundary_shrink", "jit", "l2ul"]
-KEEPING = ["nothing", "logit_mask", "fine_tune", "l1_sparse", "scrub"]  # no rise is promised
+# No rise is promised.
+KEEPING = ["nothing", "logit_mask", "fine_tune", "l1_sparse", "scrub", "cf_k", "ct", "fanchuan"]
 EXACT = 1e-12  # float64, sums of tens of terms
 
 

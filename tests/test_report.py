@@ -42,11 +42,11 @@ unlearn:
   nothing: {method: nothing}
   logit_mask: {method: logit_mask}
   other: {method: gradient_ascent}
-verdict: {forgetting: 3.0, utility: 2.0, membership: 5.0, features: 5.0, distance: 0.02,
-  samples: 10.0}
+verdict: {forgetting: 3.0, utility: 2.0, membership: 5.0, features: 5.0, features_share: 0.5,
+  distance: 0.02, samples: 10.0}
 """
 FORGET = 20
-VALUES = {  # FA, RA, TFA, TA, gap, gap_acc, MIA, TV, probe_5, and RTE_work where there was work
+VALUES = {  # FA, RA, TFA, TA, gap, gap_acc, MIA, TV, probe_1, and RTE_work where there was work
     "reference": (0.0, 100.0, 0.0, 99.5, 0.0, 0.0, 98.25, 0.0, 60.0),
     "retrain_2": (1.25, 99.75, 2.5, 98.75, 1.3125, 1.1875, 97.0, 0.0625, 62.0),
     "nothing": (100.0, 99.875, 97.5, 98.5, 58.78125, 49.65625, 1.5, 0.125, 97.0),
@@ -54,7 +54,7 @@ VALUES = {  # FA, RA, TFA, TA, gap, gap_acc, MIA, TV, probe_5, and RTE_work wher
     "ours": (0.0, 99.875, 0.0, 98.125, 0.40625, 0.375, 98.25, 0.045, 66.5, 180.25),
     "other": (0.0, 92.0, 0.0, 91.0, 25.5625, 4.125, 12.5, 0.25, 55.0, 31.75),
 }
-NAMES = ("FA", "RA", "TFA", "TA", "gap", "gap_acc", "MIA", "TV", "probe_5", "RTE_work")
+NAMES = ("FA", "RA", "TFA", "TA", "gap", "gap_acc", "MIA", "TV", "probe_1", "RTE_work")
 PLACES = dict(zip(NAMES, (2, 2, 2, 2, 2, 2, 2, 4, 2, 1), strict=True))
 RETRAINED = ("reference", "retrain_2", "retrain_3")
 
@@ -219,7 +219,7 @@ def test_every_number_is_that_of_the_evaluation(reported: Workspace) -> None:
         ("FA", "RA", "TFA", "TA", "gap", "gap_acc"),
         ("MIA",),
         ("TV",),
-        ("probe_5",),
+        ("probe_1",),
         ("RTE_work",),
     ]
     for item, kind in found["kind"].items():
@@ -258,10 +258,10 @@ def test_the_verdicts_and_what_decided_them_are_told(reported: Workspace) -> Non
         "TA −8.50, allowed 6.31",
         "also: distinguishable",
     ]
-    assert said["logit_mask"].decided == ["probe_5 +37.00, allowed 7.00"]
+    assert said["logit_mask"].decided == ["probe_1 +37.00, allowed 7.00"]
     assert said["ours"].decided == [
         "all 8 tests passed",
-        "not measured: U_LiRA, proto_5, relearn_auc",
+        "not measured: U_LiRA, proto_1, relearn_auc",
     ]
     assert page.row("other", "utility lost", "".join(said["other"].decided))
     assert page.row("other", "utility lostRA −8.00, allowed 3.58")[2:] == [
@@ -295,7 +295,7 @@ def test_models_are_ordered_by_verdict_then_by_cost(workspace: Workspace) -> Non
         "TA": 98.12,
         "work": 50.0,
         "TV": 0.045,
-        "probe_5": 66.5,
+        "probe_1": 66.5,
     }
 
 
@@ -323,7 +323,7 @@ def test_four_questions_are_answered_for_the_best_and_the_default(workspace: Wor
     assert [answer.mark for answer in default] == ["good", "bad", "bad", "good"]
     assert default[1].word == "Too much."
     assert default[1].evidence.startswith("Accuracy on the samples that stay 92.0 % (retrained 100")
-    change(workspace, "nothing", FA=0.0, TFA=0.0, probe_5=60.0)
+    change(workspace, "nothing", FA=0.0, TFA=0.0, probe_1=60.0)
     best, _ = answered(workspace).values()
     assert [answer.mark for answer in best] == ["open", "good", "good", "open"]
     assert best[0].word == "Not shown: doing nothing passes these tests too."
@@ -385,9 +385,9 @@ def test_a_dot_beyond_the_limit_failed_its_test() -> None:
 
 def test_a_metric_that_is_full_everywhere_has_an_axis(workspace: Workspace) -> None:
     for item in VALUES:
-        change(workspace, item, probe_5=100.0)
+        change(workspace, item, probe_1=100.0)
     compared = lineup.compared(workspace, lineup.table(workspace))
-    (column,) = [c for c in summary.columns(compared) if c.name == "probe_5"]
+    (column,) = [c for c in summary.columns(compared) if c.name == "probe_1"]
     panel = charts.values(compared, column, list(VALUES), dict.fromkeys(VALUES, "other"))
     assert [tick.text for tick in panel.ticks] == ["90", "95", "100"]
     assert {dot.at for line in panel.lines for dot in line.dots} == {charts.RIGHT}
@@ -482,16 +482,16 @@ def test_tests_that_doing_nothing_passes_are_said_to_have_no_power(workspace: Wo
 
 
 def test_single_tests_that_doing_nothing_passes_are_named(workspace: Workspace) -> None:
-    change(workspace, "nothing", probe_5=0.0)  # as where a class has one sample to learn from
+    change(workspace, "nothing", probe_1=0.0)  # as where a class has one sample to learn from
     report.run(workspace, None)
     said = report.read_verdicts(workspace)
-    assert said["ours"]["decided"][-1] == "without power, as the original passes them: probe_5"
+    assert said["ours"]["decided"][-1] == "without power, as the original passes them: probe_1"
     assert said["ours"]["outcome"] == "indistinguishable"
     assert not any("without power" in line for line in said["other"]["decided"])
 
 
 def test_a_mask_that_passes_takes_the_power_from_the_verdicts(workspace: Workspace) -> None:
-    change(workspace, "logit_mask", probe_5=60.0)
+    change(workspace, "logit_mask", probe_1=60.0)
     report.run(workspace, None)
     said = report.read_verdicts(workspace)
     assert said["ours"]["outcome"] == said["logit_mask"]["outcome"] == "no evidence"
@@ -532,7 +532,7 @@ def test_dvc_draws_distances_to_the_reference_and_courses(workspace: Workspace) 
     report.run(workspace, None)
     found = pd.read_csv(workspace.runs / "report" / "distances.csv").set_index(["metric", "model"])
     names = found.index.get_level_values("metric").unique()
-    assert list(names) == ["FA", "RA", "TFA", "TA", "gap", "TV", "probe_5"]
+    assert list(names) == ["FA", "RA", "TFA", "TA", "gap", "TV", "probe_1"]
     assert list(found.loc["FA"].index) == ["nothing", "logit_mask", "ours", "other"]
     assert found.loc[("RA", "other")].tolist() == [8.0, 0.5]
     assert found.loc[("gap", "other")].tolist() == [25.5625, 1.5]
@@ -583,12 +583,12 @@ def test_what_was_not_measured_is_named_with_the_reason(
     assert "1 <sample> is requested." in text
     assert "1 <sample> is requested." in printed
     assert "needs a network with a linear head" not in text
-    assert "probe_5:" not in text  # it was measured
+    assert "probe_1:" not in text  # it was measured
 
 
 def test_a_network_without_a_head_has_no_attacks_on_features(workspace: Workspace) -> None:
     for item in VALUES:
-        change(workspace, item, probe_5=None)
+        change(workspace, item, probe_1=None)
     report.run(workspace, None)
     heads = [n for n, about in metrics.about().items() if about.group == "features"]
     page = Page(workspace)

@@ -160,7 +160,7 @@ def test_the_page_says_how_many_comparisons_it_makes() -> None:
 def _probed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A world with two attacks on features and a new metric of outputs."""
     known = metrics.about() | {
-        "probe_5": metrics.About("features", "reference", "%", "of the class"),
+        "probe_1": metrics.About("features", "reference", "%", "of the class"),
         "proto_7": metrics.About("features", "reference", "%", "of seven prototypes"),
         "brand_new": metrics.About("distance", "low", "", "|a − b|"),
     }
@@ -179,22 +179,22 @@ PROBES = {
 @pytest.mark.usefixtures("_probed")
 def test_retrained_models_are_pooled_within_a_seed() -> None:
     """Values 60, 59, 62; distances 10, 1, 2, so the signs of 50 and 70 do not cancel."""
-    page = written(measured({"probe_5": PROBES}))
-    assert page[HEADLINE]["retrained"]["probe_5"] == "60.33 ± 1.53 (+0.33)"
+    page = written(measured({"probe_1": PROBES}))
+    assert page[HEADLINE]["retrained"]["probe_1"] == "60.33 ± 1.53 (+0.33)"
     assert "retrain_3" not in page[HEADLINE]
     # imu − retrained: −9, 0, −1.5; logit_mask − retrained: 27, 37, 37
-    assert page[TO_RETRAINED]["imu"]["probe_5"].startswith("−3.50 [")
-    assert page[TO_RETRAINED]["logit_mask"]["probe_5"].startswith("+33.67 [")
+    assert page[TO_RETRAINED]["imu"]["probe_1"].startswith("−3.50 [")
+    assert page[TO_RETRAINED]["logit_mask"]["probe_1"].startswith("+33.67 [")
 
 
 @pytest.mark.usefixtures("_probed")
 def test_features_are_shown_beside_the_reference_and_compared_by_distance() -> None:
-    page = written(measured({"probe_5": PROBES}))
-    assert page[HEADLINE]["reference"]["probe_5"] == "60.00 ± 0.00"
-    assert page[HEADLINE]["logit_mask"]["probe_5"] == "98.00 ± 1.00 (+38.00)"
-    assert page[HEADLINE]["imu"]["probe_5"] == "60.17 ± 1.04 (+0.17)"
+    page = written(measured({"probe_1": PROBES}))
+    assert page[HEADLINE]["reference"]["probe_1"] == "60.00 ± 0.00"
+    assert page[HEADLINE]["logit_mask"]["probe_1"] == "98.00 ± 1.00 (+38.00)"
+    assert page[HEADLINE]["imu"]["probe_1"] == "60.17 ± 1.04 (+0.17)"
     # 1, 1, 0.5 against 37, 38, 39: below the reference is as far as above
-    assert page[TO_MASK]["imu"]["probe_5"].startswith("−37.17 [")
+    assert page[TO_MASK]["imu"]["probe_1"].startswith("−37.17 [")
 
 
 @pytest.mark.usefixtures("_probed")

@@ -25,7 +25,9 @@ torch.set_num_threads(1)
 METHODS = methods.names()
 TASK = Classification(mean=0.5, std=0.3)
 # Meant to keep the retain set or to smooth, not to raise the forget loss.
-NOT_RAISING = {"nothing", "fine_tune", "l1_sparse", "jit"}
+NOT_RAISING = {"nothing", "fine_tune", "l1_sparse", "jit", "cf_k"}
+# Train in training mode, so that BatchNorm's statistics are those of the batches.
+MEASURING = {"eu_k", "cf_k", "ct", "msg"}
 # Settings that make one method take several ways, each of which must do as the contract says.
 WAYS = {
     "amun": [{"with_forget": False}, {"with_forget": True}],
@@ -34,6 +36,7 @@ WAYS = {
         for where in ("all", "head")
         for loss in ("cross_entropy", "unlikelihood")
     ],
+    "fanchuan": [{"uniform_rate": 0.03, "forget_rate": 0.03}],
     "imu": [{"weights": kind} for kind in ("influence", "permuted", "uniform")],
     "imu_deep": [{"influence": kind} for kind in ("self", "permuted", "uniform", "loss")],
     "imu_words": [{"influence": kind} for kind in ("self", "permuted", "uniform", "loss")],
@@ -151,7 +154,7 @@ def test_every_kind_of_method_is_among_those_tested():
         "ssd",
         "woodfisher",
     }
-    assert set(BY_SGD) - set(STOPPING) == {"imu_published", "scrub"}
+    assert set(BY_SGD) - set(STOPPING) == {"imu_published", "scrub", "fanchuan", *MEASURING}
 
 
 @pytest.mark.parametrize("case", [class_wise, sample_wise])
@@ -327,7 +330,12 @@ def test_batch_norm_statistics_stay(method, given):
     before = copy.deepcopy(case[0])
     list(stepwise(method, case, config(method, {"epochs": 2, "batch_size": 8}, **given)))
     names = changed(before, case[0])
-    if given == {"freeze_batch_norm": False}:
+    if method in MEASURING:
+        trained = {"eu_k": "blocks.0", "cf_k": "blocks.0"}.get(method, "no layer")
+        assert running(names) == {
+            n for n in running(set(before.state_dict())) if not n.startswith((trained, "stem"))
+        } | ({n for n in running(names) if method in ("ct", "msg")})
+    elif given == {"freeze_batch_norm": False}:
         assert running(names) == running(set(before.state_dict()))
         assert names - running(names) == {"head.weight", "head.bias"}
     else:
@@ -617,7 +625,11 @@ OUT_OF_RANGE = {
         ("weight_decay", -1.0),
     ],
     "amun": [("radius", 0.0), ("attack_steps", 0)],
+    "bad_teacher": [("temperature", 0.0)],
     "boundary_shrink": [("epsilon", 0.0)],
+    "cf_k": [("k", 0)],
+    "eu_k": [("k", 0)],
+    "fanchuan": [("uniform_rate", 0.0), ("forget_rate", 0.0), ("temperature", 0.0)],
     "gradient_ascent": [("parameters", "tail"), ("loss", "hinge")],
     "gradient_difference": [
         ("ascent", "hinge"),
@@ -659,6 +671,7 @@ OUT_OF_RANGE = {
     "jit": [("sigma", 0.0), ("draws", 0)],
     "l1_sparse": [("gamma", -1.0)],
     "l2ul": [("adversarial", -1.0), ("importance", -1.0), ("radius", 0.0), ("attack_steps", 0)],
+    "msg": [("share", -0.1)],
     "npo": [("beta", 0.0)],
     "refuse": [("refusal", ""), ("learning_rate", 0.0), ("epochs", -1), ("batch_size", 0)],
     "rmu": [("layers", ("",)), ("steering", -1.0), ("weight", -1.0)],
@@ -666,6 +679,7 @@ OUT_OF_RANGE = {
     "scrub": [("alpha", -1.0), ("gamma", -1.0), ("max_epochs", -1), ("temperature", 0.0)],
     "simnpo": [("beta", 0.0), ("gamma", -1.0)],
     "ssd": [("selection", 0.0), ("dampening", 0.0), ("chunk", 0)],
+    "trw": [("tilt", -1.0)],
     "undial": [("strength", 0.0)],
     "weighted_gradient_ascent": [("beta", -1.0), ("importance", -1.0)],
     "woodfisher": [("scale", 0.0), ("damping", 0.0), ("fisher_samples", 0), ("chunk", 0)],

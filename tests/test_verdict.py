@@ -13,8 +13,8 @@ REFERENCE = {
     "TFA": 10.0,
     "RA": 90.0,
     "TA": 90.0,
-    "probe_5": 50.0,
-    "proto_5": 50.0,
+    "probe_1": 50.0,
+    "proto_1": 50.0,
     "relearn_auc": 50.0,
     "TV": 0.0,
     "TV_forget": 0.0,
@@ -53,12 +53,12 @@ def test_the_reference_and_retrained_models_are_indistinguishable():
         ("MIA_modified", 6.0, -1, "not forgotten", (False,)),
         ("RA", 2.0, -1, "utility lost", (True, False)),
         ("TA", 2.0, -1, "utility lost", (True, False)),
-        ("probe_5", 5.0, 1, "masked only", (True, False)),
-        ("proto_5", 5.0, 1, "masked only", (True,)),
+        ("probe_1", 5.0, 1, "masked only", (True, False)),
+        ("proto_1", 5.0, 1, "masked only", (True,)),
         ("relearn_auc", 5.0, 1, "masked only", (True, False)),
         ("FA", 3.0, -1, "distinguishable", (True, False)),
-        ("probe_5", 5.0, -1, "distinguishable", (True, False)),
-        ("proto_5", 5.0, -1, "distinguishable", (True,)),
+        ("probe_1", 5.0, -1, "distinguishable", (True, False)),
+        ("proto_1", 5.0, -1, "distinguishable", (True,)),
         ("relearn_auc", 5.0, -1, "distinguishable", (True, False)),
         ("MIA", 6.0, 1, "distinguishable", (False,)),
         ("TV", 0.07, 1, "distinguishable", (True, False)),
@@ -91,13 +91,13 @@ def test_the_other_side_of_a_one_sided_test_is_no_fault():
 
 
 def test_the_gravest_outcome_is_the_verdict_and_the_others_are_kept():
-    faults = {"RA": 10.0, "FA": 99.0, "probe_5": 99.0, "TV": 0.9}
+    faults = {"RA": 10.0, "FA": 99.0, "probe_1": 99.0, "TV": 0.9}
     found = []
     for name in list(faults):
         found.append(judged(**faults))
         faults[name] = REFERENCE[name]
     assert [f.outcome for f in found] == list(OUTCOMES[:4])
-    assert [r.test.metric for r in found[0].failed] == ["RA", "FA", "probe_5", "TV"]
+    assert [r.test.metric for r in found[0].failed] == ["RA", "FA", "probe_1", "TV"]
     assert [r.test.metric for r in found[0].decisive] == ["RA"]
 
 
@@ -123,8 +123,8 @@ def test_what_a_collapsed_model_says_of_the_forget_set_is_no_sign_of_memory(mode
         ("TFA", "forgotten", 1),
         ("RA", "retain", -1),
         ("TA", "kept", -1),
-        ("probe_5", "forget", 1),
-        ("proto_5", "forget", 1),
+        ("probe_1", "forget", 1),
+        ("proto_1", "forget", 1),
         ("relearn_auc", "half", 1),
     ],
 )
@@ -175,9 +175,9 @@ def test_without_retrained_models_the_margin_alone_counts():
 
 @pytest.mark.parametrize("lacking", ["model", "reference", "retrained"])
 def test_a_missing_value_is_an_error(lacking):
-    less = {name: value for name, value in REFERENCE.items() if name != "probe_5"}
+    less = {name: value for name, value in REFERENCE.items() if name != "probe_1"}
     given = {"model": REFERENCE, "reference": REFERENCE, "retrained": REFERENCE} | {lacking: less}
-    with pytest.raises(KeyError, match="probe_5 was not measured on every model"):
+    with pytest.raises(KeyError, match="probe_1 was not measured on every model"):
         judge(
             given["model"],
             given["reference"],
@@ -206,7 +206,7 @@ def test_a_distance_needs_no_value_of_the_reference():
 def test_a_metric_that_nobody_has_is_left_out():
     less = {name: value for name, value in REFERENCE.items() if not name.startswith("proto")}
     found = judge(less, less, [], LIMITS, sizes=SIZES, class_wise=True)
-    assert "proto_5" not in {result.test.metric for result in found.results}
+    assert "proto_1" not in {result.test.metric for result in found.results}
     assert len(found.results) == 11
 
 
@@ -224,8 +224,8 @@ def test_a_negative_margin_is_refused(name):
         Config(**{name: -0.1})
 
 
-FORGOT_NOTHING = {"FA": 99.0, "TFA": 99.0, "probe_5": 99.0, "MIA": 10.0}
-MASK = {"FA": 0.0, "TFA": 0.0, "probe_5": 99.0}
+FORGOT_NOTHING = {"FA": 99.0, "TFA": 99.0, "probe_1": 99.0, "MIA": 10.0}
+MASK = {"FA": 0.0, "TFA": 0.0, "probe_1": 99.0}
 
 
 @pytest.mark.parametrize("class_wise", [True, False])
@@ -235,7 +235,7 @@ MASK = {"FA": 0.0, "TFA": 0.0, "probe_5": 99.0}
         (None, None, True),  # not asked
         (FORGOT_NOTHING, None, True),
         (FORGOT_NOTHING, MASK, True),
-        ({"probe_5": 99.0}, None, False),  # that features keep samples does not show that they left
+        ({"probe_1": 99.0}, None, False),  # that features keep samples does not show that they left
         ({}, None, False),
         (FORGOT_NOTHING, {}, False),  # hidden from every test
         ({}, MASK, False),
@@ -297,3 +297,34 @@ AGAIN = PEOPLE | {"mAP_forget": 42.0, "mAP_retain": 76.0, "dAP_forget": 0.2, "dA
 def test_people_are_forgotten_where_they_are_found_no_better_than_by_retraining(changes, outcome):
     found = judge(PEOPLE | changes, PEOPLE, [AGAIN], Config(), sizes=SIZES, class_wise=True)
     assert found.outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("original", "margin"),
+    [
+        (50.0 + 12.0, 3.0),  # a quarter of 12 points beyond variability of 1
+        (50.0 - 12.0, 3.0),
+        (50.0 + 40.0, 4.0),  # never more than is configured
+        (50.0 + 1.2, 4.0),  # within variability and a quarter: no margin makes the test see it
+    ],
+)
+@pytest.mark.parametrize("metric", ["probe_1", "proto_1", "relearn_auc"])
+def test_margins_of_features_shrink_with_what_there_is_to_notice(metric, original, margin):
+    given = {"sizes": SIZES, "class_wise": True, "original": FORGOT_NOTHING | {metric: original}}
+    for sign in (1, -1):
+        for factor, failed in ((0.999, []), (1.001, [metric])):
+            model = REFERENCE | {metric: 50.0 + sign * factor * (1.0 + margin)}
+            found = judge(model, REFERENCE, RETRAINED, LIMITS, **given)
+            assert [result.test.metric for result in found.failed] == failed
+
+
+def test_other_margins_stay_and_none_is_below_one_sample():
+    few = SIZES | {"forget": 20}  # a sample is 5 points
+    given = {"sizes": few, "class_wise": True, "original": FORGOT_NOTHING | {"probe_1": 58.0}}
+    for changes, failed in (
+        ({"probe_1": 55.9}, []),
+        ({"probe_1": 56.1}, ["probe_1"]),
+        ({"TFA": 12.9}, []),
+    ):
+        found = judge(REFERENCE | changes, REFERENCE, RETRAINED, LIMITS, **given)
+        assert [result.test.metric for result in found.failed] == failed

@@ -17,7 +17,7 @@ RETRAINED = "retrained"  # the models retrained with other seeds, together
 FIRST = (lineup.REFERENCE, RETRAINED, *BASELINES)
 # Distances to the reference by which models are compared; few, as each is one more chance to err.
 DISTANCES = (
-    *("gap", "gap_acc", "TV", "probe_5", "proto_5", "relearn_auc"),
+    *("gap", "gap_acc", "TV", "probe_1", "proto_1", "relearn_auc"),
     *("P_forget", "P_retain", "AUC_min_k", "dP_forget", "relearn_P"),
     *("KL_forgotten", "KL_truth_retain", "KL_forget", "KL_retain", "KL_relearn"),
 )

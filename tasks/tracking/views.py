@@ -43,7 +43,7 @@ COLUMNS = (*(name for name in findings.HEADLINE if name not in (WORK, TIME)), "U
 # How far a model is from retraining: the first there is.
 BARS = ("gap", "dAP_forget", "dP_forget", "JSD_unseen")
 # What a model says against what it keeps.
-APART = (("TV", "probe_5"), ("mAP_forget", "mAP_retain"), ("dP_forget", "relearn_P"))
+APART = (("TV", "probe_1"), ("mAP_forget", "mAP_retain"), ("dP_forget", "relearn_P"))
 HOW_TO_READ = (
     "Each row, bar or dot is a model. *reference* was retrained without the forgotten samples; "
     "the other *retrained* ones have other seeds: how far they lie from it is chance. "

@@ -45,7 +45,7 @@ FIRST = (*RELEARNED, "imu_published", "gradient_ascent_head", "delete", "amun")
 LONG = 3600.0  # seconds
 SETTLING = 15.0  # seconds before the end, for the judging of what has run
 PASSES = 1000  # of small batches in fine-tune relearning, about
-SHOWN = ("FA", "TFA", "RA", "TA", "gap", "MIA", "TV", "KL", "probe_5", "proto_5", "relearn_auc")
+SHOWN = ("FA", "TFA", "RA", "TA", "gap", "MIA", "TV", "KL", "probe_1", "proto_1", "relearn_auc")
 
 
 class Entry(NamedTuple):

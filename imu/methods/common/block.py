@@ -102,13 +102,14 @@ class Block:
         return mean_over_positions(apart, part.targets).mean()
 
 
-def last_block(model: nn.Module) -> tuple[str, ...]:
+def last_block(model: nn.Module, count: int = 1) -> tuple[str, ...]:
     """Names of the last module before the head with a matrix of weights, and what follows it.
 
     Chains of modules are opened, and modules that hold a chain of blocks of one kind, such as the
-    encoder of a ViT. What follows are normalisations. Raises ValueError when there is none.
+    encoder of a ViT. What follows are normalisations. count: of the modules with a matrix; all,
+    where there are fewer. Raises ValueError when there is none.
     """
-    found = _last(model, "", head(model))
+    found = _last(model, "", head(model), count)
     if not any(_matrix(model.get_submodule(name)) for name in found):
         raise ValueError(
             "nothing deeper than the head can be trained: no layer before it has parameters "
@@ -117,16 +118,17 @@ def last_block(model: nn.Module) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _last(module: nn.Module, path: str, at: nn.Linear) -> list[str]:
+def _last(module: nn.Module, path: str, at: nn.Linear, count: int) -> list[str]:
     found: list[str] = []
     for name, child in reversed(list(module.named_children())):
         here = path + name
         if child is at or not any(p.requires_grad for p in child.parameters()):
             continue
         opened = _holds(child, at) or isinstance(child, CHAINS) or _holds_blocks(child)
-        found = (_last(child, f"{here}.", at) if opened else [here]) + found
-        if any(_matrix(module.get_submodule(name.removeprefix(path))) for name in found):
+        known = sum(_matrix(module.get_submodule(name.removeprefix(path))) for name in found)
+        if known >= count:
             break
+        found = (_last(child, f"{here}.", at, count - known) if opened else [here]) + found
     return found
 
 

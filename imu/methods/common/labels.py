@@ -1,6 +1,6 @@
 """Other answers for the forget set, shared by the methods that relabel or distil."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,42 @@ def distilled(
         found = objective.logits(model, samples[rows].inputs).log_softmax(-1)
         apart = F.kl_div(found, wanted[rows], reduction="none", log_target=True).sum(-1)
         return mean_over_positions(apart, samples.targets[rows]).mean()
+
+    return loss
+
+
+def taught(
+    model: nn.Module,
+    objective: Objective,
+    sets: Sequence[Samples],
+    teachers: Sequence[Tensor | None],
+    *,
+    temperature: float = 1.0,
+) -> Callable[[Tensor], Tensor]:
+    """Mean KL(softmax(teacher) ‖ softmax(z / temperature)) of rows of the sets, one after another.
+
+    teachers: logits (n, *positions, classes) of each set; None: the loss of its targets instead.
+    """
+    wanted = [None if of is None else of.log_softmax(-1) for of in teachers]
+    starts = [sum(map(len, sets[:number])) for number in range(len(sets))]
+
+    def loss(rows: Tensor) -> Tensor:
+        total = torch.zeros((), device=sets[0].targets.device)
+        for samples, start, target in zip(sets, starts, wanted, strict=True):
+            which = rows[(rows >= start) & (rows < start + len(samples))] - start
+            if not len(which):
+                continue
+            batch = samples[which]
+            logits = objective.logits(model, batch.inputs)
+            if target is None:
+                total = total + objective.losses(logits, batch.targets).sum()
+                continue
+            found = (logits / temperature).log_softmax(-1)
+            # Where q is 0 its logarithm is −∞, and the term is 0.
+            q = target[which].exp()
+            apart = torch.special.xlogy(q, q) - torch.where(q > 0, q * found, 0.0)
+            total = total + mean_over_positions(apart.sum(-1), batch.targets).sum()
+        return total / len(rows)
 
     return loss
 

@@ -1,0 +1,113 @@
+"""Training on the retain set as at first: with a course of the learning rate, and BatchNorm that
+measures its batches. For methods that begin parts of a network anew."""
+
+from collections.abc import Iterable, Iterator
+from math import ceil
+
+import torch
+from torch import nn
+
+from imu.methods import REMEDY, ForgetSet, Step
+from imu.methods.common.block import last_block
+from imu.methods.common.descent import Sgd, watcher
+from imu.models import evaluating, head, only_trains
+from imu.models.common import optimizers
+from imu.objectives import Objective, Samples
+
+WARMUP = 0.2  # share of the updates in which the learning rate rises; then it falls to 0
+
+
+def last_modules(model: nn.Module, count: int) -> list[nn.Module]:
+    """The last ``count`` blocks, and the head; the head alone where no block can be trained."""
+    layer = head(model)
+    if not any(p.requires_grad for p in set(model.parameters()) - set(layer.parameters())):
+        return [layer]
+    return [*(model.get_submodule(name) for name in last_block(model, count)), layer]
+
+
+def begin_anew(modules: Iterable[nn.Module], generator: torch.Generator) -> None:
+    """Weights and statistics of ``modules`` as at first, under a seed that ``generator`` draws.
+
+    Parameters that require no gradient stay.
+    Raises ValueError where a part has weights and no way to begin.
+    """
+    seed = int(torch.randint(2**31, (), generator=generator))
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(seed)
+        for part in (part for module in modules for part in module.modules()):
+            frozen = [p for p in part.parameters(recurse=False) if not p.requires_grad]
+            before = [parameter.clone() for parameter in frozen]
+            reset = getattr(part, "reset_parameters", None)
+            if callable(reset):
+                reset()
+                for parameter, value in zip(frozen, before, strict=True):
+                    parameter.copy_(value)
+            elif any(True for _ in part.parameters(recurse=False)):
+                raise ValueError(f"{type(part).__name__} has weights that cannot begin anew")
+
+
+def never_stops(sgd: Sgd) -> None:
+    """Raises ValueError where the settings stop at the target."""
+    if sgd.stop_at_target:
+        raise ValueError(
+            "sgd.stop_at_target must be false: what is begun has to be trained to its end"
+        )
+
+
+def train_again(
+    model: nn.Module,
+    objective: Objective,
+    forget: ForgetSet,
+    retain: Samples,
+    modules: Iterable[nn.Module],
+    sgd: Sgd,
+    generator: torch.Generator,
+) -> Iterator[Step]:
+    """Descend the loss of the retain set over ``modules``, in training mode; the rest is frozen.
+
+    The learning rate rises to ``sgd.learning_rate`` in the first fifth of the updates and falls to
+    0. Raises FloatingPointError, naming the update, when the loss is not finite.
+    """
+    modules = list(modules)
+    every = dict.fromkeys(parameter for part in modules for parameter in part.parameters())
+    trained = [parameter for parameter in every if parameter.requires_grad]
+    batches = ceil(len(retain) / sgd.batch_size)
+    total = max(1, batches * sgd.epochs)
+    optimizer = optimizers.sgd(
+        trained,
+        lambda step: sgd.learning_rate * _course((step + 1) / (total + 1)),
+        momentum=sgd.momentum,
+        weight_decay=sgd.weight_decay,
+    )
+    watch, updates = watcher(model, objective, forget), 0
+    for _ in range(sgd.epochs):
+        order = torch.randperm(len(retain), generator=generator)
+        for rows in order.tensor_split(batches):
+            updates += 1
+            _update(model, objective, retain[rows], modules, trained, optimizer, updates)
+        yield watch(updates)
+
+
+def _update(
+    model: nn.Module,
+    objective: Objective,
+    batch: Samples,
+    modules: list[nn.Module],
+    trained: list[nn.Parameter],
+    optimizer: optimizers.Optimizer,
+    number: int,
+) -> None:
+    with evaluating(model), only_trains(model, trained):
+        for module in modules:
+            module.train()
+        loss = objective.losses(objective.logits(model, batch.inputs), batch.targets).mean()
+        optimizer.zero_grad()
+        loss.backward()
+    if not loss.isfinite():
+        raise FloatingPointError(f"the objective is {loss.item()} in step {number}; {REMEDY}")
+    optimizer.step()
+
+
+def _course(done: float) -> float:
+    """Factor of the learning rate after a share of the updates."""
+    return min(done / WARMUP, (1 - done) / (1 - WARMUP))

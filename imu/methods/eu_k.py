@@ -1,0 +1,54 @@
+"""EU-k: the last k blocks begin anew and are trained on the retain set (Goel et al. 2022, "Towards
+Adversarial Evaluations for Inexact Machine Unlearning", arXiv 2201.06640).
+
+The first blocks stay as they are, the last ``k`` and the head descend cross-entropy on the retain
+set from fresh weights, so that they never saw the forget set; with as many as there are it is
+retraining, but for the layers before them. Needs the retain set.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from imu.bounds import check_fields
+from imu.methods import ForgetSet, Step
+from imu.methods.common.descent import Sgd, watcher
+from imu.methods.common.renewal import begin_anew, last_modules, never_stops, train_again
+from imu.objectives import Objective, Samples
+
+NEEDS = frozenset({"forget", "retain"})
+SEARCH = {
+    "k": (1, 2),
+    "sgd.learning_rate": (0.1, 0.13, 0.2),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    k: int = 2  # blocks before the head; all, where there are fewer
+    sgd: Sgd = Sgd(
+        learning_rate=0.13, epochs=3, batch_size=32, weight_decay=5e-4, stop_at_target=False
+    )
+
+    def __post_init__(self) -> None:
+        check_fields(self, k=">= 1")
+        never_stops(self.sgd)
+
+
+def unlearn(
+    model: nn.Module,
+    objective: Objective,
+    config: Config,
+    generator: torch.Generator,
+    *,
+    forget: ForgetSet,
+    retain: Samples,
+) -> Iterator[Step]:
+    """Train fresh last blocks on the retain set; the forget set is only watched."""
+    yield watcher(model, objective, forget)(0)
+    modules = last_modules(model, config.k)
+    if config.sgd.epochs:
+        begin_anew(modules, generator)
+    yield from train_again(model, objective, forget, retain, modules, config.sgd, generator)

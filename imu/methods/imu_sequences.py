@@ -27,6 +27,7 @@ from imu import influences
 from imu.bounds import check_fields
 from imu.methods import ForgetSet, Step
 from imu.methods.common.descent import MEASUREMENTS, cached_head, update, watcher
+from imu.methods.common.renewal import begin_anew
 from imu.models.common.optimizers import adam
 from imu.objectives import Objective
 
@@ -119,15 +120,10 @@ def _weights(
 
 
 def untrained(model: nn.Module, generator: torch.Generator) -> nn.Module:
-    """A copy with every layer's weights drawn anew, as torch draws them.
+    """A copy with every layer's weights drawn anew, on the CPU: the same on every device.
 
-    Drawn on the CPU: the same on every device. torch's own random numbers go on as they were.
+    Raises ValueError where a part has weights and no way to begin.
     """
-    device = next(model.parameters()).device
     fresh = copy.deepcopy(model).cpu()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
-        for module in fresh.modules():
-            if callable(reset := getattr(module, "reset_parameters", None)):
-                reset()
-    return fresh.to(device)
+    begin_anew([fresh], generator)
+    return fresh.to(next(model.parameters()).device)

@@ -101,7 +101,7 @@ def course(subject: Subject, what: str, steps: int = STEPS) -> list[float]:
     assert isinstance(asked.inputs, torch.Tensor)
     model = deepcopy(subject.model).eval().requires_grad_(True)
     _lift_mask(model)
-    trained = list(model.parameters())
+    trained: list[torch.Tensor] = list(model.parameters())
     if what == "rows":
         trained = [next(of.weight for of in model.modules() if isinstance(of, torch.nn.Embedding))]
         theirs = read("forget")

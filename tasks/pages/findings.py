@@ -20,7 +20,6 @@ COSTS = {
 GROUPS = {**metrics.GROUPS, "cost": "Cost"}
 # What a reader asks, and the metrics that answer it: the reviewer's summary.
 QUESTIONS: dict[str, tuple[str, ...]] = {
-<<<<<<< HEAD
     "Did it forget?": ("mAP_forget", "FA", "TFA", "MIA", "P_forget", "AUC_min_k", "KL_forgotten"),
     "What did it cost?": (
         *("mAP_retain", "mAP_new", "RA", "TA", "P_retain", "MU", "KL_truth_retain"),
@@ -29,13 +28,7 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
     "Can anyone tell?": (
         *("TV", "U_LiRA", "JSD_unseen", "dAP_forget", "dP_forget", "KL_forget", "KL_retain"),
     ),
-    "Would it come back?": ("probe_5", "relearn_auc", "relearn_P", "P_4bit", "KL_relearn"),
-=======
-    "Did it forget?": ("FA", "TFA", "MIA", "P_forget", "AUC_min_k", "KL_forgotten"),
-    "What did it cost?": ("RA", "TA", "P_retain", "MU", "KL_truth_retain", WORK),
-    "Can anyone tell?": ("TV", "U_LiRA", "JSD_unseen", "dP_forget", "KL_forget", "KL_retain"),
     "Would it come back?": ("probe_1", "relearn_auc", "relearn_P", "P_4bit", "KL_relearn"),
->>>>>>> passing
 }
 # The question that the tests of an outcome answer.
 ASKED: dict[verdicts.Outcome, str] = {

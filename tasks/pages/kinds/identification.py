@@ -13,6 +13,7 @@ from tasks.judging.identification import shown
 from tasks.pages.kinds import Card, Part, classification, part_of_one
 
 DEFAULT = "imu_deep"
+TESTED = " over the people that it was trained on"
 CONFIDENCE = "average precision with the image as the query"
 TOLD = (
     " On the left the query, an image that the original was trained on; on the right a row for each"

@@ -124,6 +124,19 @@ def test_the_defaults_are_what_the_search_found():
     assert chosen == dict.fromkeys(found, True)
 
 
+def test_the_entries_for_texts_are_what_their_search_found():
+    """If this fails: the command in the file's comment, and put what it prints into the file."""
+    found = tables.best(pd.read_csv(ROOT / "docs" / "tuning-biographies.csv"))
+    path = ROOT / "settings" / "biographies.yaml"
+    entries = params.read_file(path, path.name, "dotted paths")["unlearn"]
+    assert found.keys() == entries.keys()
+    for name, candidate in found.items():
+        plain = {k: v for k, v in candidate.items() if "." not in k}
+        assert plain.items() <= entries[name].items()
+        sgd = {k.removeprefix("sgd."): v for k, v in candidate.items() if "." in k}
+        assert sgd.items() <= entries[name].get("sgd", {}).items()
+
+
 def test_values_arrive_with_their_types(tmp_path):
     folder = root(tmp_path, TEXT)
     train = params.load(folder, "train", training.Config)

@@ -253,6 +253,7 @@ def tried(gaps: dict[str, list[float]]) -> pd.DataFrame:
                 "scenario": ("class", "fraction")[cell],
                 "forget": "class 1",
                 "seed": 7,
+                "draw": 0,
                 "entry": "m",
                 "candidate": candidate,
                 "gap": gap,
@@ -285,7 +286,7 @@ def test_candidates_of_all_cells_are_collected(tmp_path: Path) -> None:
     for seed in (7, 8):
         root = folders[f"class/{seed}"] = tmp_path / str(seed)
         (root / "runs" / "split").mkdir(parents=True)
-        (root / "params.yaml").write_text(f"seed: {seed}\n")
+        (root / "params.yaml").write_text(f"seed: {seed}\ndata: {{seed: {seed % 2}}}\n")
         (root / "runs" / "split" / "request.json").write_text(
             '{"forget": "class 1", "scenario": "class"}'
         )
@@ -294,12 +295,14 @@ def test_candidates_of_all_cells_are_collected(tmp_path: Path) -> None:
         "class/8": {"gap": None, "failure": "a loss is nan, they say"},
     }
     found = tables.candidates(folders, {"m": [({"step": 0.1}, said)]})
-    columns = ["scenario", "forget", "seed", "entry", "candidate", "FA", "gap", "failure"]
+    columns = ["scenario", "forget", "seed", "draw", "entry", "candidate", "FA", "gap", "failure"]
     assert [*found] == columns
     assert found["seed"].tolist() == [7, 8]
     assert found["gap"].isna().tolist() == [False, True]
     assert found["failure"][1] == "a loss is nan, they say"
     assert found["candidate"].tolist() == ['{"step": 0.1}'] * 2
+    page = tables.tuning_page(found, "make tune")
+    assert "Cells: class 1 (seed 7, data.seed 1), class 1 (seed 8, data.seed 0). " in page
 
 
 def cell(root: Path, seed: int, without: str = "") -> tuple[str, dict[str, dict[str, float]]]:

@@ -26,6 +26,7 @@ def candidates(
             "scenario": request["scenario"],
             "forget": request["forget"],
             "seed": params.section(folder, "seed"),
+            "draw": params.section(folder, "data.seed"),
         }
         rows += [
             {**about, "entry": entry, "candidate": json.dumps(candidate), **found[cell]}
@@ -37,8 +38,11 @@ def candidates(
 
 def tuning_page(table: pd.DataFrame, command: str) -> str:
     """How the methods got their parameters, and what each candidate measured."""
-    cells = table[["forget", "seed"]].drop_duplicates()
-    listed = ", ".join(f"{forget} (seed {seed})" for forget, seed in cells.itertuples(index=False))
+    cells = table[["forget", "seed", "draw"]].drop_duplicates()
+    listed = ", ".join(
+        f"{forget} (seed {seed}{f', data.seed {draw}' if cells['draw'].nunique() > 1 else ''})"
+        for forget, seed, draw in cells.itertuples(index=False)
+    )
     parts = [
         "# Choice of parameters\n",
         provenance(command),

@@ -301,7 +301,7 @@ def test_candidates_of_all_cells_are_collected(tmp_path: Path) -> None:
     assert found["gap"].isna().tolist() == [False, True]
     assert found["failure"][1] == "a loss is nan, they say"
     assert found["candidate"].tolist() == ['{"step": 0.1}'] * 2
-    page = tables.tuning_page(found, "make tune")
+    page = tables.tuning_page(found.assign(gap=1.0), "make tune")
     assert "Cells: class 1 (seed 7, data.seed 1), class 1 (seed 8, data.seed 0). " in page
 
 

@@ -17,6 +17,7 @@ MEASURES = {
     "TV_test": "TV on queries",
     "margin_forget": "margin",
 }
+SHOWN = 5  # estimators that a sentence lists
 DEFAULT, OF_PAIRS = "mean, diagonal, head", "self, diagonal, head"
 OUTCOMES = ("better", "worse", "equal", "undecided")
 KEYS = ["setting", "scenario", "cell", "method", "weights", "measure"]
@@ -198,7 +199,7 @@ def answers(table: pd.DataFrame, judged: pd.DataFrame) -> list[str]:
             f"*{setting}*: `{best}` ranks memorisation best, at {reached[best]}; the loss reaches "
             f"{reached['loss']}, a perfect estimator would {reached['ceiling']}, the default of "
             f"`imu.influence`, `{DEFAULT}`, {reached[DEFAULT]}. Clearly above the loss: "
-            f"{', '.join(f'`{name}`' for name in clear) or 'none'}."
+            f"{listed(clear.tolist(), len(said))}."
         )
     pairs = table[table["measure"] == "LDS"]
     for setting, own in pairs.groupby("setting", sort=False):
@@ -212,6 +213,12 @@ def answers(table: pd.DataFrame, judged: pd.DataFrame) -> list[str]:
     if len(judged):
         lines += [*room(judged), *oracle_answers(judged)]
     return ["\n".join(f"- {line}" for line in lines) + "\n"]
+
+
+def listed(names: list[str], of: int) -> str:
+    if len(names) > SHOWN:
+        return f"{len(names)} of {of}, {'with' if 'random' in names else 'without'} `random`"
+    return ", ".join(f"`{name}`" for name in names) or "none"
 
 
 def rooms(judged: pd.DataFrame) -> Iterator[tuple[str, str, float, float, pd.Series]]:
@@ -235,10 +242,22 @@ def room(judged: pd.DataFrame) -> list[str]:
         lines.append(
             f"*{setting}, {scenario}*: doing nothing lies at a TV of {nothing:.2f} on the forget "
             f"set, a network retrained with another seed at {again:.2f}, {uniform}."
-            + " There is nothing to forget by this measure."
-            * bool(nothing <= again)
+            + " There is nothing to forget by this measure." * bool(nothing <= again)
+            + short(judged[(judged["setting"] == setting) & (judged["scenario"] == scenario)])
         )
     return lines
+
+
+def short(own: pd.DataFrame) -> str:
+    """How many runs ended short of the target: these did not forget equally much."""
+    reached = own[own["measure"] == "reached"]["value"]
+    missed = int((reached == 0).sum())
+    if missed == 0:
+        return ""
+    return (
+        f" {missed} of {len(reached)} runs ended short of the target, so that what they forgot is "
+        "not equal: see the mean margins."
+    )
 
 
 def oracle_answers(judged: pd.DataFrame) -> list[str]:

@@ -232,7 +232,7 @@ def test_every_number_is_that_of_the_evaluation(reported: Workspace) -> None:
         shown = summary.lines(compared, {item: outcomes.get(item, "")})[0][2:]
         took = ["25.0"] if item == "ours" else []
         assert line.split() == [item, *outcomes.get(item, "").split(), *filter(None, shown), *took]
-        assert {*filter(None, (printed[n] for n in ("FA", "RA", "TV", "probe_5")))} <= {*shown}
+        assert {*filter(None, (printed[n] for n in ("FA", "RA", "TV", "probe_1")))} <= {*shown}
     assert max(map(len, terminal.splitlines())) <= 110
     assert terminal.splitlines()[3].startswith("ours ")
 
@@ -400,10 +400,10 @@ def test_forgetting_is_drawn_against_utility_with_retraining_as_a_cloud(
     drawn = scatter.scatter(compared, dict.fromkeys(VALUES, "other"))
     assert drawn is not None
     assert drawn.across.startswith("TA, %")
-    assert drawn.up.startswith("probe_5, %")
+    assert drawn.up.startswith("probe_1, %")
     at = {point.title.partition(":")[0]: point for point in drawn.points}
     assert at.keys() == VALUES.keys()
-    assert at["ours"].title == "ours: TA 98.12, probe_5 66.50"
+    assert at["ours"].title == "ours: TA 98.12, probe_1 66.50"
     cloud = drawn.cloud
     within = {
         model

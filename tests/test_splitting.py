@@ -605,7 +605,7 @@ def test_a_fraction_that_comes_to_no_sample_is_refused(stratified, message):
         chosen(by_fraction(0.001, stratified=stratified))
 
 
-def test_what_the_few_are_is_what_the_probe_of_few_learns_from():
+def test_the_few_are_as_many_as_a_probe_of_few_learns_from_at_most():
     from tasks import split as stage
 
-    assert stage.FEW == linear_probe.FEW
+    assert max(linear_probe.FEW) == stage.FEW

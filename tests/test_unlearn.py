@@ -151,6 +151,7 @@ def test_every_kind_of_method_is_among_those_tested():
         "logit_mask",
         "token_mask",
         "refuse",
+        "imu_sequences",
         "ssd",
         "woodfisher",
     }

@@ -20,7 +20,7 @@ from tests.test_unlearn import METHODS, TASK, changed, config, module
 torch.set_num_threads(1)
 FORGET_ONLY = [method for method in METHODS if "retain" not in module(method).NEEDS]
 # What moves no sample, trains on points near them alone, smooths, or has no stopping rule.
-ELSEWHERE = {"nothing", "logit_mask", "amun", "jit", "imu_published"}
+ELSEWHERE = {"nothing", "logit_mask", "amun", "jit", "imu_published", "imu_sequences"}
 
 
 def drawn(count: int, seed: int) -> Samples:

@@ -75,7 +75,7 @@ HEADLINE = (
 # far it forgot. Where a class is forgotten whole every accuracy on it is 0, so its features tell.
 UTILITY = ("TA", "MU", "P_retain", "KL_truth_retain")
 FORGETTING = ("FQ", "FA", "P_forget", "KL_forgotten")
-FORGETTING_A_CLASS = "probe_5"
+FORGETTING_A_CLASS = "probe_1"
 # What says in one number how far a model is from the reference, and its name in a sentence. The
 # average gap of images has a membership attack in it, which flips class-wise.
 GAPS = {

@@ -72,7 +72,7 @@ ENTRIES = {
         {
             "per_batch": True,
             "sgd": Sgd(
-                learning_rate=0.03,
+                learning_rate=0.01,
                 epochs=5,
                 batch_size=32,
                 weight_decay=5e-4,
@@ -80,21 +80,22 @@ ENTRIES = {
             ),
         },
     ),
-    "imu_deep": Entry("imu_deep", {}),
-    "gradient_ascent_all": Entry("gradient_ascent", {"parameters": "all", "sgd": ascent(0.015)}),
-    "npo": Entry("npo", {"beta": 0.5, "sgd": ascent(0.02)}),
-    "simnpo": Entry("simnpo", {"beta": 1.0, "gamma": 0.0, "sgd": ascent(0.02)}),
-    "delete": Entry("delete", {"sgd": ascent(0.003)}),
-    "undial": Entry("undial", {"sgd": ascent(0.02)}),
+    "imu_deep": Entry("imu_deep", {"reach": 2.0}),
+    "gradient_ascent_all": Entry("gradient_ascent", {"parameters": "all", "sgd": ascent(0.001)}),
+    "npo": Entry("npo", {"beta": 0.5, "sgd": ascent(0.002)}),
+    "simnpo": Entry("simnpo", {"beta": 1.0, "gamma": 0.0, "sgd": ascent(0.002)}),
+    "delete": Entry("delete", {"sgd": ascent(0.01)}),
+    "undial": Entry("undial", {"sgd": ascent(0.005)}),
     "ce_u": Entry(
-        "gradient_ascent", {"parameters": "all", "loss": "unlikelihood", "sgd": ascent(0.01)}
+        "gradient_ascent", {"parameters": "all", "loss": "unlikelihood", "sgd": ascent(0.001)}
     ),
-    "idk_dpo": Entry("idk_dpo", {"sgd": ascent(0.003)}),
+    "idk_dpo": Entry("idk_dpo", {"sgd": ascent(0.0003)}),
     "satimp": Entry(
-        "weighted_gradient_ascent", {"beta": 1.0, "importance": 0.5, "sgd": ascent(0.05)}
+        "weighted_gradient_ascent", {"beta": 1.0, "importance": 0.5, "sgd": ascent(0.005)}
     ),
     "npo_retain": Entry(
-        "gradient_difference", KEEPING | {"ascent": "npo", "beta": 0.5, "sgd": ascent(0.03)}
+        "gradient_difference",
+        KEEPING | {"weight": 3.0, "ascent": "npo", "beta": 0.5, "sgd": ascent(0.03)},
     ),
     "grad_diff": Entry("gradient_difference", KEEPING | {"sgd": ascent(0.01)}),
     "rmu": Entry("rmu", {"weight": 10.0, "sgd": ascent(0.03)}),

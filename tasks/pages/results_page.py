@@ -242,8 +242,8 @@ def _differing(settings: Mapping[str, Any]) -> list[str]:
     lines = "".join(f"    {params.line({path: value})}\n" for path, value in settings.items())
     return [
         f"Parameters that differ from `params.yaml`:\n\n{lines}\nHow they were chosen says the "
-        "file that they stand in; parameters of methods that are not named above, and margins of the "
-        "verdicts of images, were chosen on the digits and not searched for on these data.\n"
+        "file that they stand in; parameters of methods that are not named above, and margins of "
+        "the verdicts of images, were chosen on the digits and not searched for on these data.\n"
     ]
 
 

@@ -5,9 +5,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
+from imu.serving.classification import check_stored
 from tasks.files import artifacts
 from tasks.tracking import serving
 from tests.conftest import run
@@ -57,3 +59,17 @@ def test_a_packed_model_is_loaded_by_what_it_brings(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = model.eval()(inputs).softmax(1)
     assert np.allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("images", "got"),
+    [
+        (np.zeros((2, 1, 8, 8), np.float32), "float32 up to 0"),  # scaled by somebody: by what?
+        (np.full((1, 1, 8, 8), 17, np.uint8), "uint8 up to 17"),
+    ],
+)
+def test_images_that_are_not_as_the_data_hold_them_are_refused(images, got) -> None:
+    check_stored(np.full((1, 1, 8, 8), 16, np.uint8), 16.0)
+    check_stored(np.zeros((0, 1, 8, 8), np.uint8), 16.0)
+    with pytest.raises(ValueError, match=f"uint8 of 0 to 16, as stored in data/, got {got}"):
+        check_stored(images, 16.0)

@@ -76,7 +76,9 @@ def text(settings: list[truth.Setting], table: pd.DataFrame, judged: pd.DataFram
         "draws. *ceiling*: what a perfect estimator would reach, as the truth itself is noisy. "
         "*self*, *mean*: the scores of `imu.influences`, where damping is 0.01 or (*small*) a "
         "tenth of the mean of the Fisher's diagonal; *gradient norm*: without curvature; *TracIn*: "
-        "the same summed over the checkpoints of all epochs, times the learning rate. Seconds are "
+        "the same summed over the checkpoints of all epochs, times the learning rate; *random*: one "
+        "draw, whose interval leaves out that another ranks otherwise: correlations as small as "
+        "its own say nothing. Seconds are "
         "those of all training samples, and (pairs) of all queries.\n",
     ]
     for setting in shown:
@@ -293,7 +295,7 @@ def oracle_answers(judged: pd.DataFrame) -> list[str]:
     elif gained > 0:
         said = (
             "It beats uniform weights in some comparisons and not in most: knowing the truth helps "
-            "little, and it is not weights that these methods lack most."
+            "little."
         )
     elif any(nothing > again for _, _, nothing, again, _ in rooms(judged)):
         said = (

@@ -124,6 +124,6 @@ def untrained(model: nn.Module, generator: torch.Generator) -> nn.Module:
 
     Raises ValueError where a part has weights and no way to begin.
     """
-    fresh = copy.deepcopy(model).cpu()
+    fresh = copy.deepcopy(model).cpu().requires_grad_(True)
     begin_anew([fresh], generator)
     return fresh.to(next(model.parameters()).device)

@@ -11,6 +11,7 @@ import torch
 from imu.objectives import features_and_logits
 from imu.objectives.identification import objective
 from imu.serving import network
+from imu.serving.classification import check_stored
 
 PACKAGES = ()
 
@@ -28,7 +29,9 @@ class Model:
         """Features (n, d) of length 1 of images as stored: uint8 (n, channels, h, w).
 
         Their products are cosines: the largest names the gallery image that is most alike.
+        Raises ValueError as images of classes do.
         """
+        check_stored(images, self.objective.scale)
         given = torch.from_numpy(images)
         features, _ = features_and_logits(self.network, self.objective, given)
         return torch.nn.functional.normalize(features, dim=1).numpy()

@@ -74,7 +74,9 @@ def opened(path: Path, key: Ed25519PublicKey) -> dict[str, Any]:
         kind.encode()
         given = [base64.b64decode(s["sig"], validate=True) for s in envelope["signatures"]]
         content: dict[str, Any] = json.loads(payload)
-    except (artifacts.ArtifactError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except artifacts.ArtifactError as error:  # which tells how a stage's output is made again
+        raise ErasureError(f"{path} is no certificate, or there is none") from error
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ErasureError(f"{path} is no certificate: {error}") from error
     if not any(signed(key, signature, _signed_bytes(kind, payload)) for signature in given):
         raise ErasureError(

@@ -1,8 +1,10 @@
 """Training on the retain set as at first: with a course of the learning rate, and BatchNorm that
 measures its batches. For methods that begin parts of a network anew."""
 
+import copy
 from collections.abc import Iterable, Iterator
 from math import ceil
+from typing import Any
 
 import torch
 from torch import nn
@@ -28,20 +30,19 @@ def last_modules(model: nn.Module, count: int) -> list[nn.Module]:
 def begin_anew(modules: Iterable[nn.Module], generator: torch.Generator) -> None:
     """Weights and statistics of ``modules`` as at first, under a seed that ``generator`` draws.
 
-    Parameters that require no gradient stay.
+    Drawn on the CPU: the same on every device. Parameters that require no gradient stay.
     Raises ValueError where a part has weights and no way to begin.
     """
     seed = int(torch.randint(2**31, (), generator=generator))
-    with torch.random.fork_rng(), torch.no_grad():
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         for part in (part for module in modules for part in module.modules()):
-            frozen = [p for p in part.parameters(recurse=False) if not p.requires_grad]
-            before = [parameter.clone() for parameter in frozen]
-            reset = getattr(part, "reset_parameters", None)
-            if callable(reset):
-                reset()
-                for parameter, value in zip(frozen, before, strict=True):
-                    parameter.copy_(value)
+            if hasattr(part, "reset_parameters"):
+                drawn: Any = copy.deepcopy(part).cpu()
+                drawn.reset_parameters()
+                frozen = {name for name, p in part.named_parameters() if not p.requires_grad}
+                fresh = {n: of for n, of in drawn.state_dict().items() if n not in frozen}
+                part.load_state_dict(fresh, strict=False)
             elif any(True for _ in part.parameters(recurse=False)):
                 raise ValueError(f"{type(part).__name__} has weights that cannot begin anew")
 

@@ -77,8 +77,8 @@ def text(settings: list[truth.Setting], table: pd.DataFrame, judged: pd.DataFram
         "*self*, *mean*: the scores of `imu.influences`, where damping is 0.01 or (*small*) a "
         "tenth of the mean of the Fisher's diagonal; *gradient norm*: without curvature; *TracIn*: "
         "the same summed over the checkpoints of all epochs, times the learning rate; *random*: "
-        "one draw, whose interval leaves out that another ranks otherwise: correlations as small as "
-        "its own say nothing. Seconds are "
+        "one draw, whose interval leaves out that another ranks otherwise: correlations as small "
+        "as its own say nothing. Seconds are "
         "those of all training samples, and (pairs) of all queries.\n",
     ]
     for setting in shown:

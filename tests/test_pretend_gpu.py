@@ -107,4 +107,4 @@ def test_stages_compute_on_a_gpu_what_they_compute_on_a_cpu(tmp_path: Path) -> N
 def test_so_does_every_other_stage_with_every_method(tmp_path: Path) -> None:
     workspace = made(tmp_path / "workspace", unlearn.entries())
     names = every_stage(workspace)
-    compared(workspace, [name for name in names if name not in ("split", "report")])
+    compared(workspace, [name for name in names if name not in ("split", "report", "track")])

@@ -74,8 +74,8 @@ def test_the_columns_are_those_that_were_measured_with_the_cost_last() -> None:
 @pytest.mark.parametrize(
     ("measured", "drawn"),
     [
-        (["FA", "TA", "TFA", "probe_5"], ("TA", "probe_5")),
-        (["FA", "TA", "probe_5"], ("TA", "FA")),
+        (["FA", "TA", "TFA", "probe_1"], ("TA", "probe_1")),
+        (["FA", "TA", "probe_1"], ("TA", "FA")),
         (["P_forget", "MU", "FQ"], ("MU", "FQ")),
         (["P_forget", "P_retain"], ("P_retain", "P_forget")),
         (["KL_forgotten", "KL_truth_retain"], ("KL_truth_retain", "KL_forgotten")),

@@ -3,16 +3,17 @@ measures its batches. For methods that begin parts of a network anew."""
 
 import copy
 from collections.abc import Iterable, Iterator
+from functools import partial
 from math import ceil
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from imu.methods import REMEDY, ForgetSet, Step
+from imu.methods import ForgetSet, Step
 from imu.methods.common.block import last_block
-from imu.methods.common.descent import Sgd, watcher
-from imu.models import evaluating, head, only_trains
+from imu.methods.common.descent import Sgd, update, watcher
+from imu.models import head
 from imu.models.common import optimizers
 from imu.objectives import Objective, Samples
 
@@ -80,33 +81,20 @@ def train_again(
         momentum=sgd.momentum,
         weight_decay=sgd.weight_decay,
     )
+
+    def loss(rows: Tensor) -> Tensor:
+        for module in modules:
+            module.train()
+        batch = retain[rows]
+        return objective.losses(objective.logits(model, batch.inputs), batch.targets).mean()
+
     watch, updates = watcher(model, objective, forget), 0
     for _ in range(sgd.epochs):
         order = torch.randperm(len(retain), generator=generator)
         for rows in order.tensor_split(batches):
             updates += 1
-            _update(model, objective, retain[rows], modules, trained, optimizer, updates)
+            update(model, optimizer, trained, partial(loss, rows), updates)
         yield watch(updates)
-
-
-def _update(
-    model: nn.Module,
-    objective: Objective,
-    batch: Samples,
-    modules: list[nn.Module],
-    trained: list[nn.Parameter],
-    optimizer: optimizers.Optimizer,
-    number: int,
-) -> None:
-    with evaluating(model), only_trains(model, trained):
-        for module in modules:
-            module.train()
-        loss = objective.losses(objective.logits(model, batch.inputs), batch.targets).mean()
-        optimizer.zero_grad()
-        loss.backward()
-    if not loss.isfinite():
-        raise FloatingPointError(f"the objective is {loss.item()} in step {number}; {REMEDY}")
-    optimizer.step()
 
 
 def _course(done: float) -> float:

@@ -19,7 +19,7 @@ from imu.metrics import About, Subject
 from imu.metrics._foretold import divergences, lacking, log_probabilities
 
 OBJECTIVE = "sequences"
-STEPS, RATE, BATCH, MEASURED = 20, 1e-3, 16, 64
+STEPS, RATE, MEASURED = 20, 1e-3, 64
 ABOUT = {
     "KL_relearn": About(
         "survival",
@@ -50,25 +50,15 @@ def course(subject: Subject, steps: int = STEPS) -> list[float]:
     """The divergence in nats after each step."""
     from copy import deepcopy
 
-    import torch
-
-    from imu.models.common import optimizers
+    from imu.metrics._relearning import at, fine_tuned
 
     samples, objective = subject.samples["forget"], subject.objective
     draw = np.random.default_rng(subject.outputs.seed).permutation(len(samples))
     known, others = draw[: len(draw) // 2], draw[len(draw) // 2 :][:MEASURED]
-
-    def rows(chosen: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(chosen).to(samples.targets.device)
-
+    asked = at(samples, others)
     model = deepcopy(subject.model).eval().requires_grad_(True)
-    optimizer = optimizers.adam(model.parameters(), RATE)
-    values = []
-    for step in range(steps):
-        batch = samples[rows(np.roll(known, -step * BATCH)[:BATCH])]
-        optimizer.zero_grad()
-        objective.losses(objective.logits(model, batch.inputs), batch.targets).mean().backward()
-        optimizer.step()
-        found = log_probabilities(model, objective, samples[rows(others)])
+    trained, values = list(model.parameters()), []
+    for _ in fine_tuned(model, objective, at(samples, known), trained, rate=RATE, steps=steps):
+        found = log_probabilities(model, objective, asked)
         values.append(float(divergences(subject.outputs.own["forget"][others], found).mean()))
     return values

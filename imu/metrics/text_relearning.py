@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 OBJECTIVE = "language"
 STEPS = 20
-BATCH = 16
 # Of all weights, and of the rows alone. On one cell of biographies they bring a retrained model to
 # 24 % and 19 %, names that were masked to 27 % and 46 %, moved by ``imu_words`` to 45 % and 82 %.
 RATES = {"all": 1e-3, "rows": 1e-2}
@@ -81,8 +80,8 @@ def course(subject: Subject, what: str, steps: int = STEPS) -> list[float]:
     import torch
 
     from imu.metrics._passes import mean_log_probabilities
+    from imu.metrics._relearning import at, fine_tuned
     from imu.metrics.answer_probability import percent
-    from imu.models.common import optimizers
 
     def read(name: str) -> torch.Tensor:
         inputs = subject.samples[name].inputs
@@ -92,12 +91,8 @@ def course(subject: Subject, what: str, steps: int = STEPS) -> list[float]:
     draw = np.random.default_rng(subject.outputs.seed)
     learned = halves(subject.outputs.subjects["forget"], draw)
     samples, objective = subject.samples["forget"], subject.objective
-
-    def rows(chosen: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(chosen).to(samples.targets.device)
-
-    known = draw.permutation(np.flatnonzero(learned))
-    asked = samples[rows(draw.permutation(np.flatnonzero(~learned))[:MEASURED])]
+    known = at(samples, draw.permutation(np.flatnonzero(learned)))
+    asked = at(samples, draw.permutation(np.flatnonzero(~learned))[:MEASURED])
     assert isinstance(asked.inputs, torch.Tensor)
     model = deepcopy(subject.model).eval().requires_grad_(True)
     _lift_mask(model)
@@ -107,13 +102,8 @@ def course(subject: Subject, what: str, steps: int = STEPS) -> list[float]:
         theirs = read("forget")
         with torch.no_grad():
             trained[0][theirs[~torch.isin(theirs, read("retain"))]] = 0.0
-    optimizer = optimizers.adam(trained, RATES[what])
     values = []
-    for step in range(steps):
-        batch = samples[rows(np.roll(known, -step * BATCH)[:BATCH])]
-        model.zero_grad()
-        objective.losses(objective.logits(model, batch.inputs), batch.targets).mean().backward()
-        optimizer.step()
+    for step in fine_tuned(model, objective, known, trained, rate=RATES[what], steps=steps):
         if step % EVERY == EVERY - 1 or step == steps - 1:
             values.append(percent(mean_log_probabilities(model, objective, asked)))
     return values

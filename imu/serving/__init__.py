@@ -31,6 +31,11 @@ def network(path: Path) -> "tuple[nn.Module, dict[str, Any]]":
     return model, about
 
 
+def tensor(dtype: str, shape: list[int]) -> str:
+    """An array in MLflow's JSON; -1: of any length."""
+    return json.dumps([{"type": "tensor", "tensor-spec": {"dtype": dtype, "shape": shape}}])
+
+
 def _read(path: Path, *, weights: bool = True) -> tuple[dict[str, Any], dict[str, Any]]:
     from safetensors import safe_open
 

@@ -1,6 +1,5 @@
 """Class probabilities of images."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ import numpy as np
 import torch
 
 from imu.objectives.classification import objective
-from imu.serving import network
+from imu.serving import network, tensor
 
 PACKAGES = ()
 
@@ -44,9 +43,6 @@ def check_stored(images: np.ndarray, scale: float) -> None:
 
 
 def signature(about: Mapping[str, Any]) -> dict[str, str]:
-    def tensor(dtype: str, shape: list[int]) -> str:
-        return json.dumps([{"type": "tensor", "tensor-spec": {"dtype": dtype, "shape": shape}}])
-
     return {
         "inputs": tensor("uint8", [-1, *about["image"]]),
         "outputs": tensor("float32", [-1, len(about["classes"])]),

@@ -1,6 +1,5 @@
 """Features of images of people: the cosine of two says how alike their people are."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import torch
 
 from imu.objectives import features_and_logits
 from imu.objectives.identification import objective
-from imu.serving import network
+from imu.serving import network, tensor
 from imu.serving.classification import check_stored
 
 PACKAGES = ()
@@ -38,9 +37,6 @@ class Model:
 
 
 def signature(about: Mapping[str, Any]) -> dict[str, str]:
-    def tensor(dtype: str, shape: list[int]) -> str:
-        return json.dumps([{"type": "tensor", "tensor-spec": {"dtype": dtype, "shape": shape}}])
-
     return {
         "inputs": tensor("uint8", [-1, *about["image"]]),
         "outputs": tensor("float32", [-1, -1]),

@@ -1,6 +1,5 @@
 """What follows sequences of states."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ import numpy as np
 import torch
 
 from imu.objectives.sequences import objective
-from imu.serving import network
+from imu.serving import network, tensor
 
 PACKAGES = ("tokenizers",)  # which the networks for texts import
 
@@ -41,9 +40,6 @@ class Model:
 
 
 def signature(about: Mapping[str, Any]) -> dict[str, str]:
-    def tensor(dtype: str, shape: list[int]) -> str:
-        return json.dumps([{"type": "tensor", "tensor-spec": {"dtype": dtype, "shape": shape}}])
-
     return {
         "inputs": tensor("int64", [-1, -1]),
         "outputs": tensor("float32", [-1, about["states"]]),

@@ -11,31 +11,19 @@ from torch import nn
 from imu import metrics
 from imu.datasets.common.texts import Texts
 from imu.metrics import Said, Subject, asked_of, drawn, means, said_of
-from imu.objectives import Objective, Samples, answered
-from imu.objectives.language import Language, objective, samples
+from imu.objectives import Objective, Samples, answered, language
+from imu.objectives.language import Language
 from tasks.files.workspace import Workspace
 from tasks.judging import SETS
+from tasks.judging._drawn import Drawn
 
 
-class Judge:
+class Judge(Drawn):
     def __init__(
         self, workspace: Workspace, data: Texts, about: Mapping[str, Any], device: torch.device
     ) -> None:
-        self.workspace, self.data, self.device = workspace, data, device
+        super().__init__(workspace, data, about, device, language)
         self.longest: int = about["config"]["context"]
-        self.objective: Language = objective(about)
-        rows = {name: workspace.rows(name, data) for name in SETS}
-        self.rows = drawn(rows, seed=workspace.seed)
-        self.samples: dict[str, Samples] = {
-            name: samples(data, chosen, about, device) for name, chosen in self.rows.items()
-        }
-
-    def manifest(self, name: str) -> pd.DataFrame:
-        table = self.workspace.read_manifest(name)
-        return table[table["index"].isin(self.rows[name])].reset_index(drop=True)
-
-    def placed(self, model: nn.Module) -> nn.Module:
-        return model.to(self.device)
 
     def outputs(self, model: nn.Module) -> Said:
         return said_of(
@@ -56,9 +44,6 @@ class Judge:
             outputs=outputs,
             original_accuracy=100 * float(means(original.right["forget"]).mean()),
         )
-
-    def absent(self, outputs: Said) -> dict[str, str]:
-        return metrics.absent(outputs.objective, outputs.asked)
 
     def answers(self, outputs: Said, name: str) -> pd.DataFrame:
         asked = len(outputs.answers[name])

@@ -12,31 +12,19 @@ from imu import metrics
 from imu.datasets.common.sequences import Sequences, said
 from imu.metrics import Foretold, Subject, drawn, foretold_of
 from imu.metrics._foretold import divergences, log_probabilities
-from imu.objectives import Objective, Samples
-from imu.objectives.sequences import NextState, objective, samples
+from imu.objectives import Objective, Samples, sequences
+from imu.objectives.sequences import NextState
 from tasks.files.workspace import Workspace
 from tasks.judging import SETS
+from tasks.judging._drawn import Drawn
 
 
-class Judge:
+class Judge(Drawn):
     def __init__(
         self, workspace: Workspace, data: Sequences, about: Mapping[str, Any], device: torch.device
     ) -> None:
-        self.workspace, self.data, self.device = workspace, data, device
-        self.objective: NextState = objective(about)
-        rows = {name: workspace.rows(name, data) for name in SETS}
-        self.shares = shares(data, rows["retain"])
-        self.rows = drawn(rows, seed=workspace.seed)
-        self.samples: dict[str, Samples] = {
-            name: samples(data, chosen, about, device) for name, chosen in self.rows.items()
-        }
-
-    def manifest(self, name: str) -> pd.DataFrame:
-        table = self.workspace.read_manifest(name)
-        return table[table["index"].isin(self.rows[name])].reset_index(drop=True)
-
-    def placed(self, model: nn.Module) -> nn.Module:
-        return model.to(self.device)
+        super().__init__(workspace, data, about, device, sequences)
+        self.shares = shares(data, self.every["retain"])
 
     def outputs(self, model: nn.Module) -> Foretold:
         return foretold_of(
@@ -58,9 +46,6 @@ class Judge:
             outputs=outputs,
             original_accuracy=100 * float(right.mean()),
         )
-
-    def absent(self, outputs: Foretold) -> dict[str, str]:
-        return metrics.absent(outputs.objective, outputs.asked)
 
     def answers(self, outputs: Foretold, name: str) -> pd.DataFrame:
         """divergence: from what the chains that stay foretell, in nats, after each state."""

@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from imu.bounds import check_fields
 from imu.methods import ForgetSet, Step
 from imu.methods.common.descent import cached_head, watcher
+from imu.methods.common.weights import weights_by
 from imu.objectives import IGNORED, Objective, position_weights
 
 NEEDS = frozenset({"forget", "influence"})
@@ -65,12 +66,7 @@ def unlearn(
     A sample's weight is shared among its positions. It ends at the target, or after
     ``max_steps`` updates.
     """
-    if not influence.sum() > 0:
-        raise ValueError("the influence weights are all 0: there is nothing to ascend")
-    if config.weights == "permuted":
-        influence = influence[torch.randperm(len(influence), generator=generator)]
-    elif config.weights == "uniform":
-        influence = torch.ones_like(influence)
+    influence = weights_by(config.weights, influence, generator)
     layer, inputs, forget = cached_head(model, objective, forget)
     targets = forget.samples.targets
     predicted = targets != IGNORED

@@ -28,6 +28,7 @@ from imu.bounds import check_fields
 from imu.methods import ForgetSet, Step
 from imu.methods.common.descent import MEASUREMENTS, cached_head, update, watcher
 from imu.methods.common.renewal import begin_anew
+from imu.methods.common.weights import weights_by
 from imu.models.common.optimizers import adam
 from imu.objectives import Objective
 
@@ -67,8 +68,6 @@ def unlearn(
 
     influence: (n,), the weights w_i >= 0 of ``imu.influences.ascent_weights``; at least one > 0.
     """
-    if not influence.sum() > 0:
-        raise ValueError("the influence weights are all 0: there is nothing to ascend")
     weights = _weights(model, objective, config, generator, forget, influence)
     layer, features, forget = cached_head(model, objective, forget)
     targets = forget.samples.targets
@@ -105,17 +104,13 @@ def _weights(
     influence: Tensor,
 ) -> Tensor:
     """(n,), in the precision of the network."""
+    influence = weights_by(config.influence, influence, generator)
     if config.influence == "untrained":
         asked = influences.Config()
         scores = influences.influence(untrained(model, generator), objective, forget.samples, asked)
         influence, _ = influences.ascent_weights(
             scores, clip_quantile=asked.clip_quantile, top_fraction=asked.top_fraction
         )
-    elif config.influence == "permuted":
-        order = torch.randperm(len(influence), generator=generator)
-        influence = influence[order.to(influence.device)]
-    elif config.influence == "uniform":
-        influence = torch.ones_like(influence)
     return influence.to(next(model.parameters()))
 
 

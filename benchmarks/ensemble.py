@@ -15,6 +15,7 @@ from time import perf_counter
 import torch
 from torch import nn
 
+from flows.running import calling
 from imu import ensemble, training
 from imu.datasets import LabelledImages, digits
 from imu.datasets.common.tensors import pixels
@@ -121,6 +122,7 @@ def spread(values: list[float] | tuple[float, ...], digits: int) -> str:
 
 
 def main() -> None:
+    calling.parser("benchmarks.ensemble", __doc__).parse_args()
     # Threads that wait for each other would measure what else the machine is doing.
     torch.set_num_threads(1)
     root = Path.cwd()

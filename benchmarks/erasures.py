@@ -13,7 +13,6 @@ TV is measured on the test images, to ``retrained``; so is that of a model retra
 seed, the noise floor. Seconds are of one core (process time): of unlearning, and of one training.
 """
 
-import argparse
 from copy import deepcopy
 from pathlib import Path
 from time import monotonic, process_time
@@ -26,6 +25,7 @@ from torch import nn
 
 import imu
 from flows.erasing.work import Options
+from flows.running import calling
 from imu import metrics, splitting, training
 from imu.datasets import LabelledImages, digits
 from imu.datasets.common.tensors import pixels
@@ -151,7 +151,7 @@ def figure(table: pd.DataFrame) -> bytes:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.erasures", description=__doc__)
+    parser = calling.parser("benchmarks.erasures", __doc__)
     parser.add_argument("--seconds", type=float, default=150, help="after which it stops")
     seconds, begin, root = parser.parse_args().seconds, monotonic(), Path.cwd()
     torch.set_num_threads(1)

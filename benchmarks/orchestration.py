@@ -22,6 +22,7 @@ import httpx
 import psutil
 from ruamel.yaml import YAML
 
+from flows.running import calling
 from flows.running.children import end
 from tasks.files import artifacts, params
 from tasks.pages import tables
@@ -119,6 +120,7 @@ def server(folder: Path) -> Iterator[tuple[dict[str, str], Callable[[], float]]]
 
 
 def main() -> None:
+    calling.parser("benchmarks.orchestration", __doc__).parse_args()
     root = Path.cwd()
     with tempfile.TemporaryDirectory() as top:
         folder = Path(top) / "clone"

@@ -17,6 +17,7 @@ from statistics import mean, stdev
 from time import perf_counter
 
 from benchmarks.orchestration import PREFECT, run
+from flows.running import calling
 from flows.running.children import warm
 from tasks.files import artifacts
 from tasks.graph import lock
@@ -66,6 +67,7 @@ def runs(clone: Path) -> dict[str, float]:
 
 
 def main() -> None:
+    calling.parser("benchmarks.startup", __doc__).parse_args()
     root = Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder, "imu")

@@ -11,7 +11,6 @@ others for retraining variability. The margins are those that ship (``imu.verdic
 were chosen on this page.
 """
 
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from copy import deepcopy
@@ -22,6 +21,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from flows.running import calling
 from imu import metrics, selecting, splitting, training, verdicts
 from imu.datasets import LabelledImages, digits
 from imu.datasets.common.tensors import pixels
@@ -198,7 +198,12 @@ def spreads(models: Mapping[str, metrics.Measured], class_wise: bool) -> pd.Data
     return pd.DataFrame(rows)
 
 
-def main(chosen: list[str]) -> None:
+def main() -> None:
+    parser = calling.parser("benchmarks.verdict", __doc__)
+    parser.add_argument("requests", nargs="*", help="titles on the page; none: all")
+    chosen = parser.parse_args().requests
+    if unknown := [title for title in chosen if title not in REQUESTS]:
+        parser.error(f"requests must be of {', '.join(REQUESTS)}, got {unknown[0]!r}")
     torch.set_num_threads(1)
     root = Path.cwd()
     data = digits.load(root / "data" / "digits")
@@ -242,4 +247,4 @@ def main(chosen: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

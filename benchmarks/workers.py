@@ -7,7 +7,6 @@ A server, a DVC remote, a clone that runs the sweep and clones with a worker of 
 all on one host. Networks are so small that a cell is mostly start, end and transfer of its stages.
 """
 
-import argparse
 import os
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from time import sleep
 import httpx
 
 from benchmarks.orchestration import PREFECT, clone, run, seconds, server
+from flows.running import calling
 from flows.running.children import end
 from tasks.files import artifacts
 from tasks.pages import tables
@@ -81,7 +81,7 @@ def online(api: str) -> set[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.workers", description=__doc__)
+    parser = calling.parser("benchmarks.workers", __doc__)
     parser.add_argument("--cells", type=int, default=CELLS, help="of each sweep")
     cells = parser.parse_args().cells
     root, took = Path.cwd(), {}

@@ -25,7 +25,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
 from pydantic import SecretStr
 
-from flows.running import pages
+from flows.running import calling, pages
 
 POOLS = {
     "cpu": "Hosts without an accelerator: they run the flows, and stages that ask for none.",
@@ -161,6 +161,7 @@ def _removed(client: SyncPrefectClient, name: str) -> bool:
 
 
 def main() -> None:
+    calling.parser("flows.deploy", __doc__).parse_args()
     url = get_current_settings().api.url
     if url is None:
         sys.exit("PREFECT_API_URL is not set: there is no server to deploy to")

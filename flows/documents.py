@@ -15,7 +15,6 @@
 Each pipeline is a cell, as in a sweep: what was stopped goes on where it was.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from typing import Any
 from prefect import flow
 
 from flows.pipeline import JOBS
+from flows.running import calling
 from flows.running.cells import FOLDER, Cell
 from flows.running.children import warm
 from flows.running.failures import EXPLAINED
@@ -172,11 +172,7 @@ def grids(root: Path, settings: Path, changes: dict[str, Any]) -> list[Asked]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m flows.documents",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = calling.parser("flows.documents", __doc__)
     parser.add_argument("command", choices=("table", "tune", "metrics"))
     parser.add_argument(
         "--shipped", action="store_true", help="table: the methods of params.yaml, not all"

@@ -7,7 +7,6 @@ flows are one path. Independent stages run side by side.
     python -m flows.pipeline [--with FILE] [--jobs N] [--force]
 """
 
-import argparse
 import os
 import sys
 from collections import Counter
@@ -21,7 +20,7 @@ from prefect.exceptions import ParameterTypeError
 from prefect.runtime import flow_run
 from pydantic import Field
 
-from flows.running import last, pages
+from flows.running import calling, last, pages
 from flows.running.cells import Cell, clean_commit, prepare
 from flows.running.children import warm
 from flows.running.entries import entries_of
@@ -195,11 +194,7 @@ def _stale(root: Path) -> set[str] | None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m flows.pipeline",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = calling.parser("flows.pipeline", __doc__)
     parser.add_argument("--jobs", type=int, default=JOBS, help="stages at the same time")
     parser.add_argument(
         "--with",

@@ -11,7 +11,6 @@ A search that was stopped goes on where it was when it is started again in the s
 more trials it goes on from its end. Other words, and other code, are another study.
 """
 
-import argparse
 import hashlib
 import json
 import socket
@@ -27,6 +26,7 @@ from prefect.exceptions import ParameterTypeError
 from pydantic import Field
 
 from flows.pipeline import JOBS, Jobs
+from flows.running import calling
 from flows.running.cells import FOLDER, Cell, clean_commit, fingerprint
 from flows.running.children import ChildError, warm, warmed
 from flows.running.entries import entry_of
@@ -49,6 +49,7 @@ from flows.searching.tuning import (
 from flows.sweep import grouped, run_cells
 from tasks import tune
 from tasks.files import artifacts, params
+from tasks.files.workspace import Seed
 from tasks.pages import search_page
 from tasks.pages.search_page import Searched
 from tasks.tracking.sweeps import Group
@@ -65,7 +66,7 @@ def search(
     classes: list[str] = [*CLASSES],  # noqa: B006
     draws: list[int] = [],  # noqa: B006
     settings: dict[str, Any] = {},  # noqa: B006
-    seed: Annotated[int, Field(ge=0)] = 0,
+    seed: Seed = 0,
     at_once: Annotated[int, Field(ge=1)] = 4,
     in_flight: Annotated[int, Field(ge=1)] = 1,
     jobs: Jobs = JOBS,
@@ -217,11 +218,7 @@ def written(folder: Path, searched: Searched) -> list[Path]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m flows.search",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = calling.parser("flows.search", __doc__)
     parser.add_argument("name", help="of the search and its pages")
     parser.add_argument(
         "--method",

@@ -22,7 +22,7 @@ from prefect.artifacts import (
 from pydantic import Field
 
 from flows.pipeline import AS_IT_IS, JOBS, Jobs
-from flows.running import pages
+from flows.running import calling, pages
 from flows.running.cells import FOLDER, Cell, clean_commit, prepare
 from flows.running.children import ChildError, end_everything, warmed
 from flows.running.entries import entries_of
@@ -31,11 +31,17 @@ from flows.running.holding import only_run
 from flows.running.requests import Method, Request
 from flows.running.workspaces import run_tags, run_workspace
 from tasks.files import artifacts, params
-from tasks.files.workspace import Workspace
+from tasks.files.workspace import Seed, Workspace
 from tasks.pages import results, results_page, styled
 from tasks.tracking.store import address
 from tasks.tracking.sweeps import Group
 from tasks.tracking.tracker import Context, Page
+
+STARTED = (
+    "a sweep is a deployment: start it on Prefect's page, or for example with\n"
+    """  prefect deployment run sweep/sweep --param name='"two"' --param seeds='[0, 1]'\n"""
+    "docs/operations.md says how deployments get there, and what the parameters are"
+)
 
 
 class Swept(NamedTuple):
@@ -149,7 +155,7 @@ def sweep(
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")] = "sweep",
     requests: Annotated[list[Request], Field(min_length=1)] = [AS_IT_IS],  # noqa: B006
     methods: list[Method] = [],  # noqa: B006
-    seeds: Annotated[list[int], Field(min_length=1)] = [0, 1, 2],  # noqa: B006
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [0, 1, 2],  # noqa: B006
     grid: dict[str, list[Any]] = {},  # noqa: B006
     in_flight: Annotated[int, Field(ge=1)] = 1,
     jobs: Jobs = JOBS,
@@ -243,9 +249,10 @@ def written(
     return [folder / f"results.{suffix}" for suffix in ("html", "md", "csv")]
 
 
+def main() -> None:
+    calling.parser("flows.sweep", f"{__doc__}\n{STARTED}").parse_args()
+    sys.exit(STARTED)
+
+
 if __name__ == "__main__":
-    sys.exit(
-        "a sweep is a deployment: start it on Prefect's page, or for example with\n"
-        """  prefect deployment run sweep/sweep --param name='"two"' --param seeds='[0, 1]'\n"""
-        "docs/operations.md says how deployments get there, and what the parameters are"
-    )
+    main()

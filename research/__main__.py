@@ -4,11 +4,11 @@ python -m research                    every trial
 python -m research --trials digits    not in the others
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 from flows.pipeline import JOBS
+from flows.running import calling
 from flows.running.children import warm
 from flows.running.failures import EXPLAINED
 from flows.running.holding import only_run
@@ -17,7 +17,7 @@ from research.trials import research
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m research", description=__doc__)
+    parser = calling.parser("research", __doc__)
     parser.add_argument("--trials", nargs="+", default=(), help="of docs/research.yaml; none: all")
     parser.add_argument("--jobs", type=int, default=JOBS, help="stages at the same time")
     arguments = parser.parse_args()

@@ -14,6 +14,7 @@ from flows.erasing.office import FOLDER, Books, open_office
 from flows.erasing.pipeline_work import PipelineWork
 from flows.erasing.work import Options
 from flows.pipeline import JOBS
+from flows.running import calling
 from flows.running.failures import EXPLAINED
 from flows.running.server import serving
 from tasks.erasing import ErasureError, certificate, keys, ledger
@@ -39,11 +40,7 @@ def main(flow: Flow, about: str, given: Sequence[str] | None) -> None:
 
 
 def _arguments(about: str, given: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m flows.erase",
-        description=about,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = calling.parser("flows.erase", about)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, run: Any, number: str = "") -> argparse.ArgumentParser:

@@ -16,6 +16,7 @@ import imu
 from imu import discovery
 from tasks.files import params
 from tasks.files.params import ParameterError
+from tasks.files.workspace import Seed
 
 AS_IT_IS, NONE = "as in params.yaml", "none"
 SETTINGS = Path("settings")  # presets: YAML files of dotted path: value, below a clone
@@ -154,9 +155,8 @@ class Request(BaseModel):
     forget: AsItIs | Classes | Fraction | Ids | Group | Subjects = Field(
         default=AsItIs(), title="what to forget"
     )
-    seed: int | None = Field(
+    seed: Seed | None = Field(
         default=None,
-        ge=0,
         description="of the original model, its retrained references and the methods",
         json_schema_extra=_left_empty,
     )

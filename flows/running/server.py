@@ -21,6 +21,7 @@ from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 from prefect.states import Crashed
 
+from flows.running import calling
 from flows.running.children import ChildError
 
 PATIENCE = 120.0  # seconds for a start on a busy machine
@@ -95,7 +96,10 @@ def _wait(server: "subprocess.Popen[str]", url: str, log: Path) -> None:
             client.set_flow_run_state(run.id, Crashed(message="its process was ended"), force=True)
 
 
-def main(port: str) -> None:
+def main() -> None:
+    parser = calling.parser("flows.running.server", __doc__)
+    parser.add_argument("port", type=int)
+    port = parser.parse_args().port
     import uvicorn
     from prefect.server.api.server import create_app
 
@@ -108,11 +112,11 @@ def main(port: str) -> None:
     uvicorn.run(
         app,
         host="127.0.0.1",
-        port=int(port),
+        port=port,
         log_level="error",
         timeout_graceful_shutdown=int(LAST_WORDS),
     )
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()

@@ -2,8 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import fields
-from math import inf, isfinite
+from math import inf
 from typing import Any, Literal, get_args, get_origin
+
+SEED = "in [0, 4294967296)"  # what every generator of random numbers takes
+MOST = 1_000_000  # of whatever is counted, where nothing else bounds it
 
 
 def require(name: str, value: float, bound: str) -> None:
@@ -21,7 +24,7 @@ def require(name: str, value: float, bound: str) -> None:
     else:
         low, high, over, under = float(limits[0]), inf, sign == ">=", False
     if not (low < value < high or (over and value == low) or (under and value == high)):
-        finite = "" if isfinite(value) else " and finite"
+        finite = "" if -inf < value < inf else " and finite"
         raise ValueError(f"{name} must be {bound}{finite}, got {value!r}")
 
 
@@ -33,13 +36,24 @@ def one_of(name: str, value: object, choices: Sequence[object]) -> None:
         raise ValueError(f"{name} must be {listed}, got {value!r}")
 
 
+def once(name: str, values: Sequence[str]) -> None:
+    """Raises ValueError where one of ``values`` stands there twice."""
+    for number, value in enumerate(values):
+        if value in values[:number]:
+            raise ValueError(f"{name} must name each once, got {value!r} twice")
+
+
 def check_fields(config: Any, **bounds: str) -> None:
     """Raises ValueError for a field of the dataclass ``config`` that is out of its bound.
 
-    bounds: by field, as in ``require``. Fields of the type ``Literal`` are checked without one.
+    bounds: by field, as in ``require``; whole numbers without an upper one are ``MOST`` at most.
+    Fields of the type ``Literal`` are checked without one.
     """
     for field in fields(config):
         if get_origin(field.type) is Literal:
             one_of(field.name, getattr(config, field.name), get_args(field.type))
     for name, bound in bounds.items():
-        require(name, getattr(config, name), bound)
+        value = getattr(config, name)
+        require(name, value, bound)
+        if isinstance(value, int) and value > MOST and not bound.startswith("in"):
+            raise ValueError(f"{name} must be {bound} and <= {MOST}, got {value}")

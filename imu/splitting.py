@@ -10,12 +10,15 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from imu.bounds import check_fields
+from imu.bounds import SEED, check_fields, once
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassRequest:
     classes: tuple[str, ...] = ("8",)  # names of the classes to forget whole
+
+    def __post_init__(self) -> None:
+        once("classes", self.classes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +28,7 @@ class FractionRequest:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_fields(self, fraction="in (0, 1)")
+        check_fields(self, fraction="in (0, 1)", seed=SEED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +41,16 @@ class GroupRequest:
     attribute: str = "superclass"  # what the data set knows of a sample besides its label
     values: tuple[str, ...] = ("flowers",)  # the groups to forget
 
+    def __post_init__(self) -> None:
+        once("values", self.values)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SubjectRequest:
     subjects: tuple[str, ...] = ("subject-1",)  # whose samples to forget, all of them
+
+    def __post_init__(self) -> None:
+        once("subjects", self.subjects)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +72,7 @@ class Config:
     by_subject: SubjectRequest = SubjectRequest()
 
     def __post_init__(self) -> None:
-        check_fields(self, used="in (0, 1]", validation="in (0, 1)")
+        check_fields(self, used="in (0, 1]", validation="in (0, 1)", seed=SEED)
         if self.test == "published":
             return
         if self.validation_from != "train":

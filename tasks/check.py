@@ -7,11 +7,11 @@ from imu.datasets import Source
 from tasks import ensemble, retrain, unlearn
 from tasks.files import params
 from tasks.files.params import ParameterError
-from tasks.files.workspace import OWN, Original, Pixels, Runtime, Workspace
+from tasks.files.workspace import OWN, Original, Pixels, Runtime, Seed, Workspace
 
 IMAGES = "classification"  # what a file is for that does not say
 SECTIONS = {
-    "seed": int,
+    "seed": Seed,
     "snapshots": int,
     "runtime": Runtime,
     "data": Source,
@@ -36,8 +36,6 @@ def everything(workspace: Workspace) -> None:
     for name, config in SECTIONS.items():
         params.load(root, name, config)
     params.load(root, "ensemble", ensemble.Config, without=("network",))
-    if workspace.seed < 0:
-        raise ParameterError(f"{params.FILE}: seed must be >= 0, got {workspace.seed}")
     unlearn.Trajectory({}, params.load(root, "snapshots", int))  # knows how many there must be
     _require_request(root)
     _require_name(root, "split.dataset", "imu.datasets")
@@ -67,6 +65,11 @@ def everything(workspace: Workspace) -> None:
             f"({processes})"
         )
     _require_seeds(root)
+    if not params.section(root, "unlearn"):
+        raise ParameterError(
+            f"{params.FILE}: unlearn must have at least one entry, such as one of the method "
+            "nothing where only retraining is wanted; got none"
+        )
     for item in params.section(root, "unlearn"):
         if item in params.section(root, "retrain"):
             raise ParameterError(
@@ -89,8 +92,14 @@ def _require_name(root: Path, where: str, package: str) -> str:
 def _require_request(root: Path) -> None:
     """What is to be forgotten is named, as far as can be told without the data."""
     split = params.load(root, "split", splitting.Config)
-    if split.scenario == "class" and not split.by_class.classes:
-        raise ParameterError(f"{params.FILE}: split.by_class.classes must name at least one class")
+    named = {
+        "class": ("by_class.classes", split.by_class.classes),
+        "group": ("by_group.values", split.by_group.values),
+        "subject": ("by_subject.subjects", split.by_subject.subjects),
+    }
+    where, names = named.get(split.scenario, ("", ("",)))
+    if not names:
+        raise ParameterError(f"{params.FILE}: split.{where} must name at least one")
     if split.scenario == "ids" and not (root / split.by_ids.file).is_file():
         raise ParameterError(f"{params.FILE}: split.by_ids.file: there is no {split.by_ids.file}")
     if not (root / split.forgotten_before).is_file():

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from imu import training
-from imu.bounds import check_fields
+from imu.bounds import SEED, check_fields
 from tasks import train
 from tasks.files import artifacts, params
 from tasks.files.workspace import NOT_RETRAINED, Workspace
@@ -16,7 +16,7 @@ class Config:
     seed_offset: int  # added to the seed of the original model; 0 gives the reference
 
     def __post_init__(self) -> None:
-        check_fields(self, seed_offset=">= 0")
+        check_fields(self, seed_offset=SEED)
 
 
 def run(workspace: Workspace, item: str) -> float | None:

@@ -177,13 +177,13 @@ def keep(root: Path, entries: dict[str, tuple[str, ...]]) -> None:
 
 
 def change(root: Path, changes: dict[str, Any]) -> None:
-    """Merge ``changes`` into the workspace's params.yaml."""
+    """Merge ``changes`` into the workspace's params.yaml; {} empties a section."""
     yaml = YAML()
     content = yaml.load((root / "params.yaml").read_text())
 
     def merge(into: Any, new: dict[str, Any]) -> None:
         for key, value in new.items():
-            if isinstance(value, dict) and key in into:
+            if value and isinstance(value, dict) and key in into:
                 merge(into[key], value)
             else:
                 into[key] = value

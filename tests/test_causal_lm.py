@@ -443,9 +443,9 @@ def test_special_tokens_must_be_told() -> None:
         ("path", "elsewhere/model", "path must be a folder in own/"),
         ("path", "own/../x", "path must be a folder in own/"),
         ("path", "own", "path must be a folder in own/"),
-        ("context", 1, "context must be >= 2"),
-        ("precision", "float16", "precision must be float32 or bfloat16"),
-        ("lora", -1, "lora must be >= 0"),
+        ("context", 1, "context must be >= 2, got 1"),
+        ("precision", "float16", "precision must be 'float32' or 'bfloat16', got 'float16'"),
+        ("lora", -1, r"lora must be in \[0, 65536\], got -1"),
     ],
 )
 def test_settings_out_of_range_are_refused(field: str, value: object, message: str) -> None:

@@ -164,7 +164,7 @@ def test_the_digits_do_not_mind_the_source(shared: Path) -> None:
     ("source", "message"),
     [
         ({"path": "nowhere"}, "there is no folder nowhere to take images from"),
-        ({"size": 4}, "data: size must be >= 8, got 4"),
+        ({"size": 4}, "data: size must be in [8, 4096], got 4"),
         ({"fit": "pad"}, "data.fit: Input should be 'crop' or 'stretch', got 'pad'"),
         ({"classes": ["ant", "cat"]}, "data.classes lacks 'bee'"),
         ({"pth": "x"}, "unknown parameter data.pth; known here: path, size, fit"),
@@ -181,7 +181,7 @@ def test_wrong_sources_are_refused_and_leave_nothing(
 def test_the_section_is_checked_before_anything_runs(shared: Path) -> None:
     change(shared, {"data": {"size": 4}})
     said = tasks(shared, "check", status=1)
-    assert "params.yaml: data: size must be >= 8, got 4" in said
+    assert "params.yaml: data: size must be in [8, 4096], got 4" in said
 
 
 def test_data_that_a_stage_is_reading_are_checked_all_the_same(shared: Path) -> None:

@@ -1,5 +1,6 @@
 import json
 from dataclasses import asdict, fields, is_dataclass
+from datetime import date
 from pathlib import Path
 
 import pandas as pd
@@ -164,7 +165,13 @@ def test_values_arrive_with_their_types(tmp_path):
         ("epochs: 2", "epochs: yes", "train", training.Config, r"train\.epochs: .*got 'yes'"),
         ("epochs: 2", "epochs: true", "train", training.Config, r"train\.epochs: .*got True"),
         ("epochs: 2", "epochs: null", "train", training.Config, r"train\.epochs: .*got None"),
-        ("epochs: 2", "epochs: 0", "train", training.Config, "train: epochs must be >= 1, got 0"),
+        (
+            "epochs: 2",
+            "epochs: 0",
+            "train",
+            training.Config,
+            r"train: epochs must be in \[1, 100000\], got 0",
+        ),
         (
             "fraction: 0.2",
             "fraction: 2.0",
@@ -179,8 +186,8 @@ def test_values_arrive_with_their_types(tmp_path):
         ("seed: 3", "seed: 2020-01-01", "seed", int, "seed: .*date"),
         ("{epochs", "[epochs", "train", training.Config, "not valid YAML"),
         ("seed: 3", "seed: 3\nseed: 4", "seed", int, "not valid YAML.*duplicate key"),
-        (TEXT, "- 1", "seed", int, r"must be a mapping of sections, got \[1\]"),
-        (TEXT, "", "seed", int, "must be a mapping of sections, got None"),
+        (TEXT, "- 1", "seed", int, "must be a mapping of sections, got list"),
+        (TEXT, "", "seed", int, "must be a mapping of sections, got NoneType"),
         (TEXT, "train:", "train", training.Config, "train: .*got None"),
         ("seed: 3", "", "seed", int, r"params\.yaml has no 'seed', only train, split, unlearn"),
         ("imu:", "amu:", "unlearn.imu", retrain.Config, "unlearn has no 'imu', only amu"),
@@ -192,6 +199,56 @@ def test_a_wrong_parameter_is_named(tmp_path, old, new, section, config, message
     folder = root(tmp_path, TEXT, old, new)
     with pytest.raises(params.ParameterError, match=f"(?s)^params.*{message}"):
         params.load(folder, section, config)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"user:SECRET:0:0\nother:SECRET:1:1\n", "must be a mapping of paths, got str"),
+        (b"- SECRET", "must be a mapping of paths, got list"),
+        (b"a: 1\na: SECRET", "is not valid YAML: line 2: found duplicate key"),
+        (b"a:\n\t- SECRET", "is not valid YAML: line 2: found character that cannot start"),
+        (b"a: !SECRET x", "is not valid YAML: line 1: could not determine a constructor"),
+        (b"a: SECRET\0", "is not valid YAML: unacceptable character #x0000"),
+        (b"a: " + b"9" * 5000, "is not valid YAML: Exceeds the limit"),
+        (b"- " * 100_000 + b"SECRET", "is not valid YAML: nested deeper than 50"),
+        (b"SECRET\xff", "must be UTF-8, and byte 6 is not"),
+        (b"#" * 1_000_001, "must have at most 1000000 bytes, got 1000001"),
+        (b"7: SECRET", "a key must be a text, got int"),
+    ],
+)
+def test_what_is_no_settings_is_refused_and_not_shown(tmp_path, content, message):
+    (tmp_path / "x").write_bytes(content)
+    with pytest.raises(params.ParameterError) as refused:
+        params.read_file(tmp_path / "x", "x", "paths")
+    assert message in str(refused.value)
+    assert "SECRET" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("path", "message"), [("", "x is no file"), ("y", "there is no x")])
+def test_what_is_no_file_is_refused(tmp_path, path, message):
+    with pytest.raises(params.ParameterError, match=f"^{message}$"):
+        params.read_file(tmp_path / path, "x", "paths")
+
+
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbfseed: 4\n", b"seed: 4\r\n"])
+def test_settings_are_read_however_an_editor_wrote_them(tmp_path, content):
+    (tmp_path / "x").write_bytes(content)
+    assert params.read_file(tmp_path / "x", "x", "paths") == {"seed": 4}
+
+
+def test_changes_must_be_what_json_can_say():
+    circular: list[object] = []
+    circular.append(circular)
+    for value, message in ((date(2020, 1, 1), "Object of type date"), (circular, "Circular")):
+        with pytest.raises(params.ParameterError, match=f"^seed: {message}"):
+            params.changed(SHIPPED, {"seed": value})
+
+
+def test_a_message_holds_no_value_without_end():
+    with pytest.raises(params.ParameterError) as refused:
+        params.parse({"epochs": "x" * 10_000}, "train", training.Config)
+    assert len(str(refused.value)) < 300
 
 
 def test_a_parameter_without_default_must_be_given():

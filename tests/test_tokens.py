@@ -191,12 +191,12 @@ def test_it_learns(tokens):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("width", 0, "width must be >= 1, got 0"),
-        ("layers", 0, "layers must be >= 1, got 0"),
+        ("width", 0, r"width must be in \[1, 65536\], got 0"),
+        ("layers", 0, r"layers must be in \[1, 1024\], got 0"),
         ("heads", 3, r"width must be a multiple of heads \(3\), got 128"),
-        ("hidden", 0, "hidden must be >= 1, got 0"),
-        ("vocabulary", 0, "vocabulary must be >= 1, got 0"),
-        ("context", 1, "context must be >= 2, got 1"),
+        ("hidden", 0, r"hidden must be in \[1, 65536\], got 0"),
+        ("vocabulary", 0, r"vocabulary must be in \[1, 65536\], got 0"),
+        ("context", 1, r"context must be in \[2, 65536\], got 1"),
     ],
 )
 def test_settings_out_of_range_are_refused(field, value, message):

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
-from imu.bounds import check_fields
+from imu.bounds import MOST, SEED, check_fields, once
 
 ABOUT = "about.json"  # beside the files of a data set: what they are, and what they were made from
 PICTURES = ("path", "size", "fit", "resize", "classes")  # what of ``Source`` makes images
@@ -47,12 +47,15 @@ class Source:
     def __post_init__(self) -> None:
         if not self.path:
             raise ValueError("path must name a folder or a table, got ''")
-        check_fields(self, size=">= 8", people="in [3, 10000]", seed=">= 0")
+        check_fields(self, size="in [8, 4096]", people="in [3, 10000]", seed=SEED)
         check_fields(self, states="in [2, 1000]", length="in [2, 1000]", leakage="in [0, 1]")
-        if not 2 <= len(self.sequences) <= self.states or min(self.sequences) < 1:
+        check_fields(self, resize="in [0, 65536]")
+        once("classes", self.classes)
+        several = 2 <= len(self.sequences) <= self.states
+        if not several or not all(1 <= count <= MOST for count in self.sequences):
             raise ValueError(
-                f"sequences must be a number >= 1 for each of 2 to {self.states} chains (states), "
-                f"got {self.sequences}"
+                f"sequences must be a number in [1, {MOST}] for each of 2 to {self.states} chains "
+                f"(states), got {self.sequences}"
             )
         if self.resize and (self.resize < self.size or self.fit == "stretch"):
             raise ValueError(

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from imu.bounds import check_fields
 from imu.models import find_head, without_head
 from imu.models.common.lora import adapt
 from imu.models.common.tokens import Tokens
@@ -53,12 +54,7 @@ class Config:
         parts = Path(self.path).parts
         if len(parts) < 2 or parts[0] != OWN or ".." in parts:
             raise ValueError(f"path must be a folder in {OWN}/, got {self.path!r}")
-        if self.context < 2:
-            raise ValueError(f"context must be >= 2, got {self.context}")
-        if self.precision not in ("float32", "bfloat16"):
-            raise ValueError(f"precision must be float32 or bfloat16, got {self.precision!r}")
-        if self.lora < 0:
-            raise ValueError(f"lora must be >= 0, got {self.lora}")
+        check_fields(self, context=">= 2", lora="in [0, 65536]")
 
 
 def tokens(config: Config, texts: Iterable[str]) -> Tokens:

@@ -32,8 +32,9 @@ class Config:
     context: int = 64  # tokens of the longest row
 
     def __post_init__(self) -> None:
-        at_least_one = ("width", "layers", "heads", "hidden", "vocabulary")
-        check_fields(self, **dict.fromkeys(at_least_one, ">= 1"), context=">= 2")
+        sizes = dict.fromkeys(("width", "hidden", "vocabulary"), "in [1, 65536]")
+        sizes |= dict.fromkeys(("layers", "heads"), "in [1, 1024]")
+        check_fields(self, **sizes, context="in [2, 65536]")
         if self.width % self.heads:
             raise ValueError(f"width must be a multiple of heads ({self.heads}), got {self.width}")
 

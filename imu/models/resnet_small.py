@@ -18,7 +18,7 @@ class Config:
     width: int = 32  # channels of the first stage
 
     def __post_init__(self) -> None:
-        check_fields(self, width=">= 1")
+        check_fields(self, width="in [1, 1024]")
 
 
 def build(config: Config, image: tuple[int, int, int], classes: int) -> nn.Module:

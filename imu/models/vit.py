@@ -22,8 +22,9 @@ class Config:
     dropout: float = 0.0  # share; above 0 such networks cannot be trained in a stack
 
     def __post_init__(self) -> None:
-        at_least_one = ("patch_size", "layers", "heads", "width", "mlp_width")
-        check_fields(self, **dict.fromkeys(at_least_one, ">= 1"), dropout="in [0, 1)")
+        sizes = dict.fromkeys(("patch_size", "layers", "heads"), "in [1, 1024]")
+        sizes |= dict.fromkeys(("width", "mlp_width"), "in [1, 65536]")
+        check_fields(self, **sizes, dropout="in [0, 1)")
         if self.width % self.heads:
             raise ValueError(f"width must be a multiple of heads ({self.heads}), got {self.width}")
 

@@ -48,9 +48,9 @@ class Config:
     workers: int = 2  # processes that read images where they stream
 
     def __post_init__(self) -> None:
-        check_fields(self, epochs=">= 1", batch_size=">= 1", learning_rate="> 0")
+        check_fields(self, epochs="in [1, 100000]", batch_size=">= 1", learning_rate="> 0")
         check_fields(self, momentum="in [0, 1)", warmup="in [0, 1)", label_smoothing="in [0, 1)")
-        check_fields(self, weight_decay=">= 0", clip=">= 0", shift=">= 0", workers=">= 0")
+        check_fields(self, weight_decay=">= 0", clip=">= 0", shift=">= 0", workers="in [0, 1024]")
         check_fields(self, memory_share="in [0, 1]")
 
 

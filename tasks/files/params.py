@@ -14,9 +14,12 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as validated
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent
 
 FILE = "params.yaml"
 TABLES = (".csv", ".parquet")
+LARGEST, DEEPEST = 1_000_000, 50  # bytes of a file of parameters, and how deep it is nested
+LONGEST = 200  # characters of a value in a message
 REPLACED = ("network", "retrain", "unlearn")  # sections whose keys depend on what they name
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Sections whose entries are stages, and what of an entry is part of a path.
@@ -41,26 +44,50 @@ def read(root: Path) -> dict[str, Any]:
 
 
 def read_file(path: Path, name: str, of: str) -> dict[str, Any]:
-    """A mapping, parsed as DVC parses it (YAML 1.2). name, of: of the file and what it maps."""
+    """A mapping, parsed as DVC parses it (YAML 1.2). name, of: of the file and what it maps.
+
+    Raises ParameterError, which says nothing of what the file holds: it may be no settings at all.
+    """
     try:
-        content = copy.deepcopy(_parsed(path.read_text(encoding="utf-8")))
+        if path.exists() and not path.is_file():
+            raise ParameterError(f"{name} is no file")
+        if path.is_file() and (size := path.stat().st_size) > LARGEST:
+            raise ParameterError(f"{name} must have at most {LARGEST} bytes, got {size}")
+        content = copy.deepcopy(_parsed(path.read_text(encoding="utf-8-sig")))
+    except ParameterError:
+        raise
     except FileNotFoundError as error:
         raise ParameterError(f"there is no {name}") from error
     except OSError as error:
         raise ParameterError(f"{name} cannot be read: {error.strerror}") from error
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise ParameterError(f"{name} is not valid YAML: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ParameterError(f"{name} must be UTF-8, and byte {error.start} is not") from None
+    except (YAMLError, ValueError) as error:  # ValueError: 99 as a month, a number without end
+        raise ParameterError(f"{name} is not valid YAML{_where(error)}") from None
     if not isinstance(content, dict):
-        raise ParameterError(f"{name} must be a mapping of {of}, got {content!r}")
+        raise ParameterError(f"{name} must be a mapping of {of}, got {type(content).__name__}")
     if wrong := [key for key in content if not isinstance(key, str)]:
-        raise ParameterError(f"{name}: a key must be a text, got {wrong[0]!r}")
+        raise ParameterError(f"{name}: a key must be a text, got {type(wrong[0]).__name__}")
     return content
 
 
 @lru_cache(maxsize=8)
 def _parsed(text: str) -> Any:
     # A stage reads params.yaml a dozen times, a run's summary three hundred times.
+    depth = 0
+    for event in YAML(typ="safe").parse(text):  # to load what is deep crashes libyaml
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        if depth > DEEPEST:
+            raise YAMLError(f"nested deeper than {DEEPEST}")
     return YAML(typ="safe").load(text)
+
+
+def _where(error: Exception) -> str:
+    """The line at which YAML ends, and why, without what stands there."""
+    mark = getattr(error, "problem_mark", None)
+    said = getattr(error, "problem", "") or str(error)
+    problem = re.split("['\"]", said.partition("\n")[0])[0].strip()
+    return f": line {mark.line + 1}: {problem}" if mark else f": {problem}"
 
 
 def section(root: Path, name: str) -> Any:
@@ -91,12 +118,12 @@ def parse(content: Any, name: str, config: type[T], *, file: str = FILE) -> T:
     """Check ``content``, from ``name`` in ``file``, against the dataclass (or type) ``config``."""
     try:
         return _adapter(config).validate_json(json.dumps(content), strict=True)
-    except TypeError as error:
-        raise ParameterError(f"{file}: {name}: {error}") from error
     except ValidationError as error:
         raise ParameterError(
             "\n".join(f"{file}: {_explain(e, name, config)}" for e in error.errors())
         ) from None
+    except (TypeError, ValueError, RecursionError) as error:  # a date; what holds itself
+        raise ParameterError(f"{file}: {name}: {error}") from error
 
 
 def changed(content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -112,12 +139,16 @@ def changed(content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
         for part in parents:
             section = section.get(part) if isinstance(section, dict) else None
         if not isinstance(section, dict) or last not in section:
-            raise ParameterError(f"{FILE} has no {path!r} to change")
+            raise ParameterError(f"{FILE} has no {shown(path)} to change")
         if isinstance(value, dict) and not parents and path not in REPLACED:
             raise ParameterError(
                 f"{path!r} cannot be replaced whole: name what changes, such as "
                 f"'{path}.{next(iter(value), '')}'"
             )
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ParameterError(f"{path}: {error}") from error
         section[last] = value
     return content
 
@@ -187,7 +218,7 @@ def require_inside(root: Path, where: str, file: object) -> Path:
     Raises ParameterError for an address and where it lies elsewhere, links followed.
     """
     path = root / str(file)
-    if "://" in str(file) or not path.resolve().is_relative_to(root.resolve()):
+    if "\0" in str(file) or "://" in str(file) or not path.resolve().is_relative_to(root.resolve()):
         raise ParameterError(f"{FILE}: {where} must be a file in the workspace, got {file!r}")
     if path.suffix not in TABLES:  # what a table lacks is told, and so is how a file begins
         raise ParameterError(f"{FILE}: {where} must end in {' or '.join(TABLES)}, got {file!r}")
@@ -228,6 +259,12 @@ def flattened(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def shown(value: object) -> str:
+    """A value in a message, where it may be of any length."""
+    text = repr(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
 def line(content: dict[str, Any]) -> str:
     """``content`` as one line for ``params.yaml``."""
     yaml, text = YAML(), StringIO()
@@ -263,5 +300,5 @@ def _explain(error: Any, name: str, config: Any) -> str:
     if error["type"] == "missing":
         return f"{where} is missing"
     message = error["msg"].removeprefix("Value error, ")
-    got = "" if error["type"] == "value_error" else f", got {error['input']!r}"
+    got = "" if error["type"] == "value_error" else f", got {shown(error['input'])}"
     return f"{where}: {message}{got}"

@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
 
 from imu import discovery
 from imu.bounds import check_fields
@@ -28,9 +30,10 @@ class Runtime:
     processes: int = 1  # that share each batch where one network is trained; one GPU for each
 
     def __post_init__(self) -> None:
-        check_fields(self, threads=">= 1", processes=">= 1")
+        check_fields(self, threads="in [1, 1024]", processes="in [1, 1024]")
 
 
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # as ``imu.bounds.SEED``
 OWN = "own"  # folder of what the user brings; stages that build networks depend on it
 BASELINES = ("nothing", "logit_mask", "token_mask", "refuse")  # methods that do not unlearn
 NOT_RETRAINED = "absent: original.retrain is false"
@@ -102,7 +105,7 @@ class Workspace:
 
     @property
     def seed(self) -> int:
-        return params.load(self.root, "seed", int)
+        return params.load(self.root, "seed", Seed)
 
     @property
     def original(self) -> Original:

@@ -15,7 +15,6 @@ from time import perf_counter
 import torch
 from torch import nn
 
-from flows.running import calling
 from imu import ensemble, training
 from imu.datasets import LabelledImages, digits
 from imu.datasets.common.tensors import pixels
@@ -24,6 +23,7 @@ from imu.objectives import predictions
 from imu.objectives.classification import Classification
 from tasks.files import artifacts
 from tasks.pages import tables
+from tasks.starting import calling
 
 CPU = torch.device("cpu")
 WIDTHS = (4, 8, 16, 32)

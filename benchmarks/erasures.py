@@ -25,7 +25,6 @@ from torch import nn
 
 import imu
 from flows.erasing.work import Options
-from flows.running import calling
 from imu import metrics, splitting, training
 from imu.datasets import LabelledImages, digits
 from imu.datasets.common.tensors import pixels
@@ -35,6 +34,7 @@ from imu.objectives import Samples
 from imu.objectives.classification import Classification
 from tasks.files import artifacts
 from tasks.pages import figures
+from tasks.starting import calling
 
 REQUESTS, SAMPLES = 50, 5
 BOUND = Options().drift

@@ -7,7 +7,6 @@ Data and weights are random: times do not depend on them. All ways compute the s
 float32 in one process, in turn; reported are ratios of neighbouring runs.
 """
 
-import argparse
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from imu.influences import (
 from imu.models import head, resnet_small
 from imu.objectives import Inputs, Objective, Samples, mean_cross_entropy
 from imu.objectives.classification import Classification
+from tasks.starting import calling
 
 PAIRS = 7
 DAMPING = 0.01
@@ -360,7 +360,7 @@ def main() -> None:
     from tasks.files import artifacts
     from tasks.pages import tables
 
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = calling.parser("benchmarks.influence", __doc__)
     parser.add_argument("--device", default="cpu")
     device = torch.device(parser.parse_args().device)
     # Threads that wait for each other would measure what else the machine is doing.

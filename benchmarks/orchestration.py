@@ -22,10 +22,10 @@ import httpx
 import psutil
 from ruamel.yaml import YAML
 
-from flows.running import calling
 from flows.running.children import end
 from tasks.files import artifacts, params
 from tasks.pages import tables
+from tasks.starting import calling
 
 ROUNDS = 2
 PREFECT = str(Path(sys.executable).with_name("prefect"))

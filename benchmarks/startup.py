@@ -17,11 +17,11 @@ from statistics import mean, stdev
 from time import perf_counter
 
 from benchmarks.orchestration import PREFECT, run
-from flows.running import calling
 from flows.running.children import warm
 from tasks.files import artifacts
 from tasks.graph import lock
 from tasks.pages import tables
+from tasks.starting import calling
 
 PAIRS = 7
 STAGE = ("evaluate", "unlearn/imu")

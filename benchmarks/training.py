@@ -41,6 +41,7 @@ from imu.objectives.classification import Classification, normalised
 from imu.training import loading
 from imu.training.distributed import ALONE
 from imu.training.feeds.classification import batches, draws, sourced
+from tasks.starting import calling
 
 CPU = torch.device("cpu")
 CLASSES, SHAPE = 10, (3, 32, 32)
@@ -402,7 +403,7 @@ def page(device: torch.device, sizes: Sizes) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = calling.parser("benchmarks.training", __doc__)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--reads", nargs=2, help=argparse.SUPPRESS)

@@ -21,7 +21,6 @@ import pandas as pd
 import torch
 from torch import nn
 
-from flows.running import calling
 from imu import metrics, selecting, splitting, training, verdicts
 from imu.datasets import LabelledImages, digits
 from imu.datasets.common.tensors import pixels
@@ -31,6 +30,7 @@ from imu.objectives import Samples
 from imu.objectives.classification import Classification
 from tasks.files import artifacts
 from tasks.pages import tables
+from tasks.starting import calling
 
 CPU = torch.device("cpu")
 SEED = 100  # of splits and requests

@@ -19,10 +19,10 @@ from time import sleep
 import httpx
 
 from benchmarks.orchestration import PREFECT, clone, run, seconds, server
-from flows.running import calling
 from flows.running.children import end
 from tasks.files import artifacts
 from tasks.pages import tables
+from tasks.starting import calling
 
 CELLS = 2
 IN_FLIGHT = 2

@@ -25,7 +25,8 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
 from pydantic import SecretStr
 
-from flows.running import calling, pages
+from flows.running import pages
+from tasks.starting import calling
 
 POOLS = {
     "cpu": "Hosts without an accelerator: they run the flows, and stages that ask for none.",

@@ -24,7 +24,6 @@ from typing import Any
 from prefect import flow
 
 from flows.pipeline import JOBS
-from flows.running import calling
 from flows.running.cells import FOLDER, Cell
 from flows.running.children import warm
 from flows.running.failures import EXPLAINED
@@ -38,6 +37,7 @@ from flows.sweep import swept
 from tasks import ensemble, unlearn
 from tasks.files import artifacts, params
 from tasks.pages import metrics_page, results, results_page, tables
+from tasks.starting import calling
 
 REPORTED = (0, 1, 2)
 MEMBERS = 8  # networks per family and cell; the seeds make them three families

@@ -20,7 +20,7 @@ from prefect.exceptions import ParameterTypeError
 from prefect.runtime import flow_run
 from pydantic import Field
 
-from flows.running import calling, last, pages
+from flows.running import last, pages
 from flows.running.cells import Cell, clean_commit, prepare
 from flows.running.children import warm
 from flows.running.entries import entries_of
@@ -34,6 +34,7 @@ from tasks import report
 from tasks.files import params
 from tasks.files.workspace import Workspace
 from tasks.graph import stages
+from tasks.starting import calling
 from tasks.tracking.store import address
 from tasks.tracking.tracker import Context, Page
 

@@ -26,7 +26,6 @@ from prefect.exceptions import ParameterTypeError
 from pydantic import Field
 
 from flows.pipeline import JOBS, Jobs
-from flows.running import calling
 from flows.running.cells import FOLDER, Cell, clean_commit, fingerprint
 from flows.running.children import ChildError, warm, warmed
 from flows.running.entries import entry_of
@@ -52,6 +51,7 @@ from tasks.files import artifacts, params
 from tasks.files.workspace import Seed
 from tasks.pages import search_page
 from tasks.pages.search_page import Searched
+from tasks.starting import calling
 from tasks.tracking.sweeps import Group
 
 

@@ -22,7 +22,7 @@ from prefect.artifacts import (
 from pydantic import Field
 
 from flows.pipeline import AS_IT_IS, JOBS, Jobs
-from flows.running import calling, pages
+from flows.running import pages
 from flows.running.cells import FOLDER, Cell, clean_commit, prepare
 from flows.running.children import ChildError, end_everything, warmed
 from flows.running.entries import entries_of
@@ -33,6 +33,7 @@ from flows.running.workspaces import run_tags, run_workspace
 from tasks.files import artifacts, params
 from tasks.files.workspace import Seed, Workspace
 from tasks.pages import results, results_page, styled
+from tasks.starting import calling
 from tasks.tracking.store import address
 from tasks.tracking.sweeps import Group
 from tasks.tracking.tracker import Context, Page

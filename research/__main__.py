@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 from flows.pipeline import JOBS
-from flows.running import calling
 from flows.running.children import warm
 from flows.running.failures import EXPLAINED
 from flows.running.holding import only_run
 from flows.running.server import serving
 from research.trials import research
+from tasks.starting import calling
 
 
 def main() -> None:

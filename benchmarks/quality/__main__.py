@@ -1,6 +1,5 @@
 """``python -m benchmarks.quality``: does what is not done yet, and writes the page at the end."""
 
-import argparse
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from benchmarks.gpu import images
 from benchmarks.quality import estimators, oracle, page, truth
 from benchmarks.quality.truth import SETTINGS, Setting
+from tasks.starting import calling
 
 Unit = tuple[Path, Callable[[], Mapping[str, Any]]]  # where it is kept, and how it is made
 
@@ -50,7 +50,7 @@ def estimates(setting: Setting, of: truth.Scene, kept: Path, number: int) -> Ite
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = calling.parser("benchmarks.quality", __doc__)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="then it stops")
     parser.add_argument("--page", action="store_true", help="of what is done, and no more")
     parser.add_argument("--cifar", type=Path, help="archive of CIFAR-10 as images")

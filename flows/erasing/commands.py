@@ -14,12 +14,12 @@ from flows.erasing.office import FOLDER, Books, open_office
 from flows.erasing.pipeline_work import PipelineWork
 from flows.erasing.work import Options
 from flows.pipeline import JOBS
-from flows.running import calling
 from flows.running.failures import EXPLAINED
 from flows.running.server import serving
 from tasks.erasing import ErasureError, certificate, keys, ledger
 from tasks.erasing.matching import Asked
 from tasks.files import artifacts
+from tasks.starting import calling
 from tasks.tracking import registry
 
 Flow = Callable[..., dict[str, str]]

@@ -21,8 +21,8 @@ from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 from prefect.states import Crashed
 
-from flows.running import calling
 from flows.running.children import ChildError
+from tasks.starting import calling
 
 PATIENCE = 120.0  # seconds for a start on a busy machine
 LAST_WORDS = 5.0  # seconds for logs and events that are still to be sent

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MAIN = 'if __name__ == "__main__":'
 # The help of Prefect and of DVC; and what imports for ten seconds.
-LEFT_OUT = ("flows.running.sqlite", "tasks.graph", "benchmarks.gpu")
+LEFT_OUT = ("flows.running.sqlite", "tasks.graph", "benchmarks.gpu", "benchmarks.gpu.page")
 FILES = {
     ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__"): file
     for folder in ("benchmarks", "flows", "imu", "research", "tasks")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from imu.serving.classification import check_stored
+from imu.serving.classification import stored
 from tasks.files import artifacts
 from tasks.tracking import serving
 from tests.conftest import run
@@ -62,14 +62,23 @@ def test_a_packed_model_is_loaded_by_what_it_brings(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("images", "got"),
+    ("images", "message"),
     [
-        (np.zeros((2, 1, 8, 8), np.float32), "float32 up to 0"),  # scaled by somebody: by what?
-        (np.full((1, 1, 8, 8), 17, np.uint8), "uint8 up to 17"),
+        # Scaled by somebody: by what?
+        (
+            np.zeros((2, 1, 8, 8), np.float32),
+            "uint8 of 0 to 16, as stored in data/, got float32 up",
+        ),
+        (np.full((1, 1, 8, 8), 17, np.uint8), "got uint8 up to 17"),
+        (np.array([["a"]]), "uint8 of 0 to 16, as stored in data/, got <U1"),
+        (np.array([None]), "got object"),
+        (np.zeros((8, 8), np.uint8), r"the shape \(n, 1, 8, 8\), got \(8, 8\)"),
+        (np.zeros((1, 8, 8, 1), np.uint8), r"the shape \(n, 1, 8, 8\), got \(1, 8, 8, 1\)"),
+        (np.zeros((1, 1, 9, 8), np.uint8), r"the shape \(n, 1, 8, 8\), got \(1, 1, 9, 8\)"),
     ],
 )
-def test_images_that_are_not_as_the_data_hold_them_are_refused(images, got) -> None:
-    check_stored(np.full((1, 1, 8, 8), 16, np.uint8), 16.0)
-    check_stored(np.zeros((0, 1, 8, 8), np.uint8), 16.0)
-    with pytest.raises(ValueError, match=f"uint8 of 0 to 16, as stored in data/, got {got}"):
-        check_stored(images, 16.0)
+def test_images_that_are_not_as_the_data_hold_them_are_refused(images, message) -> None:
+    assert stored(np.full((1, 1, 8, 8), 16, np.uint8)[..., ::-1], [1, 8, 8], 16.0).max() == 16
+    stored(np.zeros((0, 1, 8, 8), np.uint8), [1, 8, 8], 16.0)
+    with pytest.raises(ValueError, match=message):
+        stored(images, [1, 8, 8], 16.0)

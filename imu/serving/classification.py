@@ -1,6 +1,6 @@
 """Class probabilities of images."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,27 +19,33 @@ class Model:
     def __init__(self, path: Path):
         self.network, about = network(path)
         self.classes: list[str] = about["classes"]
+        self.image: list[int] = about["image"]  # channels, height, width
         self.objective = objective(about)
 
     @torch.inference_mode()
     def predict(self, images: np.ndarray, params: dict[str, Any] | None = None) -> np.ndarray:
         """Class probabilities (n, classes) of images as stored: uint8 (n, channels, h, w).
 
-        Raises ValueError for other numbers, and for images brighter than the data can be.
+        Raises ValueError for other numbers, for another size or number of channels than the network
+        was trained on, and for images brighter than the data can be.
         """
-        check_stored(images, self.objective.scale)
-        logits = self.objective.logits(self.network, torch.from_numpy(images))
+        given = stored(images, self.image, self.objective.scale)
+        logits = self.objective.logits(self.network, given)
         return logits.softmax(1).numpy()
 
 
-def check_stored(images: np.ndarray, scale: float) -> None:
-    """Raises ValueError for what is not uint8 of 0 to ``scale``."""
-    brightest = images.max(initial=0)
-    if images.dtype != np.uint8 or brightest > scale:
+def stored(images: np.ndarray, image: Sequence[int], scale: float) -> torch.Tensor:
+    """Raises ValueError for what is not uint8 of 0 to ``scale``, of shape (n, *image)."""
+    images = np.ascontiguousarray(images)
+    if images.dtype != np.uint8 or images.max(initial=0) > scale:
+        got = f" up to {images.max(initial=0):g}" if images.dtype.kind in "biuf" else ""
         raise ValueError(
-            f"images must be uint8 of 0 to {scale:g}, as stored in data/, "
-            f"got {images.dtype} up to {brightest:g}"
+            f"images must be uint8 of 0 to {scale:g}, as stored in data/, got {images.dtype}{got}"
         )
+    if images.ndim != 4 or images.shape[1:] != tuple(image):
+        sides = ", ".join(map(str, image))
+        raise ValueError(f"images must have the shape (n, {sides}), got {images.shape}")
+    return torch.from_numpy(images)
 
 
 def signature(about: Mapping[str, Any]) -> dict[str, str]:

@@ -10,7 +10,7 @@ import torch
 from imu.objectives import features_and_logits
 from imu.objectives.identification import objective
 from imu.serving import network, tensor
-from imu.serving.classification import check_stored
+from imu.serving.classification import stored
 
 PACKAGES = ()
 
@@ -21,6 +21,7 @@ class Model:
     def __init__(self, path: Path):
         self.network, about = network(path)
         self.people: list[str] = about["classes"]  # whom it was trained on
+        self.image: list[int] = about["image"]  # channels, height, width
         self.objective = objective(about)
 
     @torch.inference_mode()
@@ -30,8 +31,7 @@ class Model:
         Their products are cosines: the largest names the gallery image that is most alike.
         Raises ValueError as images of classes do.
         """
-        check_stored(images, self.objective.scale)
-        given = torch.from_numpy(images)
+        given = stored(images, self.image, self.objective.scale)
         features, _ = features_and_logits(self.network, self.objective, given)
         return torch.nn.functional.normalize(features, dim=1).numpy()
 

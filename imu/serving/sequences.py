@@ -25,9 +25,13 @@ class Model:
     def predict(self, sequences: np.ndarray, params: dict[str, Any] | None = None) -> np.ndarray:
         """Probabilities (n, states) of the state after sequences (n, length) of int64.
 
-        Raises ValueError for a state that there is not, and for sequences of no state.
+        Raises ValueError for other numbers, for a state that there is not, and for sequences of no
+        state.
         """
-        seen = torch.as_tensor(sequences)
+        given = np.ascontiguousarray(sequences)
+        if given.dtype.kind not in "iu":
+            raise ValueError(f"sequences must be int64, got {given.dtype}")
+        seen = torch.from_numpy(given.astype(np.int64))
         if seen.dim() != 2 or seen.shape[1] < 1:
             raise ValueError(
                 f"sequences must have the shape (n, 1 or more), got {tuple(seen.shape)}"

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
+from imu.serving import load
 from imu.serving.classification import stored
 from tasks.files import artifacts
 from tasks.tracking import serving
@@ -61,14 +63,19 @@ def test_a_packed_model_is_loaded_by_what_it_brings(tmp_path: Path) -> None:
     assert np.allclose(found, expected, atol=1e-6)
 
 
+def test_a_file_that_holds_no_model_is_named(tmp_path: Path) -> None:
+    save_file({"x": torch.zeros(1)}, tmp_path / "other")
+    (tmp_path / "none").write_bytes(b"\xff" * 20)
+    (tmp_path / "slip").write_bytes((2).to_bytes(8, "little") + b"{}")
+    for name in ("other", "none", "slip"):
+        with pytest.raises(ValueError, match=f"{name} is no model.safetensors of imu: "):
+            load(tmp_path / name)
+
+
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        # Scaled by somebody: by what?
-        (
-            np.zeros((2, 1, 8, 8), np.float32),
-            "uint8 of 0 to 16, as stored in data/, got float32 up",
-        ),
+        (np.zeros((2, 1, 8, 8), np.float32), "got float32 up to 0"),  # scaled: by what?
         (np.full((1, 1, 8, 8), 17, np.uint8), "got uint8 up to 17"),
         (np.array([["a"]]), "uint8 of 0 to 16, as stored in data/, got <U1"),
         (np.array([None]), "got object"),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def load(path: Path) -> Any:
-    """The model of a ``model.safetensors``."""
+    """The model of a ``model.safetensors``. Raises ValueError where ``path`` is something else."""
     about, _ = _read(path, weights=False)
     return discovery.load("imu.serving", about["objective"]).Model(path)
 
@@ -37,13 +37,16 @@ def tensor(dtype: str, shape: list[int]) -> str:
 
 
 def _read(path: Path, *, weights: bool = True) -> tuple[dict[str, Any], dict[str, Any]]:
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(path, framework="pt") as file:
-        about: dict[str, Any] = json.loads(file.metadata()["about"])
-        found = {name: file.get_tensor(name) for name in (file.keys() if weights else ())}
-        tied = about.get("tied", {}) if weights else {}  # further name -> the name it is under
-        return about, found | {name: found[stored] for name, stored in tied.items()}
+    try:
+        with safe_open(path, framework="pt") as file:
+            about: dict[str, Any] = json.loads((file.metadata() or {})["about"])
+            found = {name: file.get_tensor(name) for name in (file.keys() if weights else ())}
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ValueError(f"{path} is no model.safetensors of imu: {error}") from error
+    tied = about.get("tied", {}) if weights else {}  # further name -> the name it is under
+    return about, found | {name: found[stored] for name, stored in tied.items()}
 
 
 def _load_pyfunc(path: str) -> Any:

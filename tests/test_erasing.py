@@ -403,8 +403,11 @@ def test_a_request_that_cannot_be_served_holds_up_no_other(root, flow, monkeypat
     with pytest.raises(ErasureError, match="request 1: a file is missing"):
         flow.run()
     assert (steps(root, 1), steps(root, 2)) == (["received", "matched"], [*STEPS, "certified"])
+    for number in (1, 2):
+        artifacts.write_text(root / f".cells/c{number}/requests/erasure-000{number}.csv", "id\na\n")
     erase.main(["withdraw", "1"])
     assert steps(root, 1)[-1] == "refused"
+    assert [path.name for path in (root / ".cells").iterdir()] == ["c2"]  # 1 listed its samples
     with pytest.raises(SystemExit, match="not one that is open"):
         erase.main(["withdraw", "2"])
     assert flow.run() == {}
@@ -422,6 +425,19 @@ def test_of_a_refused_request_prefect_hears_no_name(root, flow, monkeypatch) -> 
     assert path.name == "refused.json"
     assert "'Zoe'" in path.read_text()
     assert "Bob" not in path.read_text()
+
+
+def test_a_command_that_is_refused_fails_and_says_why(root, flow, capsys) -> None:
+    def run(what: dict[str, Any], jobs: int) -> Any:
+        return flow.run(erase.Received(**what))
+
+    with pytest.raises(SystemExit) as ended:
+        commands.main(run, "", ["request", "--subject", "nobody"])
+    assert str(ended.value.code) == (
+        "erase: request 1 is refused: it names what the data do not have: unknown subject 'nobody'"
+    )
+    commands.main(run, "", ["request", "--subject", "Ada"])
+    assert "request 2: certified, " in capsys.readouterr().out
 
 
 def test_a_data_set_that_is_no_name_is_found_before_a_request_is_received(root, flow) -> None:

@@ -112,9 +112,16 @@ def _serve(arguments: argparse.Namespace, **given: Any) -> None:
     with serving() as ready:
         ready()
         done = arguments.flow(**given, jobs=arguments.jobs)
+    refused = []
     with open_office(Path.cwd()) as office:
-        for name in done:
-            print(f"{name}: {office.answer(int(name.split()[1]))}")
+        for name, step in done.items():
+            number = int(name.split()[1])
+            if step == "refused":
+                refused.append(f"{name} is refused: {office.refusal(number)}")
+            else:
+                print(f"{name}: {office.answer(number)}")
+    if refused:
+        raise ErasureError("; ".join(refused))
     if not done:
         print("nothing to do: requests/inbox is empty, and no request is open")
 

@@ -117,6 +117,7 @@ def withdraw(office: Office, number: int) -> None:
     if number not in office.numbers() or office.step(number) not in UNDECIDED:
         raise ErasureError(f"request {number} is not one that is open and undecided")
     office.model(number).unlink(missing_ok=True)
+    office.drop_runs(number)
     _refuse(office, number, "withdrawn", "")
 
 

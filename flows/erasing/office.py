@@ -14,6 +14,7 @@ from tasks.erasing import ErasureError, keys
 from tasks.erasing.certificate import digest
 from tasks.erasing.ledger import FILE, HEAD, Ledger, Records, canonical
 from tasks.erasing.matching import Asked, Match
+from tasks.erasing.residue import CELLS
 from tasks.files import artifacts, forgotten
 
 FOLDER = "erasure"
@@ -21,6 +22,11 @@ PERSONAL = ("asked.json", "matched.json")  # files of a request that name people
 LOST = "bring it back from where you keep a copy, or move erasure/ to an archive and begin anew"
 ENDS = ("certified", "refused")
 RETRAIN = "retrain"  # the method that always works: the reference itself
+
+
+def listed(number: int) -> str:
+    """Where a cell has the ids of a request; nowhere else they lie in plain text."""
+    return f"requests/erasure-{number:04d}.csv"
 
 
 class Production(NamedTuple):
@@ -95,6 +101,11 @@ class Books:
             return f"refused; see {self.place(number, 'refused.json').relative_to(self.root)}"
         return f"certified, {self.place(number, 'certificate.html')}"
 
+    def refusal(self, number: int) -> str:
+        """Why a request was refused; it may name people."""
+        found = artifacts.read_json(self.place(number, "refused.json"))
+        return ": ".join(filter(None, [found["why"], found["words"]]))
+
     def model(self, number: int) -> Path:
         return self.folder / "models" / f"{number:04d}.safetensors"
 
@@ -166,6 +177,11 @@ class Office(Books):
         with artifacts.replacing(target) as temporary:
             shutil.copyfile(model, temporary)
         return digest(target)
+
+    def drop_runs(self, number: int) -> None:
+        """Remove the workspaces in which a request was tried: its samples are listed there."""
+        for file in self.root.glob(f"{CELLS}/*/{listed(number)}"):
+            shutil.rmtree(file.parents[1])
 
     def leave_out(self, path: Path, number: int, match: Match) -> None:
         """Enter the samples of a request into the table of what no set may hold any more.

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from flows.erasing.office import RETRAIN, Office
+from flows.erasing.office import RETRAIN, Office, listed
 from flows.erasing.work import Options, Unlearned
 from flows.running.cells import Cell, prepare
 from flows.running.children import ChildError, Children
@@ -56,7 +56,7 @@ class PipelineWork:
             return "no model was trained on any of the samples"
         first = next(m for m in options.order if not self.skipped(m, asked, options.retain))
         with self._ran(number, asked, match, first, part="train") as workspace:
-            file = (workspace.root / _listed(number)).with_suffix(".json")
+            file = (workspace.root / listed(number)).with_suffix(".json")
             ids, model = match.samples["id"].tolist(), workspace.model("train")
             children = Children(workspace.root)
             try:
@@ -98,7 +98,7 @@ class PipelineWork:
                 self.office.leave_out(folder / file, number, match)
             else:
                 ids = match.samples["id"][match.samples["of"] == ""]  # the split finds copies
-                artifacts.write_table(folder / _listed(number), ids.to_frame())
+                artifacts.write_table(folder / listed(number), ids.to_frame())
             if former:
                 artifacts.write_bytes(folder / PARENT, former.model.read_bytes())
             tags = {**run_tags(), "imu.request": str(number)}
@@ -224,7 +224,7 @@ class PipelineWork:
         twins = self.office.ledger.of(number, "received")[0]["options"]["twins"]
         changes = {
             "split.scenario": "ids",
-            "split.by_ids.file": _listed(number),
+            "split.by_ids.file": listed(number),
             "split.forget_twins": twins,
             "original.retrain": True,
             "unlearn": nothing | baselines(known) | tried,
@@ -267,8 +267,3 @@ class PipelineWork:
         if not asked.settings:
             return self.root
         return prepare(self.root, Cell(name="erasure", changes=asked.settings))
-
-
-def _listed(number: int) -> str:
-    """Where a cell has the ids of a request; nowhere else they lie in plain text."""
-    return f"requests/erasure-{number:04d}.csv"

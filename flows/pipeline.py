@@ -180,7 +180,7 @@ def _asked(
 def _show(folder: Path, page: Page, *, whole: bool) -> None:
     """Print where the results are, and the table where the report was made: ``whole``."""
     if whole:
-        print(f"\n{report.shown(Workspace(folder), page.times)}")
+        print(f"\n{report.shown(Workspace(folder))}")
         print(f"\nreport   {folder / 'runs' / 'report' / 'report.html'}")
     link = pages.mlflow_link(page, page.comparison)
     print(f"MLflow   make mlflow, then {link}", flush=True)

@@ -50,23 +50,18 @@ def outcomes(workspace: Workspace) -> dict[str, str]:
     return {model: said["outcome"] for model, said in read_verdicts(workspace).items()}
 
 
-def shown(workspace: Workspace, times: Mapping[str, float] = {}) -> str:
-    """The report's table for a terminal. times: RTE_time by model, where it is known."""
+def shown(workspace: Workspace) -> str:
+    """The report's table for a terminal."""
     compared = lineup.compared(workspace, lineup.table(workspace))
-    return text(compared, outcomes(workspace), times)
+    return text(compared, outcomes(workspace))
 
 
-def text(
-    compared: findings.Compared, outcomes: Mapping[str, str], times: Mapping[str, float] = {}
-) -> str:
+def text(compared: findings.Compared, outcomes: Mapping[str, str]) -> str:
     """The models in the order of ``outcomes``; a rule parts the kinds."""
     columns = summary.columns(compared)
     header = ["model", "verdict", *(column.name for column in columns)]
     units = ["", "", *(column.unit for column in columns)]
     rows = summary.lines(compared, outcomes)
-    if times:  # as the column before it, in % of retraining
-        header, units = [*header, "time"], [*units, "%"]
-        rows = [[*row, f"{100 / times[row[0]]:.1f}" if row[0] in times else ""] for row in rows]
     widths = [max(map(len, column)) for column in zip(header, units, *rows, strict=True)]
 
     def line(row: list[str]) -> str:

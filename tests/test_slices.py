@@ -95,3 +95,9 @@ def test_the_retain_samples_that_lost_most_come_first(found: pd.DataFrame) -> No
     table = slices.got_worse(found)
     assert table["id"].tolist() == ["retain0", "retain2", "retain1"]
     assert table["lost"].tolist() == pytest.approx([0.7, 0.3, -0.1])
+
+
+def test_of_many_classes_those_that_changed_most_are_shown() -> None:
+    changed = pd.DataFrame({"a": [0.0, -3.0, 1.0], "b": [2.0, 0.0, 1.0]})
+    assert slices.most_changed(changed, 3).equals(changed)
+    assert slices.most_changed(changed, 2).index.tolist() == [1, 0]

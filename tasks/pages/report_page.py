@@ -16,6 +16,7 @@ from tasks.pages import charts, findings, lineup, plotted, scatter, slices, summ
 from tasks.pages.kinds import Part
 
 SHOWN = 6  # samples in a row
+CLASSES = 20  # that a table has at most
 
 
 def page(
@@ -201,11 +202,15 @@ def _by_class(workspace: Workspace) -> dict[str, Any]:
     classes = workspace.read_request()["classes"]
     if len(classes) < 2:
         return {}
+    accuracies = table.set_index("class")[against]
+    changed = pd.DataFrame(columns, index=accuracies.index)
+    chosen = slices.most_changed(changed, CLASSES)
     return {
-        "classes": [classes[label] for label in table["class"]],
+        "classes": [classes[label] for label in chosen.index],
+        "rest": len(changed) - len(chosen),
         "against": against,
-        "accuracies": table[against].tolist(),
-        "models": columns,
+        "accuracies": accuracies[chosen.index].tolist(),
+        "models": {model: chosen[model].tolist() for model in columns},
     }
 
 

@@ -53,6 +53,17 @@ def by_class(predictions: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index().rename(columns={"label": "class"})
 
 
+def most_changed(changed: pd.DataFrame, most: int) -> pd.DataFrame:
+    """The ``most`` rows that any column changed most, those first; all as they are, if not more.
+
+    changed: in points, a row per class and a column per model.
+    """
+    if len(changed) <= most:
+        return changed
+    largest = changed.abs().max(axis="columns")
+    return changed.loc[largest.sort_values(ascending=False, kind="stable").index[:most]]
+
+
 def least_forgotten(predictions: pd.DataFrame, influence: pd.DataFrame) -> pd.DataFrame:
     """Forget samples, those first whose label the model remembers most beyond the reference.
 

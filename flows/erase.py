@@ -113,8 +113,8 @@ def _received(
     """Numbers of the requests, and what is wrong with letters that cannot be read."""
     match what:
         case Received(numbers=numbers):
-            if unknown := set(numbers) - {*office.numbers()}:
-                raise ErasureError(f"there is no request {min(unknown)}")
+            for number in numbers:
+                office.require(number)
             return numbers, []
         case Inbox():
             return _opened(office, options, work)

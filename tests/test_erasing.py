@@ -391,6 +391,18 @@ def test_a_request_that_is_not_there_is_named(root, flow) -> None:
         flow.run(erase.Received(numbers=[7]))
 
 
+@pytest.mark.parametrize("command", ["near", "purge", "scan", "withdraw"])
+def test_a_command_about_a_request_that_is_not_there_says_so(root, flow, command) -> None:
+    with pytest.raises(SystemExit, match="erase: there is no request 7"):
+        erase.main([command, "7"])
+
+
+def test_a_table_without_ids_is_refused(root, flow) -> None:
+    (root / "some.csv").write_text("name\na\n")
+    with pytest.raises(SystemExit, match=r"erase: .*some.csv has no column id"):
+        flow.command("request", "--ids", str(root / "some.csv"))
+
+
 def test_a_request_that_cannot_be_served_holds_up_no_other(root, flow, monkeypatch) -> None:
     def unlearn(number: int, asked: Asked, *given: Any) -> Unlearned:
         if "Eve" in asked.names:

@@ -89,7 +89,10 @@ def _request(arguments: argparse.Namespace) -> None:
     """Received here, so that no name is a parameter of a run, which Prefect would keep."""
     options, root, ids = _options(arguments), Path.cwd(), arguments.id
     if arguments.ids:
-        ids = artifacts.read_given(arguments.ids, id="str")["id"].tolist()
+        table = artifacts.read_given(arguments.ids, id="str")
+        if "id" not in table:
+            raise ErasureError(f"{arguments.ids} has no column id")
+        ids = table["id"].tolist()
     changes = settings_of(root, arguments.settings)
     asked = Asked(subjects=tuple(arguments.subject), ids=tuple(ids), settings=changes)
     with open_office(root) as office:
@@ -152,6 +155,8 @@ def _verify_ledger(arguments: argparse.Namespace) -> None:
 
 def _scan(arguments: argparse.Namespace) -> None:
     with open_office(Path.cwd()) as office:
+        if arguments.number:
+            office.require(arguments.number)
         work, asked = PipelineWork(office, JOBS, print), _about(arguments.settings)
         places = work.scan(arguments.number, asked)
     for place in places:
@@ -169,6 +174,7 @@ def _purge(arguments: argparse.Namespace) -> None:
 def _near(arguments: argparse.Namespace) -> None:
     """The ledger has HMACs; which samples they are is told by the data and the key."""
     with open_office(Path.cwd()) as office:
+        office.require(arguments.number)
         matched = office.ledger.of(arguments.number, "matched")
         if not matched:
             raise ErasureError(f"request {arguments.number} was not matched")

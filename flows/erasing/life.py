@@ -114,7 +114,8 @@ def _refuse(office: Office, number: int, why: str, words: str) -> None:
 
 def withdraw(office: Office, number: int) -> None:
     """Refuse an open request. Raises ErasureError where a model was accepted already."""
-    if number not in office.numbers() or office.step(number) not in UNDECIDED:
+    office.require(number)
+    if office.step(number) not in UNDECIDED:
         raise ErasureError(f"request {number} is not one that is open and undecided")
     office.model(number).unlink(missing_ok=True)
     office.drop_runs(number)
@@ -231,6 +232,7 @@ def purge(office: Office, number: int, work: Work) -> None:
 
     Raises ErasureError where it is not at its end, or was purged.
     """
+    office.require(number)
     done = office.ledger.of(number, "purged")
     if office.step(number) != "certified" or done[-1]["purge"]:
         raise ErasureError(f"request {number} is not one that was certified without a purge")

@@ -57,6 +57,11 @@ class Books:
         """The last one that a request has done."""
         return str(self.ledger.of(number)[-1]["step"])
 
+    def require(self, number: int) -> None:
+        """Raises ErasureError where there is no such request."""
+        if number not in self.numbers():
+            raise ErasureError(f"there is no request {number}")
+
     def open_requests(self) -> list[int]:
         """Those that are not at their end, the oldest first."""
         return [number for number in self.numbers() if self.step(number) not in ENDS]

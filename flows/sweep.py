@@ -157,7 +157,7 @@ def sweep(
     requests: Annotated[list[Request], Field(min_length=1)] = [AS_IT_IS],  # noqa: B006
     methods: list[Method] = [],  # noqa: B006
     seeds: Annotated[list[Seed], Field(min_length=1)] = [0, 1, 2],  # noqa: B006
-    grid: dict[str, list[Any]] = {},  # noqa: B006
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {},  # noqa: B006
     in_flight: Annotated[int, Field(ge=1)] = 1,
     jobs: Jobs = JOBS,
     pools: bool = False,
@@ -219,6 +219,8 @@ def asked_cells(
             said = params.title(params.changed(params.read(root), changes))
             name = " · ".join(filter(None, [said, differs(changes, grid)]))
             cells.append(Cell(name=name, changes=changes, commit=commit))
+    if len({cell.folder(root) for cell in cells}) < len(cells):
+        raise params.ParameterError("requests, seeds and grid must name each cell once")
     return cells
 
 
@@ -231,8 +233,6 @@ def written(
     folder: Path, name: str, found: Swept, cells: list[Cell], grid: Iterable[str]
 ) -> list[Path]:
     """The pages of a sweep, in ``folder`` and on Prefect's page: HTML, Markdown and CSV."""
-    from markdown_it import MarkdownIt
-
     differing = {cell.name: differs(cell.changes, grid) for cell in cells}
     said = {
         cell["folder"]: {**cell, "differs": differing[which]} for which, cell in found.said.items()
@@ -242,9 +242,8 @@ def written(
     if found.failed:
         lines = "".join(f"- {cell}: {why}\n" for cell, why in found.failed.items())
         page += f"\n## Cells that failed\n\n{lines}"
-    body = MarkdownIt("commonmark").enable("table").render(page)
     artifacts.write_text(folder / "results.md", page)
-    artifacts.write_text(folder / "results.html", styled.page(name, body))
+    artifacts.write_text(folder / "results.html", styled.page(name, page))
     artifacts.write_table(folder / "results.csv", table)
     create_markdown_artifact(page, key="results", description=f"Results of the sweep {name}")
     return [folder / f"results.{suffix}" for suffix in ("html", "md", "csv")]

@@ -418,6 +418,27 @@ def test_a_missing_folder_is_named(name, tmp_path):
         image_folder.write(tmp_path / "a", Source(path=str(tmp_path / name)))
 
 
+def test_a_link_that_leads_back_is_refused(tmp_path):
+    source = folder_of(tmp_path / "s", "ant/a.png", "bee/b.png")
+    for name in ("again", "other"):
+        (tmp_path / "s" / "bee" / name).symlink_to("..")
+    with pytest.raises(ValueError, match="is a link to a folder in which it lies itself"):
+        image_folder.write(tmp_path / "a", source)
+
+
+def test_a_pipe_is_no_image_to_wait_for(tmp_path):
+    source = folder_of(tmp_path / "s", "ant/a.png", "bee/b.png")
+    os.mkfifo(tmp_path / "s" / "bee" / "c.png")
+    assert len(packed(image_folder, source, tmp_path / "a").ids) == 2
+
+
+@pytest.mark.parametrize(("width", "height"), [(60_000, 2), (2, 60_000)])
+def test_an_image_without_end_is_refused(width, height, tmp_path):
+    Image.fromarray(np.zeros((height, width), np.uint8)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"a is too long for a crop: .* must be at most 1048576"):
+        decoding.decoded(tmp_path / "a.png", "a", Source(size=64))
+
+
 @pytest.mark.parametrize("damage", ["text", "truncated"])
 def test_an_unreadable_image_is_named(damage, tmp_path):
     source = folder_of(tmp_path / "s", "ant/a.png", "bee/b.png", "bee/c.png")

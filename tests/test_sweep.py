@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from flows import sweep
 from flows.running.cells import Cell, CommitError, LinkError, fingerprint, prepare
 from flows.running.requests import Fraction, Method, Request
 from tasks.files import params
+from tasks.pages import styled, tables
 from tests.conftest import REPOSITORY, commit, run
 
 
@@ -119,3 +121,13 @@ def test_a_sweep_is_every_combination() -> None:
         sweep.asked_cells(REPOSITORY, [Request(seed=1)], [], [0], {}, "")
     with pytest.raises(params.ParameterError, match=r"has no 'train\.epoch' to change"):
         sweep.asked_cells(REPOSITORY, [Request()], [], [0], {"train.epoch": [1]}, "")
+    for twice in ({"seeds": [0, 0]}, {"seeds": [0], "grid": {"train.epochs": [1, 1]}}):
+        with pytest.raises(params.ParameterError, match="must name each cell once"):
+            sweep.asked_cells(REPOSITORY, [Request()], [], **({"grid": {}, "commit": ""} | twice))
+
+
+def test_names_are_no_html_on_the_page_of_a_sweep() -> None:
+    table = pd.DataFrame({"class": ["<script>alert(1)</script>", "a|b\nc"]})
+    page = styled.page("x", tables.markdown(table))
+    assert "<td>&lt;script&gt;alert(1)&lt;/script&gt;</td>" in page
+    assert "<td>a|b c</td>" in page

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
-from imu.bounds import MOST, SEED, check_fields, once
+from imu.bounds import MOST, SEED, check_fields
 
 ABOUT = "about.json"  # beside the files of a data set: what they are, and what they were made from
 PICTURES = ("path", "size", "fit", "resize", "classes")  # what of ``Source`` makes images
@@ -50,7 +50,6 @@ class Source:
         check_fields(self, size="in [8, 4096]", people="in [3, 10000]", seed=SEED)
         check_fields(self, states="in [2, 1000]", length="in [2, 1000]", leakage="in [0, 1]")
         check_fields(self, resize="in [0, 65536]")
-        once("classes", self.classes)
         several = 2 <= len(self.sequences) <= self.states
         if not several or not all(1 <= count <= MOST for count in self.sequences):
             raise ValueError(

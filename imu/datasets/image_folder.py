@@ -5,7 +5,6 @@ apart by the authors (``NAMED_PARTS``: how else they may be called). What is hid
 and, with a note, files that are no images.
 """
 
-import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +24,8 @@ def write(folder: Path, source: Source) -> None:
 
     Raises FileNotFoundError when there is no such folder. Raises ValueError, naming the folder or
     the file, when there are fewer than two classes, a class is empty, the classes of the parts
-    differ, there are other folders beside the parts, or an image cannot be read.
+    differ, there are other folders beside the parts, a link leads back to where it lies, or an
+    image cannot be read.
     """
     root = Path(source.path)
     if not root.is_dir():
@@ -114,9 +114,16 @@ def _images_below(folder: Path) -> list[Path]:
     return found
 
 
-def _files_below(folder: Path) -> list[Path]:
-    found = []
-    for place, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]  # walked no further
-        found += [Path(place, name) for name in files if not name.startswith(".")]
+def _files_below(folder: Path, above: tuple[Path, ...] = ()) -> list[Path]:
+    """above: the folders that lead here, links followed."""
+    found, here = list[Path](), folder.resolve()
+    if here in above:
+        raise ValueError(f"{folder} is a link to a folder in which it lies itself: remove it")
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            found += _files_below(path, (*above, here))
+        elif path.is_file() or path.is_symlink():  # a pipe would be waited for
+            found.append(path)
     return found

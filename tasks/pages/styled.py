@@ -21,7 +21,10 @@ HTML = """<!doctype html>
 """
 
 
-def page(title: str, body: str) -> str:
-    """body: HTML. The page needs no network."""
+def page(title: str, text: str) -> str:
+    """text: Markdown; HTML in it is shown as it is typed. The page needs no network."""
+    from markdown_it import MarkdownIt
+
+    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
     style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
     return HTML.format(title=escape(title), style=style, body=body)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 BLOCK = 256  # images that are held at once
+LARGEST = 2**26  # pixels of an image that is scaled for a crop
 ORIENTATION = 0x0112  # EXIF tag; 1 is upright
 TURNED = "images turned as their EXIF orientation says"
 ON_WHITE = "images with transparency, put on white"
@@ -60,7 +61,8 @@ def decoded(path: Path, name: str, source: Source, tall: int = 1) -> Decoded:
     (bilinear, antialiased) and ``CenterCrop`` do it, to the pixel. tall: height over width of the
     result.
 
-    Raises ValueError, naming ``name``, when ``path`` is no readable image of 8 bits per channel.
+    Raises ValueError, naming ``name``, when ``path`` is no readable image of 8 bits per channel, or
+    so long that its crop would take all memory.
     """
     from PIL import Image, ImageOps
     from torchvision.transforms import functional
@@ -83,7 +85,14 @@ def decoded(path: Path, name: str, source: Source, tall: int = 1) -> Decoded:
     if source.fit == "stretch":
         fitted = functional.resize(colours, size)
     else:
-        scaled = functional.resize(colours, [source.resize or source.size])
+        short, long = sorted(colours.size)
+        sides = source.resize or source.size, (source.resize or source.size) * long // short
+        if sides[0] * sides[1] > LARGEST:
+            raise ValueError(
+                f"{name} is too long for a crop: {colours.width} × {colours.height} pixels, scaled "
+                f"{sides[1]} long; must be at most {LARGEST // sides[0]}"
+            )
+        scaled = functional.resize(colours, [sides[0]])
         fitted = functional.center_crop(scaled, size)
     return Decoded(np.asarray(fitted).transpose(2, 0, 1), turned, transparent)
 

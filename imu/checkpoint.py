@@ -81,8 +81,8 @@ def load_into(model: nn.Module, path: Path) -> list[str]:
     out, and which tensors do not have it and were left out too.
 
     Raises ValueError, naming tensors, when some are missing, unexpected, of another shape or kind
-    (integers for real numbers), not finite, or differ though the network has one tensor for both;
-    the model is then as it was. And what ``read`` raises.
+    (integers for real numbers), sparse, without numbers, not finite, or differ though the network
+    has one tensor for both; the model is then as it was. And what ``read`` raises.
     """
     inside, own = read(path), model.state_dict()
     names = dict(zip(_bare(own), own, strict=True))  # without prefix -> with it
@@ -91,6 +91,8 @@ def load_into(model: nn.Module, path: Path) -> list[str]:
     given = {n.removeprefix(prefix): t for n, t in inside[at].items() if n.startswith(prefix)}
     if left := [name for name in inside[at] if not name.startswith(prefix)]:
         remarks.append(f"left out: {_first(left)}")
+    if bare := _few("sparse, or without numbers", (n for n in given if not _is_whole(given[n]))):
+        raise ValueError(f"{path} does not fit {type(model).__name__}: {bare}")
     torn = []
     for names_of_one in _tied(wanted):
         known = [name for name in names_of_one if name in given]
@@ -290,6 +292,10 @@ def _counts(name: str) -> bool:
 def _fits(given: Tensor, wanted: Tensor) -> bool:
     same = given.is_floating_point() == wanted.is_floating_point()
     return same and given.shape == wanted.shape
+
+
+def _is_whole(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and not tensor.is_meta
 
 
 def _about(tensor: Tensor) -> str:

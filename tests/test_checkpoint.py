@@ -301,6 +301,15 @@ def test_weights_that_do_not_fit_are_named_and_change_nothing(fault, tmp_path):
     assert same(model.state_dict(), before)
 
 
+@pytest.mark.parametrize("change", [torch.Tensor.to_sparse, lambda tensor: tensor.to("meta")])
+@pytest.mark.filterwarnings("ignore:Validating sparse")
+def test_tensors_that_are_not_there_in_full_are_named(change, tmp_path):
+    state = network().state_dict()
+    torch.save({**state, "0.weight": change(state["0.weight"])}, tmp_path / "weights")
+    with pytest.raises(ValueError, match="1 sparse, or without numbers: 0.weight$"):
+        checkpoint.load_into(network(), tmp_path / "weights")
+
+
 def test_of_many_faults_the_first_are_named(tmp_path):
     torch.save({f"layer.{k}": torch.ones(1) for k in range(8)}, tmp_path / "weights")
     unexpected = r"8 unexpected: layer\.0, layer\.1, layer\.2, layer\.3, layer\.4 and 3 more$"

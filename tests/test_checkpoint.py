@@ -306,7 +306,7 @@ def test_weights_that_do_not_fit_are_named_and_change_nothing(fault, tmp_path):
 def test_tensors_that_are_not_there_in_full_are_named(change, tmp_path):
     state = network().state_dict()
     torch.save({**state, "0.weight": change(state["0.weight"])}, tmp_path / "weights")
-    with pytest.raises(ValueError, match="1 sparse, or without numbers: 0.weight$"):
+    with pytest.raises(ValueError, match=r"1 sparse, or without numbers: 0\.weight$"):
         checkpoint.load_into(network(), tmp_path / "weights")
 
 

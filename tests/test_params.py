@@ -240,7 +240,11 @@ def test_settings_are_read_however_an_editor_wrote_them(tmp_path, content):
 def test_changes_must_be_what_json_can_say():
     circular: list[object] = []
     circular.append(circular)
-    for value, message in ((date(2020, 1, 1), "Object of type date"), (circular, "Circular")):
+    for value, message in (
+        (date(2020, 1, 1), "Object of type date"),
+        (circular, "Circular"),
+        ("\ud800", "'utf-8' codec can't encode"),
+    ):
         with pytest.raises(params.ParameterError, match=f"^seed: {message}"):
             params.changed(SHIPPED, {"seed": value})
 
@@ -286,6 +290,7 @@ RUN = "x$(touch touched)"  # by a shell
     ("changes", "message"),
     [
         ({"retrain": {RUN: {"seed_offset": 7}}}, f"retrain.{RUN}: a name must consist of letters"),
+        ({"retrain": {"x" * 101: {"seed_offset": 7}}}, "letters, digits and underscores, at most"),
         ({"retrain": {"": {"seed_offset": 7}}}, "retrain.: a name must consist of letters"),
         ({"retrain": {"a/../b": {"seed_offset": 7}}}, "retrain.a/../b: a name must"),
         ({"retrain": {"a\nb": {"seed_offset": 7}}}, "a name must consist of letters"),

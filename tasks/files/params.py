@@ -21,7 +21,7 @@ TABLES = (".csv", ".parquet")
 LARGEST, DEEPEST = 1_000_000, 50  # bytes of a file of parameters, and how deep it is nested
 LONGEST = 200  # characters of a value in a message
 REPLACED = ("network", "retrain", "unlearn")  # sections whose keys depend on what they name
-NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 # Sections whose entries are stages, and what of an entry is part of a path.
 ENTRIES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("retrain",): (),
@@ -146,7 +146,7 @@ def changed(content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
                 f"'{path}.{next(iter(value), '')}'"
             )
         try:
-            json.dumps(value)
+            json.dumps(value, ensure_ascii=False).encode()
         except (TypeError, ValueError, RecursionError) as error:
             raise ParameterError(f"{path}: {error}") from error
         section[last] = value
@@ -196,7 +196,8 @@ def require_name(where: str, name: object) -> None:
     """Raises ParameterError unless ``name`` can stand in a path and on a command line."""
     if not (isinstance(name, str) and NAME.fullmatch(name)):
         raise ParameterError(
-            f"{where}: a name must consist of letters, digits and underscores, got {name!r}"
+            f"{clipped(where)}: a name must consist of letters, digits and underscores, at most "
+            f"100, got {shown(name)}"
         )
 
 
@@ -261,7 +262,10 @@ def flattened(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def shown(value: object) -> str:
     """A value in a message, where it may be of any length."""
-    text = repr(value)
+    return clipped(repr(value))
+
+
+def clipped(text: str) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 

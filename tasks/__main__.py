@@ -113,7 +113,7 @@ def run_stage(workspace: "Workspace", stage: str, item: str | None) -> None:
     from tasks.files import params, progress
 
     module = discovery.load("tasks", stage) if stage in discovery.names("tasks") else None
-    if module is None or not hasattr(module, "run"):
+    if module is None or "item" not in getattr(getattr(module, "run", None), "__annotations__", ()):
         raise params.ParameterError(f"there is no stage {stage!r}; dvc.yaml names the stages")
     has_items = module.run.__annotations__["item"] is str
     if has_items and item is None:

@@ -57,6 +57,7 @@ def test_valid_parameters_are_said_to_be(shared: Path) -> None:
         ({}, "unlearn", "the stage unlearn needs an item, as dvc.yaml gives it"),
         ({}, "train x", "the stage train has no items, got 'x'"),
         ({}, "trian", "there is no stage 'trian'"),
+        ({}, "rehearse x", "there is no stage 'rehearse'"),
     ],
 )
 def test_wrong_parameters(shared: Path, changes: dict[str, Any], stage: str, message: str) -> None:

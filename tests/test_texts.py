@@ -435,6 +435,7 @@ def test_a_bad_table_is_refused_in_one_line(text, message, tmp_path):
         ('{"id": 1', r"table.jsonl, line 1 is not JSON"),
         ("[1]", "line 1 must be an object in JSON, got '\\[1\\]'"),
         ('{"id": "1", "subject": "s", "text": ["a"]}', r"line 1: text must be a text, got \['a'\]"),
+        (r'{"id": "1", "subject": "s", "text": "\ud800"}', "line 1: text is no text in Unicode"),
         ('{"id": 1, "subject": "s"}', "has no column 'text', only 'id', 'subject'"),
         (
             '{"id": 1, "subject": "s", "text": "t"}\n\n{"id": 2, "subject": "s", "text": null}',

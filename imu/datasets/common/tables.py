@@ -128,6 +128,10 @@ def _text(value: Any, where: str) -> str:
         return ""
     if isinstance(value, list | dict | tuple | bytes):
         raise ValueError(f"{where} must be a text, got {value!r}")
+    try:
+        str(value).encode()
+    except UnicodeEncodeError as error:  # half of a pair, as JSON can write it
+        raise ValueError(f"{where} is no text in Unicode: {error}") from error
     return str(value)
 
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from imu import discovery, influences, methods, metrics, verdicts
+from imu.bounds import SEED, require
 from imu.metrics import accuracy
 from imu.objectives import Objective, Samples
 from imu.objectives.classification import Classification
@@ -67,6 +68,7 @@ def unlearn(
     samples, a retain set that the method needs and lacks, or an empty set; UnlearningError and
     FloatingPointError where the method gives up or diverges.
     """
+    require("seed", seed, SEED)
     module = discovery.load("imu.methods", method)
     config = module.Config() if config is None else config
     if not isinstance(config, module.Config):
@@ -143,6 +145,7 @@ def evaluate(
     why. Models stay as they are. Raises ValueError for other sets, and FloatingPointError for a
     value that is not finite.
     """
+    require("seed", seed, SEED)
     _require_sets(sets)
 
     def said(of: nn.Module) -> metrics.Outputs:

@@ -144,6 +144,7 @@ def test_samples_are_forgotten_until_they_are_answered_as_held_out_ones(sets, mo
             r"config must be an imu\.methods\.imu\.Config, got Config\(beta=",
         ),
         ({"classes": [2], "method": "fine_tune"}, r"fine_tune needs \['retain'\]"),
+        ({"classes": [2], "seed": 2**64}, r"seed must be in \[0, 4294967296\), got 1844"),
     ],
 )
 def test_what_cannot_be_unlearned_is_refused(sets, model, given, message) -> None:

@@ -1,5 +1,6 @@
 """The one way in which values are checked against what is allowed."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields
 from math import inf
@@ -38,8 +39,8 @@ def one_of(name: str, value: object, choices: Sequence[object]) -> None:
 
 def once(name: str, values: Sequence[str]) -> None:
     """Raises ValueError where one of ``values`` stands there twice."""
-    for number, value in enumerate(values):
-        if value in values[:number]:
+    for value, count in Counter(values).items():
+        if count > 1:
             raise ValueError(f"{name} must name each once, got {value!r} twice")
 
 

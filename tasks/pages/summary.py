@@ -215,20 +215,21 @@ def _answer(compared: Compared, found: Finding, question: str) -> Answer:
     price = []
     if question == "What did it cost?" and compared.retrained:
         price = [f"{said(WORK, findings.work(compared, found.model))} of the work of retraining"]
-    results = found.of(question)
+    asked, results = findings.QUESTIONS[question], found.of(question)
     if not results:
-        names = [n for n in findings.QUESTIONS[question] if _known(compared, found.model, n)]
+        names = [n for n in asked if _known(compared, found.model, n)]
         values = [_value(compared, found.model, name) for name in names[:NAMED]]
         word = "Not judged." if values or not compared.retrained else "Not measured."
         return Answer(question, "open", word, _sentence([*values, *price]))
-    failed = sorted((r for r in results if r.failed), key=times, reverse=True)
+    failed = [r for r in results if r.failed]
+    failed.sort(key=lambda r: (r.test.metric not in asked, -times(r)))
     good, bad = SAID[question]
-    first = [n for n in findings.QUESTIONS[question] if n in {r.test.metric for r in results}]
+    first = [n for n in asked if n in {r.test.metric for r in results}]
     names = list(dict.fromkeys([r.test.metric for r in failed] or first))[:NAMED]
     evidence = [_value(compared, found.model, name) for name in names] + price
     if failed:
         return Answer(question, "bad", bad, _sentence(evidence))
-    unknown = [n for n in findings.QUESTIONS[question] if n in _tested(compared) and n not in first]
+    unknown = [n for n in asked if n in _tested(compared) and n not in first]
     if unknown and not names:
         return Answer(question, "open", "Not measured.", _sentence(evidence))
     evidence += [f"not measured: {', '.join(unknown)}"] if unknown else []

@@ -32,7 +32,7 @@ from flows.running.requests import Method, Request
 from flows.running.workspaces import run_tags, run_workspace
 from tasks.files import artifacts, params
 from tasks.files.workspace import Workspace
-from tasks.pages import results, results_page, styled
+from tasks.pages import results, results_page, sweep_page
 from tasks.tracking.store import address
 from tasks.tracking.sweeps import Group
 from tasks.tracking.tracker import Context, Page
@@ -237,9 +237,14 @@ def written(
         page += f"\n## Cells that failed\n\n{lines}"
     body = MarkdownIt("commonmark").enable("table").render(page)
     artifacts.write_text(folder / "results.md", page)
-    artifacts.write_text(folder / "results.html", styled.page(name, body))
+    parts = sweep_page.parts(table)
+    artifacts.write_text(folder / "results.html", sweep_page.page(parts, name, found.failed, body))
     artifacts.write_table(folder / "results.csv", table)
-    create_markdown_artifact(page, key="results", description=f"Results of the sweep {name}")
+    create_markdown_artifact(
+        f"All numbers: `{folder / 'results.html'}`\n\n{sweep_page.short(parts)}",
+        key="results",
+        description=f"Results of the sweep {name}",
+    )
     return [folder / f"results.{suffix}" for suffix in ("html", "md", "csv")]
 
 

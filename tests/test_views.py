@@ -187,6 +187,18 @@ def test_what_tests_without_power_accept_is_no_candidate(store: Store) -> None:
     assert "powerless" not in [version.tags["model"] for version in versions]
 
 
+def test_retrained_models_share_a_colour_that_no_method_has() -> None:
+    kinds = {f"unlearn/{n}": "method" for n in range(9)} | {"unlearn/own": "with_retain"}
+    kinds |= {"retrain/reference": "reference", "retrain/retrain_2": "retrained"}
+    looks = views.looks(kinds | {"unlearn/nothing": "baseline", "train": "original"})
+    assert looks["retrain/reference"].colour == looks["retrain/retrain_2"].colour
+    methods = [look.colour for look in looks.values() if look.kind in findings.METHODS]
+    assert len(set(methods)) == len(views.COLOURS)  # before any is used twice
+    assert not {look.colour for look in looks.values() if look.kind not in findings.METHODS} & set(
+        methods
+    )
+
+
 def test_every_outcome_of_a_verdict_has_its_place() -> None:
     assert set(views.OUTCOMES) == set(verdicts.OUTCOMES)
     assert views.OUTCOMES[0] == "indistinguishable"

@@ -4,7 +4,7 @@ The lines are also the metrics that DVC shows: few columns, the same in the page
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal, NamedTuple
 
 from imu import verdicts
@@ -100,13 +100,18 @@ def answers(compared: Compared, found: Finding) -> list[Answer]:
 
 def columns(compared: Compared) -> list[Column]:
     """What is shown of every model: few, and only what was measured."""
+    measured = compared.table.columns[compared.table.notna().any()]
+    return explained(measured, class_wise=compared.class_wise, retrained=compared.retrained)
+
+
+def explained(measured: Collection[str], *, class_wise: bool, retrained: bool) -> list[Column]:
     shown = []
     for question, names in findings.QUESTIONS.items():
         for name in names:
-            if name == findings.WORK and compared.retrained:
+            if name == findings.WORK and retrained:
                 meaning = "work of the method, influence included, in FLOPs, of that of retraining"
                 column = Column(WORK, "%", question, PLAIN[WORK], meaning, "0")
-            elif name != findings.WORK and _asked(compared, name):
+            elif name != findings.WORK and name in measured and tells(name, class_wise):
                 (about,) = findings.explained([name])
                 plain = PLAIN.get(name, about.meaning)
                 column = Column(name, about.unit, question, plain, about.meaning, about.short)
@@ -114,6 +119,11 @@ def columns(compared: Compared) -> list[Column]:
                 continue
             shown.append(column)
     return shown
+
+
+def tells(name: str, class_wise: bool) -> bool:
+    """Whether a metric tells anything: after class-wise forgetting MIA flips between 0 and 100."""
+    return not (name == "MIA" and class_wise)
 
 
 def rows(compared: Compared, found: list[Finding]) -> list[Row]:
@@ -162,13 +172,6 @@ def said(name: str, value: float) -> str:
         digits = f"{value:.2g}" if 0 < value < 0.1 else f"{value:.1f}"
         return f"{digits}{NARROW}{unit}"
     return f"{value:.2g} {unit}".rstrip()
-
-
-def _asked(compared: Compared, name: str) -> bool:
-    """Whether the column tells anything here."""
-    # After class-wise forgetting a membership attack flips between 0 and 100.
-    flips = name == "MIA" and compared.class_wise
-    return not flips and name in compared.table and compared.table[name].notna().any()
 
 
 def value(compared: Compared, model: str, name: str) -> float:
@@ -260,7 +263,8 @@ def _value(compared: Compared, model: str, name: str) -> str:
 
 
 def _known(compared: Compared, model: str, name: str) -> bool:
-    return name in findings.about() and _asked(compared, name) and name in compared.values(model)
+    told = name in findings.about() and tells(name, compared.class_wise)
+    return told and name in compared.values(model)
 
 
 def _sentence(parts: list[str]) -> str:

@@ -11,8 +11,9 @@ with a name it also stands in the page's menu *Views*. Here such tags are writte
 
 import json
 import time
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from imu import verdicts
 from tasks.files import params
@@ -37,6 +38,11 @@ KINDS = {
     "retrained": "retrained",
     ORIGINAL: ORIGINAL,
 }
+COLOUR = "mlflow.runColor"
+# What methods are held against is grey or light blue in tables and charts; methods differ.
+AGAIN, GREY, PALE = "#56b4e9", "#8b9299", "#b9bec3"
+COMPARED = {"reference": AGAIN, "retrained": AGAIN, "baseline": GREY, ORIGINAL: PALE}
+COLOURS = ("#d55e00", "#009e73", "#cc79a7", "#e69f00", "#7b3fa0", "#8c564b", "#c2185b")
 OUTCOMES = tuple(reversed(verdicts.OUTCOMES))  # the best first
 WORK, TIME = findings.WORK, findings.TIME
 COLUMNS = (*(name for name in findings.HEADLINE if name not in (WORK, TIME)), "U_LiRA", WORK, TIME)
@@ -55,11 +61,28 @@ WIDTHS = {"tags.`verdict`": 130, "tags.`best.verdict`": 130, "tags.`changed`": 2
 MOST_WORK = 1e6  # of retraining over that of a method, in a tag that sorts
 
 
+class Look(NamedTuple):
+    """Of a model's run: its kind, and its colour in tables and charts."""
+
+    kind: str
+    colour: str
+
+
 def kinds(workspace: "Workspace") -> dict[str, str]:
     """Producer -> kind of its model."""
     found = {row.producer: row.kind for row in lineup.rows(workspace)}
     retrained = params.section(workspace.root, "retrain")  # no rows where nothing is retrained
     return {"train": ORIGINAL, **{f"retrain/{name}": "retrained" for name in retrained}, **found}
+
+
+def looks(kinds: Mapping[str, str]) -> dict[str, Look]:
+    """Of each producer. Retrained models share a colour, so that they are seen as what is chance.
+
+    kinds: of ``kinds``.
+    """
+    methods = [producer for producer, kind in kinds.items() if kind in findings.METHODS]
+    own = dict(zip(methods, cycle(COLOURS), strict=False))
+    return {p: Look(kind, own.get(p) or COMPARED[kind]) for p, kind in kinds.items()}
 
 
 def place(kind: str, outcome: str, work: float) -> dict[str, str]:

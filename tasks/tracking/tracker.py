@@ -113,7 +113,8 @@ class Tracker:
         said = self._verdicts() if whole else {}
         for at in of_models.pop("", {}).values():
             self.ended(at.stage, at.item)
-        looks = views.looks(views.kinds(self.workspace))
+        kinds, forget = views.kinds(self.workspace), self.workspace.read_request()["forget"]
+        looks = views.looks(kinds, forget)
         models = [
             self._settled(producer, made, said.get(_name(producer), {}), looks[producer])
             for producer, made in of_models.items()
@@ -188,6 +189,7 @@ class Tracker:
         work = run.data.metrics.get(views.WORK, 0.0)
         colour = run.data.tags.get(views.COLOUR, look.colour)
         tags = {**tags, **views.place(look.kind, outcome, work), views.COLOUR: colour}
+        tags |= {"forget": look.forget} if look.forget else {}
         self.store.tag(run.info.run_id, tags)
         run.data.tags.update(tags)
         return run
@@ -253,8 +255,9 @@ class Tracker:
         self.store.tag(self.run, tags)
         self._share(columns)
         if said and not self.context.below:
-            views.describe(self.store, tags["mlflow.note.content"], columns)
-            candidates.register(self.store, models, params.title(params.read(self.workspace.root)))
+            title = params.title(params.read(self.workspace.root))
+            views.describe(self.store, title, tags["mlflow.note.content"], columns)
+            candidates.register(self.store, models, title)
         with self.store.reaching():
             self.store.client.log_artifact(self.run, str(self.workspace.root / lock.FILE))
         return text

@@ -5,7 +5,7 @@ with a name it also stands in the page's menu *Views*. Here such tags are writte
 
     models of one run     one table for each run of the pipeline, a sweep or a search
     Latest run            the same, of the last run of the pipeline
-    Over all runs         models grouped by name, with means over seeds and forget sets
+    Over all runs         models grouped by name and forget set, with means over seeds
     Pipelines             one row for each run of the pipeline, with its best model
 """
 
@@ -62,10 +62,11 @@ MOST_WORK = 1e6  # of retraining over that of a method, in a tag that sorts
 
 
 class Look(NamedTuple):
-    """Of a model's run: its kind, and its colour in tables and charts."""
+    """Of a model's run: its kind, its colour in tables and charts, and what it was to forget."""
 
     kind: str
     colour: str
+    forget: str
 
 
 def kinds(workspace: "Workspace") -> dict[str, str]:
@@ -75,14 +76,19 @@ def kinds(workspace: "Workspace") -> dict[str, str]:
     return {"train": ORIGINAL, **{f"retrain/{name}": "retrained" for name in retrained}, **found}
 
 
-def looks(kinds: Mapping[str, str]) -> dict[str, Look]:
+def looks(kinds: Mapping[str, str], forget: str) -> dict[str, Look]:
     """Of each producer. Retrained models share a colour, so that they are seen as what is chance.
 
-    kinds: of ``kinds``.
+    kinds: of ``kinds``. forget: in words.
     """
     methods = [producer for producer, kind in kinds.items() if kind in findings.METHODS]
     own = dict(zip(methods, cycle(COLOURS), strict=False))
-    return {p: Look(kind, own.get(p) or COMPARED[kind]) for p, kind in kinds.items()}
+    return {
+        producer: Look(
+            kind, own.get(producer) or COMPARED[kind], "" if kind == ORIGINAL else forget
+        )
+        for producer, kind in kinds.items()
+    }
 
 
 def place(kind: str, outcome: str, work: float) -> dict[str, str]:
@@ -118,11 +124,11 @@ def columns(models: "Iterable[Run]") -> list[str]:
 def of_models(query: str, metrics: Sequence[str], *, grouped: bool = False) -> dict[str, Any]:
     """State of a table and of charts of the models that ``query`` finds.
 
-    grouped: one row per name, with means of its runs.
+    grouped: one row per name and forget set, with means of its runs.
     """
     group = {
         "aggregateFunction": "average",
-        "groupByKeys": [{"mode": "tag", "groupByData": "model"}],
+        "groupByKeys": [{"mode": "tag", "groupByData": name} for name in ("model", "forget")],
     }
     return _table(query, ("verdict", "kind"), metrics, sort="tags.`order`") | {
         "runsHiddenMode": "SHOW_ALL",
@@ -192,17 +198,23 @@ def note(store: Store, run: str, said: Sequence[str]) -> str:
     return f"{links}\n\n{' '.join(said[:2])} Evidence, not a guarantee."
 
 
-def describe(store: Store, said: str, columns: Sequence[str]) -> None:
+def describe(store: Store, title: str, said: str, columns: Sequence[str]) -> None:
     """Say above MLflow's tables and charts what the last run found, and how they are read.
 
-    columns: metrics that are explained. A description that somebody has written is left alone.
+    title: of the run. said: of ``note``. columns: metrics that are explained. A description that
+    somebody has written is left alone.
     """
     means = [f"*{column}* {PLAIN[column]}" for column in columns if column in PLAIN]
     name = "mlflow.note.content"
     with store.reaching():
         tags = store.client.get_experiment(store.experiment).tags
         if tags.get(name, OURS).startswith(OURS):
-            first = said.replace("\n\n", " · ")  # folded, the page shows one line
+            pages = {"Pipelines": PIPELINES, "Means over all runs": OVER_ALL}
+            more = [
+                f"[{name}]({path(store, key).removeprefix('/')})" for name, key in pages.items()
+            ]
+            links, _, found = said.partition("\n\n")  # folded, the page shows one line
+            first = " · ".join([f"{title}: {links}", *more, found])
             text = f"{OURS}{first}\n\n{HOW_TO_READ}\n\n{'; '.join(means)}; all: `docs/metrics.md`."
             store.client.set_experiment_tag(store.experiment, name, text)
 

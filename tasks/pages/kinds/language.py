@@ -14,7 +14,7 @@ TESTED = ", on the tokens of answers about subjects that it never saw"
 CONFIDENCE = "confidence in the truth"
 TOLD = ""
 SAID = {
-    "original_said": "the original says",
+    "original_said": "the original",
     "reference_said": "the reference",
     "said": "this model",
 }
@@ -25,7 +25,7 @@ RATIOS = {
 }
 TICKS = [(power * math.log(10), f"{10**power:g}") for power in (-3, -2, -1, 0, 1)]
 READ = (
-    "Truth ratio: how probable wrong answers are beside the true one; 0.001 knows it, 1 does not. "
+    "Truth ratio: how probable wrong answers are beside the true one; near 0 the model knows it. "
     "Up: the share of the questions with at most this ratio. The largest gap between a curve and "
     "the reference's is KS; forget quality (FQ) is how likely chance alone makes one so large."
 )

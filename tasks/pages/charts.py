@@ -283,7 +283,10 @@ def influences(table: pd.DataFrame) -> Histogram:
                 title = f"{said}: {count} {word}".replace("-", "−")
                 bars.append(Bar(100 * place / BINS, 100 / BINS, base, height, look, title))
     at = [100 * (np.arcsinh(tick / width) - low) / (high - low) for tick in ticks]
-    marks = [Tick(float(x), f"{t:g}".replace("-", "−")) for x, t in zip(at, ticks, strict=True)]
+    marked = [(x, t) for x, t in zip(at, ticks, strict=True) if 0 <= x <= 100]
+    if len(marked) < 2 and scores.min() < scores.max():  # 0 and powers of ten lie beyond the data
+        marked = [(0.0, scores.min()), (100.0, scores.max())]
+    marks = [Tick(float(x), f"{t:.2g}".replace("-", "−")) for x, t in marked]
     note = f"{chosen.sum()} of {len(chosen)} are selected; linear to ±{width:g}, logarithmic beyond"
     return Histogram(bars, marks, most, note)
 

@@ -40,7 +40,9 @@ def shares(
         places = [(at(v), LOW + (HIGH - LOW) * float(p)) for v, p in zip(found, parts, strict=True)]
         strokes += [Stroke(*one, *other, look) for one, other in pairwise(places)]
         points += [
-            Point(*places[n], look, f"{name}: {100 * parts[n]:.0f} % up to {math.exp(found[n]):.2g}")
+            Point(
+                *places[n], look, f"{name}: {100 * parts[n]:.0f} % up to {math.exp(found[n]):.2g}"
+            )
             for n in range(0, STEPS + 1, EVERY)
         ]
     ticks = [Tick(at(value), text) for value, text in named]

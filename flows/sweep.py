@@ -38,6 +38,9 @@ from tasks.tracking.sweeps import Group
 from tasks.tracking.tracker import Context, Page
 
 
+HTML = "results.html"
+
+
 class Swept(NamedTuple):
     """said: cell -> its folder and results. failed: cell -> why there are none."""
 
@@ -123,7 +126,8 @@ def grouped(root: Path, name: str, key: str = "") -> Iterator[tuple[Group, list[
     files: list[Path] = []
     status = "FAILED"
     page = Page(group.run, group.store.uri, group.link)
-    create_link_artifact(pages.mlflow_link(page), link_text="MLflow run", key="mlflow")
+    link = pages.mlflow_link(page)
+    create_link_artifact(link, link_text="MLflow run", key="mlflow", description="All cells, there")
     try:
         yield group, files
         status = "FINISHED"
@@ -175,7 +179,10 @@ def sweep(
     with warmed(root), grouped(root, name) as (group, files):
         found = run_cells(cells, root, jobs, group.run, in_flight=in_flight, pools=pools)
         if found.said:
-            files += written(root / FOLDER / f"{name}-results", name, found, cells, grid)
+            html = pages.mlflow_link(
+                Page(group.run, group.store.uri, ""), group.store.link(group.run, HTML)
+            )
+            files += written(root / FOLDER / f"{name}-results", name, found, cells, grid, html)
         create_table_artifact(
             [{"cell": cell, "outcome": "done"} for cell in found.said]
             + [{"cell": cell, "outcome": why} for cell, why in found.failed.items()],
@@ -221,9 +228,17 @@ def differs(changes: dict[str, Any], grid: Iterable[str]) -> str:
 
 
 def written(
-    folder: Path, name: str, found: Swept, cells: list[Cell], grid: Iterable[str]
+    folder: Path,
+    name: str,
+    found: Swept,
+    cells: list[Cell],
+    grid: Iterable[str],
+    link: str,
 ) -> list[Path]:
-    """The pages of a sweep, in ``folder`` and on Prefect's page: HTML, Markdown and CSV."""
+    """The pages of a sweep, in ``folder`` and on Prefect's page: HTML, Markdown and CSV.
+
+    link: where MLflow will show the first.
+    """
     from markdown_it import MarkdownIt
 
     differing = {cell.name: differs(cell.changes, grid) for cell in cells}
@@ -238,10 +253,10 @@ def written(
     body = MarkdownIt("commonmark").enable("table").render(page)
     artifacts.write_text(folder / "results.md", page)
     parts = sweep_page.parts(table)
-    artifacts.write_text(folder / "results.html", sweep_page.page(parts, name, found.failed, body))
+    artifacts.write_text(folder / HTML, sweep_page.page(parts, name, found.failed, body))
     artifacts.write_table(folder / "results.csv", table)
     create_markdown_artifact(
-        f"All numbers: `{folder / 'results.html'}`\n\n{sweep_page.short(parts)}",
+        f"[All of it, in MLflow]({link}), or `{folder / HTML}`\n\n{sweep_page.short(parts)}",
         key="results",
         description=f"Results of the sweep {name}",
     )

@@ -70,6 +70,8 @@ def short(of: Sequence[Part]) -> str:
         lines += [f"## {one.title} ({one.seeds} seed{'s' if one.seeds > 1 else ''})\n"]
         lines += [f"**{line}**\n" for line in one.power]
         lines += [markdown(pd.DataFrame(rows, columns=header))]
+        means = "; ".join(f"*{column.name}* {column.plain}" for column in one.columns)
+        lines += [f"Mean ± standard deviation over the seeds; *2/3*: in two of three. {means}.\n"]
     return "\n".join(lines)
 
 

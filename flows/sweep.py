@@ -37,7 +37,6 @@ from tasks.tracking.store import address
 from tasks.tracking.sweeps import Group
 from tasks.tracking.tracker import Context, Page
 
-
 HTML = "results.html"
 
 

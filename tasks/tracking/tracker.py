@@ -267,7 +267,8 @@ class Tracker:
         own = views.of_models(f"tags.`pipeline.{self.run}` = 'true'", columns)
         views.share(self.store, self.run, own)
         if not self.context.below:
-            every = views.of_models("tags.`imu.kind` = 'model'", columns, grouped=True)
+            done = "tags.`imu.kind` = 'model' AND attributes.status = 'FINISHED'"
+            every = views.of_models(done, columns, grouped=True)
             views.share(self.store, views.LATEST, own, "Latest run")
             views.share(self.store, views.OVER_ALL, every, "Over all runs")
             views.share(self.store, views.PIPELINES, views.of_pipelines(columns), "Pipelines")

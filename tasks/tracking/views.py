@@ -57,7 +57,13 @@ HOW_TO_READ = (
 )
 OURS = "**Last run.** "  # so begins a description of the experiment that is not a person's
 COURSE = ("curve/forget_accuracy", "curve/retain_accuracy")
-WIDTHS = {"tags.`verdict`": 130, "tags.`best.verdict`": 130, "tags.`changed`": 200}  # pixels
+WIDTHS = {  # pixels
+    "tags.`verdict`": 130,
+    "tags.`best`": 120,
+    "tags.`best.verdict`": 130,
+    "tags.`changed`": 200,
+}
+NAME = "attributes.`Run Name`"  # takes a width only where it has a place in the order
 MOST_WORK = 1e6  # of retraining over that of a method, in a tag that sorts
 
 
@@ -130,7 +136,8 @@ def of_models(query: str, metrics: Sequence[str], *, grouped: bool = False) -> d
         "aggregateFunction": "average",
         "groupByKeys": [{"mode": "tag", "groupByData": name} for name in ("model", "forget")],
     }
-    return _table(query, ("verdict", "kind"), metrics, sort="tags.`order`") | {
+    name = 330 if grouped else 230
+    return _table(query, ("verdict", "kind"), metrics, name=name, sort="tags.`order`") | {
         "runsHiddenMode": "SHOW_ALL",
         "groupBy": group if grouped else None,
         "hideEmptyCharts": True,
@@ -151,6 +158,7 @@ def of_pipelines(metrics: Sequence[str]) -> dict[str, Any]:
         "tags.`imu.kind` = 'pipeline'",
         ("best", "best.verdict", "changed"),
         ["n_forget", *(f"best/{name}" for name in metrics)],
+        name=330,
         sort="attributes.start_time",
         ascending=False,
     )
@@ -245,12 +253,19 @@ def _entries(flat: Iterable[str], section: str) -> set[str]:
 
 
 def _table(
-    query: str, tags: Sequence[str], metrics: Sequence[str], *, sort: str, ascending: bool = True
+    query: str,
+    tags: Sequence[str],
+    metrics: Sequence[str],
+    *,
+    name: int,
+    sort: str,
+    ascending: bool = True,
 ) -> dict[str, Any]:
-    shown = [f"tags.`{name}`" for name in tags] + [f"metrics.`{name}`" for name in metrics]
+    """name: width of the column of names, in pixels."""
+    shown = [f"tags.`{tag}`" for tag in tags] + [f"metrics.`{metric}`" for metric in metrics]
     widths = {
-        column: WIDTHS.get(column, max(76, 26 + 8 * len(name)))
-        for column, name in zip(shown, [*tags, *metrics], strict=True)
+        column: WIDTHS.get(column, max(76, 26 + 8 * len(said)))
+        for column, said in zip(shown, [*tags, *metrics], strict=True)
     }
     return {
         "searchFilter": query,
@@ -261,8 +276,8 @@ def _table(
         "modelVersionFilter": "All Runs",
         "datasetsFilter": [],
         "selectedColumns": shown,
-        "columnOrder": shown,
-        "columnWidths": widths,
+        "columnOrder": [NAME, *shown],
+        "columnWidths": {NAME: name, **widths},
     }
 
 

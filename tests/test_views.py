@@ -190,6 +190,17 @@ def test_what_tests_without_power_accept_is_no_candidate(store: Store) -> None:
     assert "powerless" not in [version.tags["model"] for version in versions]
 
 
+def test_names_are_as_wide_as_what_is_shown() -> None:
+    for state, width in (
+        (views.of_models("", ["FA"]), 200),
+        (views.of_models("", ["FA"], grouped=True), 300),
+        (views.of_pipelines(["FA"]), 300),
+    ):
+        assert state["columnOrder"] == [views.NAME, *state["selectedColumns"]]
+        assert state["columnWidths"][views.NAME] >= width
+        assert state["columnWidths"].keys() == {*state["columnOrder"]}
+
+
 def test_retrained_models_share_a_colour_that_no_method_has() -> None:
     kinds = {f"unlearn/{n}": "method" for n in range(9)} | {"unlearn/own": "with_retain"}
     kinds |= {"retrain/reference": "reference", "retrain/retrain_2": "retrained"}

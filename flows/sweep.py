@@ -21,14 +21,14 @@ from prefect.artifacts import (
 )
 from pydantic import Field
 
-from flows.pipeline import AS_IT_IS, JOBS, Jobs
+from flows.pipeline import JOBS, Jobs
 from flows.running import pages
 from flows.running.cells import FOLDER, Cell, clean_commit, prepare
 from flows.running.children import ChildError, end_everything, warmed
 from flows.running.entries import entries_of
 from flows.running.failures import EXPLAINED
 from flows.running.holding import only_run
-from flows.running.requests import Method, Request
+from flows.running.requests import Forgetting, Method
 from flows.running.workspaces import run_tags, run_workspace
 from tasks.files import artifacts, params
 from tasks.files.workspace import Workspace
@@ -38,6 +38,7 @@ from tasks.tracking.sweeps import Group
 from tasks.tracking.tracker import Context, Page
 
 HTML = "results.html"
+AS_IT_IS = Forgetting()
 
 
 class Swept(NamedTuple):
@@ -150,7 +151,7 @@ def swept(name: str, cells: list[Cell], root: Path, jobs: int, part: tuple[str, 
 @flow(name="sweep", flow_run_name="{name}", validate_parameters=True)
 def sweep(
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")] = "sweep",
-    requests: Annotated[list[Request], Field(min_length=1)] = [AS_IT_IS],  # noqa: B006
+    requests: Annotated[list[Forgetting], Field(min_length=1)] = [AS_IT_IS],  # noqa: B006
     methods: list[Method] = [],  # noqa: B006
     seeds: Annotated[list[int], Field(min_length=1)] = [0, 1, 2],  # noqa: B006
     grid: dict[str, list[Any]] = {},  # noqa: B006
@@ -165,7 +166,7 @@ def sweep(
 
     Args:
         name: of its pages.
-        requests: forget sets; their seeds are given below.
+        requests: forget sets, each with every seed below.
         methods: files in imu/methods; none: the entries of params.yaml, as they stand there.
         seeds: of training and methods.
         grid: values to try, such as {"train.epochs": [15, 30]}; every combination is a cell.
@@ -194,7 +195,7 @@ def sweep(
 
 def asked_cells(
     root: Path,
-    requests: Sequence[Request],
+    requests: Sequence[Forgetting],
     methods: Sequence[Method],
     seeds: Sequence[int],
     grid: dict[str, list[Any]],
@@ -202,9 +203,9 @@ def asked_cells(
 ) -> list[Cell]:
     """Every combination, in that order. Raises ParameterError for what params.yaml does not have.
 
-    A request must not have a seed, as the sweep sets it.
+    The settings of a request must not have a seed, as the sweep sets it.
     """
-    if any(request.seed is not None for request in requests):
+    if any("seed" in request.settings for request in requests):
         raise params.ParameterError("requests must not have a seed: the sweep's seeds set it")
     entries: dict[str, Any] = {}
     for method in methods:

@@ -6,7 +6,7 @@ import pytest
 
 from flows import sweep
 from flows.running.cells import Cell, CommitError, LinkError, fingerprint, prepare
-from flows.running.requests import Fraction, Method, Request
+from flows.running.requests import Forgetting, Fraction, Method
 from tasks.files import params
 from tests.conftest import REPOSITORY, commit, run
 
@@ -96,7 +96,7 @@ def test_a_commit_has_no_files_of_linked_folders(workspace: Path, tmp_path: Path
 
 
 def test_a_sweep_is_every_combination() -> None:
-    requests = [Request(), Request(forget=Fraction(fraction=0.2))]
+    requests = [Forgetting(), Forgetting(forget=Fraction(fraction=0.2))]
     cells = sweep.asked_cells(
         REPOSITORY, requests, [Method.imu], [0, 4], {"train.epochs": [1, 2], "snapshots": [3]}, "c"
     )
@@ -116,6 +116,6 @@ def test_a_sweep_is_every_combination() -> None:
         "snapshots": 3,
     }
     with pytest.raises(params.ParameterError, match="requests must not have a seed"):
-        sweep.asked_cells(REPOSITORY, [Request(seed=1)], [], [0], {}, "")
+        sweep.asked_cells(REPOSITORY, [Forgetting(settings={"seed": 1})], [], [0], {}, "")
     with pytest.raises(params.ParameterError, match=r"has no 'train\.epoch' to change"):
-        sweep.asked_cells(REPOSITORY, [Request()], [], [0], {"train.epoch": [1]}, "")
+        sweep.asked_cells(REPOSITORY, [Forgetting()], [], [0], {"train.epoch": [1]}, "")

@@ -21,23 +21,25 @@ from prefect.artifacts import (
 )
 from pydantic import Field
 
-from flows.pipeline import AS_IT_IS, JOBS, Jobs
+from flows.pipeline import JOBS, Jobs
 from flows.running import pages
 from flows.running.cells import FOLDER, Cell, clean_commit, prepare
 from flows.running.children import ChildError, end_everything, warmed
 from flows.running.entries import entries_of
 from flows.running.failures import EXPLAINED
 from flows.running.holding import only_run
-from flows.running.requests import Method, Request
+from flows.running.requests import Forgetting, Method
 from flows.running.workspaces import run_tags, run_workspace
 from tasks.files import artifacts, params
 from tasks.files.workspace import Seed, Workspace
-from tasks.pages import results, results_page, styled
+from tasks.pages import results, results_page, sweep_page
 from tasks.starting import calling
 from tasks.tracking.store import address
 from tasks.tracking.sweeps import Group
 from tasks.tracking.tracker import Context, Page
 
+HTML = "results.html"
+AS_IT_IS = Forgetting()
 STARTED = (
     "a sweep is a deployment: start it on Prefect's page, or for example with\n"
     """  prefect deployment run sweep/sweep --param name='"two"' --param seeds='[0, 1]'\n"""
@@ -130,7 +132,8 @@ def grouped(root: Path, name: str, key: str = "") -> Iterator[tuple[Group, list[
     files: list[Path] = []
     status = "FAILED"
     page = Page(group.run, group.store.uri, group.link)
-    create_link_artifact(pages.mlflow_link(page), link_text="MLflow run", key="mlflow")
+    link = pages.mlflow_link(page)
+    create_link_artifact(link, link_text="MLflow run", key="mlflow", description="All cells, there")
     try:
         yield group, files
         status = "FINISHED"
@@ -154,7 +157,7 @@ def swept(name: str, cells: list[Cell], root: Path, jobs: int, part: tuple[str, 
 @flow(name="sweep", flow_run_name="{name}", validate_parameters=True)
 def sweep(
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")] = "sweep",
-    requests: Annotated[list[Request], Field(min_length=1)] = [AS_IT_IS],  # noqa: B006
+    requests: Annotated[list[Forgetting], Field(min_length=1)] = [AS_IT_IS],  # noqa: B006
     methods: list[Method] = [],  # noqa: B006
     seeds: Annotated[list[Seed], Field(min_length=1)] = [0, 1, 2],  # noqa: B006
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {},  # noqa: B006
@@ -169,7 +172,7 @@ def sweep(
 
     Args:
         name: of its pages.
-        requests: forget sets; their seeds are given below.
+        requests: forget sets, each with every seed below.
         methods: files in imu/methods; none: the entries of params.yaml, as they stand there.
         seeds: of training and methods.
         grid: values to try, such as {"train.epochs": [15, 30]}; every combination is a cell.
@@ -182,7 +185,10 @@ def sweep(
     with warmed(root), grouped(root, name) as (group, files):
         found = run_cells(cells, root, jobs, group.run, in_flight=in_flight, pools=pools)
         if found.said:
-            files += written(root / FOLDER / f"{name}-results", name, found, cells, grid)
+            html = pages.mlflow_link(
+                Page(group.run, group.store.uri, ""), group.store.link(group.run, HTML)
+            )
+            files += written(root / FOLDER / f"{name}-results", name, found, cells, grid, html)
         create_table_artifact(
             [{"cell": cell, "outcome": "done"} for cell in found.said]
             + [{"cell": cell, "outcome": why} for cell, why in found.failed.items()],
@@ -195,7 +201,7 @@ def sweep(
 
 def asked_cells(
     root: Path,
-    requests: Sequence[Request],
+    requests: Sequence[Forgetting],
     methods: Sequence[Method],
     seeds: Sequence[int],
     grid: dict[str, list[Any]],
@@ -203,9 +209,9 @@ def asked_cells(
 ) -> list[Cell]:
     """Every combination, in that order. Raises ParameterError for what params.yaml does not have.
 
-    A request must not have a seed, as the sweep sets it.
+    The settings of a request must not have a seed, as the sweep sets it.
     """
-    if any(request.seed is not None for request in requests):
+    if any("seed" in request.settings for request in requests):
         raise params.ParameterError("requests must not have a seed: the sweep's seeds set it")
     entries: dict[str, Any] = {}
     for method in methods:
@@ -230,9 +236,17 @@ def differs(changes: dict[str, Any], grid: Iterable[str]) -> str:
 
 
 def written(
-    folder: Path, name: str, found: Swept, cells: list[Cell], grid: Iterable[str]
+    folder: Path,
+    name: str,
+    found: Swept,
+    cells: list[Cell],
+    grid: Iterable[str],
+    link: str,
 ) -> list[Path]:
-    """The pages of a sweep, in ``folder`` and on Prefect's page: HTML, Markdown and CSV."""
+    """The pages of a sweep, in ``folder`` and on Prefect's page: HTML, Markdown and CSV.
+
+    link: where MLflow will show the first.
+    """
     differing = {cell.name: differs(cell.changes, grid) for cell in cells}
     said = {
         cell["folder"]: {**cell, "differs": differing[which]} for which, cell in found.said.items()
@@ -243,9 +257,14 @@ def written(
         lines = "".join(f"- {cell}: {why}\n" for cell, why in found.failed.items())
         page += f"\n## Cells that failed\n\n{lines}"
     artifacts.write_text(folder / "results.md", page)
-    artifacts.write_text(folder / "results.html", styled.page(name, page))
+    parts = sweep_page.parts(table)
+    artifacts.write_text(folder / HTML, sweep_page.page(parts, name, found.failed, page))
     artifacts.write_table(folder / "results.csv", table)
-    create_markdown_artifact(page, key="results", description=f"Results of the sweep {name}")
+    create_markdown_artifact(
+        f"[All of it, in MLflow]({link}), or `{folder / HTML}`\n\n{sweep_page.short(parts)}",
+        key="results",
+        description=f"Results of the sweep {name}",
+    )
     return [folder / f"results.{suffix}" for suffix in ("html", "md", "csv")]
 
 

@@ -1,12 +1,14 @@
 """Texts through the same graph, commands and pages as images, on a few small people."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import ks_2samp
 
 from imu import serving
 from imu.datasets import Source, biographies
@@ -20,6 +22,7 @@ from imu.training.feeds.language import feed
 from tasks import evaluate, influence, report, retrain, split, train, unlearn
 from tasks.files import artifacts
 from tasks.files.workspace import Workspace
+from tasks.pages.kinds import language
 from tasks.tracking.record import record
 from tasks.tracking.serving import pack
 from tests.conftest import REPOSITORY, change, keep
@@ -93,8 +96,28 @@ def test_the_report_shows_questions_and_what_the_models_say(ran: Path) -> None:
     forgotten = Workspace(ran).read_manifest("forget")["subject"].unique()
     assert all(name in page for name in forgotten)
     assert "the reference" in page
-    assert "the original says" in page
+    assert '<td data-column="the original">' in page
     assert "By class" not in page
+    assert "Truth ratios on the forget set" in page
+
+
+def test_truth_ratios_are_drawn_as_the_metric_has_them(ran: Path) -> None:
+    workspace = Workspace(ran)
+    folder = workspace.evaluation("unlearn/imu")
+    table = pd.read_parquet(folder / "predictions.parquet")
+    assert table.loc[table["set"] == "test", "log_ratio"].isna().all()  # not asked there
+    forgotten = table[table["set"] == "forget"]
+    apart = ks_2samp(forgotten["log_ratio"], forgotten["reference_log_ratio"])
+    assert apart.statistic == artifacts.read_json(folder / "metrics.json")["KS"] > 0
+    data = workspace.dataset()
+    (part,) = language.whole(data, table)  # type: ignore[arg-type]
+    assert part.figure is not None
+    assert [name for _, name in part.figure.names] == [*language.RATIOS]
+    places = [(point.x, point.y) for point in part.figure.points]
+    assert all(0 <= x <= 100 and 0 <= y <= 100 for x, y in places)
+    middle = forgotten["log_ratio"].median()
+    assert f"this model: 50 % up to {math.exp(middle):.2g}" in [p.title for p in part.figure.points]
+    assert not language.whole(data, table.assign(log_ratio=math.nan))  # type: ignore[arg-type]
 
 
 def test_mlflow_is_told_of_questions_in_place_of_images(ran: Path) -> None:

@@ -374,6 +374,16 @@ def test_everything_that_is_drawn_lies_in_its_figure(reported: Workspace) -> Non
     assert all(float(start) + float(size) <= 100.01 for _, start, size in sides)
 
 
+@pytest.mark.parametrize(
+    ("scores", "texts"),
+    [([-5, -1, -0.2], ["−5", "−0.2"]), ([0, 0], ["0"]), ([-1, 2], ["−1", "0", "1"])],
+)
+def test_the_ticks_of_influence_lie_among_the_scores(scores: list[float], texts: list[str]) -> None:
+    drawn = charts.influences(pd.DataFrame({"influence": scores, "selected": True}).astype("f8"))
+    assert [tick.text for tick in drawn.ticks] == texts
+    assert all(0 <= tick.at <= 100 for tick in drawn.ticks)
+
+
 def test_a_dot_beyond_the_limit_failed_its_test() -> None:
     assert charts.tested_at(0.0) == charts.LEFT
     assert charts.tested_at(1.0) == charts.LIMIT

@@ -17,6 +17,7 @@ from flows.running import pools
 from flows.running.cells import Cell, CommitError, clean_commit, prepare, unused
 from flows.running.entries import entries_of
 from flows.running.requests import AS_IT_IS, NONE, Fraction, Method, Preset, Request
+from flows.sweep import sweep
 from tasks.files import params
 from tests.conftest import REPOSITORY, commit, make_workspace, run
 
@@ -122,6 +123,12 @@ def test_the_form_offers_kinds_of_forget_sets_that_are_told_apart_by_their_field
 def test_what_may_be_left_empty_is_no_switch_to_none() -> None:
     fields = forms()["Request"]["properties"]
     assert not {"anyOf", "default"} & fields["seed"].keys()
+
+
+def test_the_form_of_a_sweep_has_no_seed_that_it_would_refuse() -> None:
+    found = parameter_schema(sweep.fn).definitions
+    assert found["Forgetting"]["properties"].keys() == {"forget", "dataset", "preset", "settings"}
+    assert "Request" not in found
 
 
 def test_the_form_as_it_is_opened_is_accepted_by_the_server() -> None:

@@ -7,9 +7,9 @@ import pytest
 
 from flows import sweep
 from flows.running.cells import Cell, CommitError, LinkError, fingerprint, prepare
-from flows.running.requests import Fraction, Method, Request
+from flows.running.requests import Forgetting, Fraction, Method
 from tasks.files import params
-from tasks.pages import styled, tables
+from tasks.pages import sweep_page, tables
 from tests.conftest import REPOSITORY, commit, run
 
 
@@ -98,7 +98,7 @@ def test_a_commit_has_no_files_of_linked_folders(workspace: Path, tmp_path: Path
 
 
 def test_a_sweep_is_every_combination() -> None:
-    requests = [Request(), Request(forget=Fraction(fraction=0.2))]
+    requests = [Forgetting(), Forgetting(forget=Fraction(fraction=0.2))]
     cells = sweep.asked_cells(
         REPOSITORY, requests, [Method.imu], [0, 4], {"train.epochs": [1, 2], "snapshots": [3]}, "c"
     )
@@ -118,16 +118,17 @@ def test_a_sweep_is_every_combination() -> None:
         "snapshots": 3,
     }
     with pytest.raises(params.ParameterError, match="requests must not have a seed"):
-        sweep.asked_cells(REPOSITORY, [Request(seed=1)], [], [0], {}, "")
+        sweep.asked_cells(REPOSITORY, [Forgetting(settings={"seed": 1})], [], [0], {}, "")
     with pytest.raises(params.ParameterError, match=r"has no 'train\.epoch' to change"):
-        sweep.asked_cells(REPOSITORY, [Request()], [], [0], {"train.epoch": [1]}, "")
+        sweep.asked_cells(REPOSITORY, [Forgetting()], [], [0], {"train.epoch": [1]}, "")
     for twice in ({"seeds": [0, 0]}, {"seeds": [0], "grid": {"train.epochs": [1, 1]}}):
+        given = {"grid": {}, "commit": ""} | twice
         with pytest.raises(params.ParameterError, match="must name each cell once"):
-            sweep.asked_cells(REPOSITORY, [Request()], [], **({"grid": {}, "commit": ""} | twice))
+            sweep.asked_cells(REPOSITORY, [Forgetting()], [], **given)
 
 
 def test_names_are_no_html_on_the_page_of_a_sweep() -> None:
     table = pd.DataFrame({"class": ["<script>alert(1)</script>", "a|b\nc"]})
-    page = styled.page("x", tables.markdown(table))
+    page = sweep_page.page([], "x", {}, tables.markdown(table))
     assert "<td>&lt;script&gt;alert(1)&lt;/script&gt;</td>" in page
     assert "<td>a|b c</td>" in page

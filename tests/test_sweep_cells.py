@@ -11,9 +11,9 @@ from tests.conftest import keep, make_workspace, run
 
 # Two cells at a time, of which one cannot be: its class is none of the digits.
 ASKED = """
-from flows.running.requests import Request
+from flows.running.requests import Forgetting
 from flows.sweep import sweep
-requests = [Request(forget={"classes": [name]}) for name in ("8", "eight")]
+requests = [Forgetting(forget={"classes": [name]}) for name in ("8", "eight")]
 sweep(name="trial", requests=requests, methods=["imu"], seeds=[0], in_flight=2, jobs=1)
 """
 

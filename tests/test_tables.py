@@ -10,7 +10,7 @@ import pytest
 
 from imu import metrics
 from tasks.files.artifacts import ArtifactError
-from tasks.pages import figures, results, results_page, tables
+from tasks.pages import figures, results, results_page, sweep_page, tables
 
 KINDS = {"reference": "reference", "nothing": "baseline", "logit_mask": "baseline"}
 KINDS |= dict.fromkeys(("retrain_2", "retrain_3"), "retrained")
@@ -396,3 +396,40 @@ def test_a_baseline_that_passes_takes_the_power_from_the_verdicts() -> None:
     assert "Retraining with another seed fails" not in page
     assert "**The original model passes as one that forgot in 3 of 3 seeds" in page
     assert "A mask on the logit passes" not in page
+
+
+def test_the_page_of_a_sweep_begins_with_the_best_method_over_the_seeds() -> None:
+    models = ("reference", "retrain_2", "nothing", "masked", "cheap", "dear", "broken")
+    accuracies: Values = {m: [0.0, 1.0, 2.0] for m in models} | {"broken": [NAN] * 3}
+    saved = {m: [NAN] * 3 for m in models} | {"cheap": [10.0] * 3, "dear": [2.0] * 3}
+    table = measured({"FA": accuracies, "RTE_work": saved})
+    given = {"cheap": "indistinguishable", "dear": "indistinguishable", "broken": "failed"}
+    table["verdict"] = table["model"].map(given).fillna(table["verdict"])
+    table.loc[table["model"].isin(["cheap", "dear"]) & (table["seed"] == 0), "verdict"] = (
+        "masked only"
+    )
+    (part,) = sweep_page.parts(table)
+    order = ["cheap", "dear", "masked", "broken", "nothing", "retrained", "reference"]
+    assert [row.model for row in part.rows] == order
+    assert part.best == "cheap"
+    best = part.rows[0]
+    assert best.outcome == "masked only"
+    assert best.verdicts == "masked only 1/3, indistinguishable 2/3"
+    cells = dict(zip([column.name for column in part.columns], best.cells, strict=True))
+    assert cells == {"FA": "1.00 ± 1.00", "work": "10.00 ± 0.00"}
+    assert (
+        part.said["What did it cost?"]
+        == "10.0\N{NARROW NO-BREAK SPACE}% of the work of retraining."
+    )
+    (panel,) = part.panels["Did it forget?"]
+    assert [len(line.dots) for line in panel.lines] == [3, 3, 3, 0, 3, 3, 3]  # one a seed
+    (figure,) = part.figures["Did it forget?"]
+    (line,) = figure.lines
+    assert len(line.dots) == len(order) - 1
+    assert line.dots[-1].title == "cheap: 1.00 ± 1.00"  # on top
+    assert all(0 <= dot.at <= 100 for dot in line.dots)
+    html = sweep_page.page([part], "two", {"a < b": "no room"}, "all of it")
+    assert "<li>a &lt; b: no room</li>" in html
+    assert html.index("10.0") < html.index("<details") < html.index("<p>all of it</p>")
+    lines = [line for line in sweep_page.short([part]).splitlines() if line.startswith("|")]
+    assert lines[2].startswith("| cheap | masked only 1/3, ")

@@ -98,12 +98,15 @@ def test_the_experiment_says_what_the_last_run_found_unless_somebody_described_i
         tags = store.client.get_experiment(store.experiment).tags
         return str(tags["mlflow.note.content"])
 
-    views.describe(store, "Best: imu", [])
-    views.describe(store, "Best: imu_deep", ["FA", "KL"])
-    assert said().startswith("**Last run.** Best: imu_deep")
+    views.describe(store, "digits · class 8 · seed 0", "[Table](#/t)\n\nBest: imu", [])
+    views.describe(store, "digits · class 3 · seed 0", "[Table](#/t)\n\nBest: npo", ["FA", "KL"])
+    assert said().startswith(
+        "**Last run.** digits · class 3 · seed 0: [Table](#/t) · [Pipelines](#/"
+    )
+    assert " · Best: npo\n\n" in said()
     assert said().endswith("\n\n*FA* accuracy on the forget set; all: `docs/metrics.md`.")
     store.client.set_experiment_tag(store.experiment, "mlflow.note.content", "My own words.")
-    views.describe(store, "Best: imu", [])
+    views.describe(store, "", "Best: imu", [])
     assert said() == "My own words."
 
 
@@ -185,6 +188,30 @@ def test_what_tests_without_power_accept_is_no_candidate(store: Store) -> None:
     candidates.register(store, [run], "")
     versions = store.client.search_model_versions("name='digits'")
     assert "powerless" not in [version.tags["model"] for version in versions]
+
+
+def test_names_are_as_wide_as_what_is_shown() -> None:
+    for state, width in (
+        (views.of_models("", ["FA"]), 200),
+        (views.of_models("", ["FA"], grouped=True), 300),
+        (views.of_pipelines(["FA"]), 300),
+    ):
+        assert state["columnOrder"] == [views.NAME, *state["selectedColumns"]]
+        assert state["columnWidths"][views.NAME] >= width
+        assert state["columnWidths"].keys() == {*state["columnOrder"]}
+
+
+def test_retrained_models_share_a_colour_that_no_method_has() -> None:
+    kinds = {f"unlearn/{n}": "method" for n in range(9)} | {"unlearn/own": "with_retain"}
+    kinds |= {"retrain/reference": "reference", "retrain/retrain_2": "retrained"}
+    looks = views.looks(kinds | {"unlearn/nothing": "baseline", "train": "original"}, "class 8")
+    assert looks["retrain/reference"].colour == looks["retrain/retrain_2"].colour
+    assert [p for p, look in looks.items() if look.forget != "class 8"] == ["train"]
+    methods = [look.colour for look in looks.values() if look.kind in findings.METHODS]
+    assert len(set(methods)) == len(views.COLOURS)  # before any is used twice
+    assert not {look.colour for look in looks.values() if look.kind not in findings.METHODS} & set(
+        methods
+    )
 
 
 def test_every_outcome_of_a_verdict_has_its_place() -> None:

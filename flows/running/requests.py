@@ -147,18 +147,13 @@ class Subjects(Forget):
     )
 
 
-class Request(BaseModel):
-    """What is forgotten, and under which seed; all that is left empty is as in params.yaml."""
+class Forgetting(BaseModel):
+    """What is forgotten; all that is left empty is as in params.yaml."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     forget: AsItIs | Classes | Fraction | Ids | Group | Subjects = Field(
         default=AsItIs(), title="what to forget"
-    )
-    seed: Seed | None = Field(
-        default=None,
-        description="of the original model, its retrained references and the methods",
-        json_schema_extra=_left_empty,
     )
     dataset: Dataset = Field(
         default=Dataset(AS_IT_IS), description=f"by name:\n\n{described('datasets')}"
@@ -177,11 +172,27 @@ class Request(BaseModel):
         Raises ParameterError where ``settings`` repeat what has a field of its own: Prefect would
         show what a validator says with a traceback, and not before the run begins either.
         """
-        given = self.forget.changes()
-        given |= {} if self.seed is None else {"seed": self.seed}
-        given |= {} if self.dataset == AS_IT_IS else {"split.dataset": str(self.dataset)}
+        given = self.given()
         if twice := sorted(given.keys() & self.settings.keys()):
             raise ParameterError(f"settings repeat {twice[0]}, which has a field of its own here")
         file = SETTINGS / f"{self.preset}.yaml"
         preset = {} if self.preset == NONE else params.read_file(file, str(file), "paths")
         return preset | given | self.settings
+
+    def given(self) -> dict[str, Any]:
+        """Those that have a field."""
+        dataset = {} if self.dataset == AS_IT_IS else {"split.dataset": str(self.dataset)}
+        return self.forget.changes() | dataset
+
+
+class Request(Forgetting):
+    """What is forgotten, and under which seed; all that is left empty is as in params.yaml."""
+
+    seed: Seed | None = Field(
+        default=None,
+        description="of the original model, its retrained references and the methods",
+        json_schema_extra=_left_empty,
+    )
+
+    def given(self) -> dict[str, Any]:
+        return super().given() | ({} if self.seed is None else {"seed": self.seed})

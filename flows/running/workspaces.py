@@ -97,11 +97,18 @@ def run_workspace(
 def bring_data(root: Path, children: Children, line: Callable[[str], None]) -> None:
     """The data of the clone ``root`` for the workspace of ``children``, made where it lacks them.
 
-    line: what is told of it.
+    line: what is told of it; what is the same of both is told once.
     """
-    Children(root).run(["data"], line)
+    told: set[str] = set()
+
+    def once(text: str) -> None:
+        if text not in told:
+            told.add(text)
+            line(text)
+
+    Children(root).run(["data"], once)
     children.dvc(["checkout", "-q", "data.dvc"], line)
-    children.run(["data", str(root)], line)
+    children.run(["data", str(root)], once)
 
 
 def _read_graph(folder: Path, children: Children) -> tuple[dict[str, stages.Stage], set[str]]:

@@ -11,6 +11,7 @@ from torch import nn
 from imu import metrics
 from imu.datasets.common.texts import Texts
 from imu.metrics import Said, Subject, asked_of, drawn, means, said_of
+from imu.metrics.truth_ratio import log_ratios
 from imu.objectives import Objective, Samples, answered, language
 from imu.objectives.language import Language
 from tasks.files.workspace import Workspace
@@ -54,8 +55,18 @@ class Judge(Drawn):
                 "said": outputs.generated.get(name, ("",) * asked),
                 "right": means(outputs.right[name]),
                 "confidence": np.exp(outputs.log_probability(name)),
+                "log_ratio": _log_ratios(outputs, name),
             }
         )
+
+
+def _log_ratios(outputs: Said, name: str) -> np.ndarray:
+    """Logarithm of each sample's truth ratio, NaN where it has no wrong answers: (n,)."""
+    values = np.full(len(outputs.answers[name]), np.nan)
+    if name in outputs.wrong:
+        there = np.isfinite(outputs.wrong[name]).any(1)
+        values[there] = log_ratios(outputs, name) if there.any() else []
+    return values
 
 
 def held(

@@ -5,7 +5,7 @@ Without units a figure is as wide as the page, on a phone too, and its text is t
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -180,9 +180,27 @@ def values(
         varies = compared.variability(column.name)
         if about.aim == "reference":
             level = compared.value(compared.reference, column.name)
-    known = [v for v in found.values() if not math.isnan(v)]
+    texts = {model: summary.printed(column.name, value) for model, value in found.items()}
+    dots = {model: {f"{model}: {texts[model]}": value} for model, value in found.items()}
+    return measured(column, dots, looks, texts, level, varies)
+
+
+def measured(
+    column: Column,
+    dots: Mapping[str, Mapping[str, float]],
+    looks: Mapping[str, str],
+    texts: Mapping[str, str] | None,
+    level: float | None,
+    varies: float | None,
+) -> Panel:
+    """Values of one metric over its axis: a line per model, or one line where there are no texts.
+
+    dots: model -> title of a dot and its value, NaN for none. texts: model -> what stands beside
+    its dots. level: the reference's. varies: how far retraining lies from that, or from 0.
+    """
+    known = [v for of in dots.values() for v in of.values() if not math.isnan(v)]
     low, high = min([0.0, *known]), max([1e-9, varies or 0.0, *known])
-    if column.unit == "%" and column.name != summary.WORK:
+    if column.unit == "%" and column.name != summary.WORK and known:
         low, high = _share(known, low, high)
 
     def at(value: float) -> float:
@@ -193,17 +211,15 @@ def values(
         middle = low if level is None else level
         start = at(middle if level is None else middle - varies)
         band = (start, at(middle + varies) - start)
-    lines = [
-        Line(
-            model,
-            "",
-            []
-            if math.isnan(value)
-            else [Dot(at(value), looks[model], f"{model}: {summary.printed(column.name, value)}")],
-            summary.printed(column.name, value) or "–",
-        )
-        for model, value in found.items()
-    ]
+    drawn = {
+        model: [Dot(at(v), looks[model], title) for title, v in of.items() if not math.isnan(v)]
+        for model, of in dots.items()
+    }
+    if texts is None:
+        together = sorted(chain(*drawn.values()), key=lambda dot: dot.look in FIRST)
+        lines = [Line(column.header, column.plain, together)]
+    else:
+        lines = [Line(model, "", of, texts[model] or "–") for model, of in drawn.items()]
     ticks = [
         Tick(at(v), f"{v:.3g}" if v >= 10 else f"{v:.2g}") for v in (low, (low + high) / 2, high)
     ]
@@ -267,7 +283,10 @@ def influences(table: pd.DataFrame) -> Histogram:
                 title = f"{said}: {count} {word}".replace("-", "−")
                 bars.append(Bar(100 * place / BINS, 100 / BINS, base, height, look, title))
     at = [100 * (np.arcsinh(tick / width) - low) / (high - low) for tick in ticks]
-    marks = [Tick(float(x), f"{t:g}".replace("-", "−")) for x, t in zip(at, ticks, strict=True)]
+    marked = [(x, t) for x, t in zip(at, ticks, strict=True) if 0 <= x <= 100]
+    if len(marked) < 2 and scores.min() < scores.max():  # 0 and powers of ten lie beyond the data
+        marked = [(0.0, scores.min()), (100.0, scores.max())]
+    marks = [Tick(float(x), f"{t:.2g}".replace("-", "−")) for x, t in marked]
     note = f"{chosen.sum()} of {len(chosen)} are selected; linear to ±{width:g}, logarithmic beyond"
     return Histogram(bars, marks, most, note)
 

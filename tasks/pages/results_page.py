@@ -33,7 +33,7 @@ def page(
         most = max(most, scenario.seeds)
         first = [name for name in findings.HEADLINE if name in scenario.values]
         sections.append(f"## {scenario.title} ({_count(scenario.seeds, 'seed')})\n")
-        sections += _power(scenario)
+        sections += power(scenario)
         sections.append(markdown(_headline(scenario, first)))
         for yardstick in (scenario.trivial, RETRAINED):
             if yardstick in scenario.models:
@@ -73,7 +73,7 @@ def picture(table: pd.DataFrame, methods: Collection[str]) -> bytes:
     return figures.distances(drawn, baselines)
 
 
-def _power(scenario: Scenario) -> list[str]:
+def power(scenario: Scenario) -> list[str]:
     """In how many seeds the tests let pass what did not forget: then they show no forgetting."""
     verdicts = scenario.rows.set_index("model")["verdict"]
     passed = {"The original model": verdicts[verdicts.index == "nothing"] != "not forgotten"}
@@ -98,12 +98,12 @@ def _power(scenario: Scenario) -> list[str]:
 def _headline(scenario: Scenario, names: list[str]) -> pd.DataFrame:
     groups = scenario.rows.groupby("model")
     table = _summary(scenario, names)
-    table.insert(0, "verdicts", {model: _counted(found) for model, found in groups["verdict"]})
+    table.insert(0, "verdicts", {model: counted(found) for model, found in groups["verdict"]})
     table.insert(0, "data access", groups["data_access"].first())
     return _named(table)
 
 
-def _counted(outcomes: pd.Series) -> str:
+def counted(outcomes: pd.Series) -> str:
     """Such as "masked only 2/3, utility lost 1/3"; "–" for the reference, which is not judged."""
     found = Counter(outcomes.dropna())
     if not found:
@@ -118,7 +118,7 @@ def _summary(scenario: Scenario, names: list[str]) -> pd.DataFrame:
     for column in _columns(names):
         by_seed = scenario.values[column.name]
         for model in scenario.models:
-            text = _spread(scenario, column.name, model)
+            text = spread(scenario, column.name, model)
             if column.group == "features" and column.short == "reference":
                 minus = by_seed[model] - by_seed[lineup.REFERENCE]
                 if model != lineup.REFERENCE and minus.notna().all():
@@ -127,7 +127,7 @@ def _summary(scenario: Scenario, names: list[str]) -> pd.DataFrame:
     return cells
 
 
-def _spread(scenario: Scenario, name: str, model: str) -> str:
+def spread(scenario: Scenario, name: str, model: str) -> str:
     """Such as "1.25 ± 0.50"; "–" where the metric does not exist for the model."""
     values = scenario.values[name][model]
     # Many networks tell of the method, whether or not it left this model.

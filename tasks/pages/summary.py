@@ -4,7 +4,7 @@ The lines are also the metrics that DVC shows: few columns, the same in the page
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal, NamedTuple
 
 from imu import verdicts
@@ -100,13 +100,18 @@ def answers(compared: Compared, found: Finding) -> list[Answer]:
 
 def columns(compared: Compared) -> list[Column]:
     """What is shown of every model: few, and only what was measured."""
+    measured = compared.table.columns[compared.table.notna().any()]
+    return explained(measured, class_wise=compared.class_wise, retrained=compared.retrained)
+
+
+def explained(measured: Collection[str], *, class_wise: bool, retrained: bool) -> list[Column]:
     shown = []
     for question, names in findings.QUESTIONS.items():
         for name in names:
-            if name == findings.WORK and compared.retrained:
+            if name == findings.WORK and retrained:
                 meaning = "work of the method, influence included, in FLOPs, of that of retraining"
                 column = Column(WORK, "%", question, PLAIN[WORK], meaning, "0")
-            elif name != findings.WORK and _asked(compared, name):
+            elif name != findings.WORK and name in measured and tells(name, class_wise):
                 (about,) = findings.explained([name])
                 plain = PLAIN.get(name, about.meaning)
                 column = Column(name, about.unit, question, plain, about.meaning, about.short)
@@ -114,6 +119,11 @@ def columns(compared: Compared) -> list[Column]:
                 continue
             shown.append(column)
     return shown
+
+
+def tells(name: str, class_wise: bool) -> bool:
+    """Whether a metric tells anything: after class-wise forgetting MIA flips between 0 and 100."""
+    return not (name == "MIA" and class_wise)
 
 
 def rows(compared: Compared, found: list[Finding]) -> list[Row]:
@@ -164,13 +174,6 @@ def said(name: str, value: float) -> str:
     return f"{value:.2g} {unit}".rstrip()
 
 
-def _asked(compared: Compared, name: str) -> bool:
-    """Whether the column tells anything here."""
-    # After class-wise forgetting a membership attack flips between 0 and 100.
-    flips = name == "MIA" and compared.class_wise
-    return not flips and name in compared.table and compared.table[name].notna().any()
-
-
 def value(compared: Compared, model: str, name: str) -> float:
     """Of a column; NaN where it is absent."""
     if name != WORK:
@@ -215,20 +218,21 @@ def _answer(compared: Compared, found: Finding, question: str) -> Answer:
     price = []
     if question == "What did it cost?" and compared.retrained:
         price = [f"{said(WORK, findings.work(compared, found.model))} of the work of retraining"]
-    results = found.of(question)
+    asked, results = findings.QUESTIONS[question], found.of(question)
     if not results:
-        names = [n for n in findings.QUESTIONS[question] if _known(compared, found.model, n)]
+        names = [n for n in asked if _known(compared, found.model, n)]
         values = [_value(compared, found.model, name) for name in names[:NAMED]]
         word = "Not judged." if values or not compared.retrained else "Not measured."
         return Answer(question, "open", word, _sentence([*values, *price]))
-    failed = sorted((r for r in results if r.failed), key=times, reverse=True)
+    failed = [r for r in results if r.failed]
+    failed.sort(key=lambda r: (r.test.metric not in asked, -times(r)))
     good, bad = SAID[question]
-    first = [n for n in findings.QUESTIONS[question] if n in {r.test.metric for r in results}]
+    first = [n for n in asked if n in {r.test.metric for r in results}]
     names = list(dict.fromkeys([r.test.metric for r in failed] or first))[:NAMED]
     evidence = [_value(compared, found.model, name) for name in names] + price
     if failed:
         return Answer(question, "bad", bad, _sentence(evidence))
-    unknown = [n for n in findings.QUESTIONS[question] if n in _tested(compared) and n not in first]
+    unknown = [n for n in asked if n in _tested(compared) and n not in first]
     if unknown and not names:
         return Answer(question, "open", "Not measured.", _sentence(evidence))
     evidence += [f"not measured: {', '.join(unknown)}"] if unknown else []
@@ -259,7 +263,8 @@ def _value(compared: Compared, model: str, name: str) -> str:
 
 
 def _known(compared: Compared, model: str, name: str) -> bool:
-    return name in findings.about() and _asked(compared, name) and name in compared.values(model)
+    told = name in findings.about() and tells(name, compared.class_wise)
+    return told and name in compared.values(model)
 
 
 def _sentence(parts: list[str]) -> str:

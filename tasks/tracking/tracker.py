@@ -113,9 +113,10 @@ class Tracker:
         said = self._verdicts() if whole else {}
         for at in of_models.pop("", {}).values():
             self.ended(at.stage, at.item)
-        kinds = views.kinds(self.workspace)
+        kinds, forget = views.kinds(self.workspace), self.workspace.read_request()["forget"]
+        looks = views.looks(kinds, forget)
         models = [
-            self._settled(producer, made, kinds[producer], said.get(_name(producer), {}))
+            self._settled(producer, made, said.get(_name(producer), {}), looks[producer])
             for producer, made in of_models.items()
         ]
         text = self._sum_up(said, models)
@@ -147,7 +148,11 @@ class Tracker:
         return self._models[producer]
 
     def _settled(
-        self, producer: str, made: Mapping[str, Locked], kind: str, verdict: Mapping[str, str]
+        self,
+        producer: str,
+        made: Mapping[str, Locked],
+        verdict: Mapping[str, str],
+        look: views.Look,
     ) -> "Run":
         """The run of a model that is done: one that was logged before, or one that is closed now.
 
@@ -161,7 +166,7 @@ class Tracker:
         if producer not in self._models:
             query = f"tags.`imu.key` = '{key}' AND attributes.status = 'FINISHED'"
             if known := self.store.search(query):
-                return self._placed(known[0], kind, self._belongs)
+                return self._placed(known[0], look, self._belongs)
             restored = {"restored": "true"}
         run = self._model(producer)
         for at in made.values():
@@ -173,13 +178,18 @@ class Tracker:
         del self._models[producer]
         with self.store.reaching():
             found = self.store.client.get_run(run)
-        return self._placed(found, kind, {"imu.key": key, **restored, **verdict})
+        return self._placed(found, look, {"imu.key": key, **restored, **verdict})
 
-    def _placed(self, run: "Run", kind: str, tags: Mapping[str, str]) -> "Run":
-        """Tag the run of a model, with its place in the table as well."""
+    def _placed(self, run: "Run", look: views.Look, tags: Mapping[str, str]) -> "Run":
+        """Tag the run of a model, with its place in the table and its colour as well.
+
+        A colour that it has stays: people may choose one.
+        """
         outcome = {**run.data.tags, **tags}.get("verdict", "")
         work = run.data.metrics.get(views.WORK, 0.0)
-        tags = {**tags, **views.place(kind, outcome, work)}
+        colour = run.data.tags.get(views.COLOUR, look.colour)
+        tags = {**tags, **views.place(look.kind, outcome, work), views.COLOUR: colour}
+        tags |= {"forget": look.forget} if look.forget else {}
         self.store.tag(run.info.run_id, tags)
         run.data.tags.update(tags)
         return run
@@ -245,8 +255,9 @@ class Tracker:
         self.store.tag(self.run, tags)
         self._share(columns)
         if said and not self.context.below:
-            views.describe(self.store, tags["mlflow.note.content"], columns)
-            candidates.register(self.store, models, params.title(params.read(self.workspace.root)))
+            title = params.title(params.read(self.workspace.root))
+            views.describe(self.store, title, tags["mlflow.note.content"], columns)
+            candidates.register(self.store, models, title)
         with self.store.reaching():
             self.store.client.log_artifact(self.run, str(self.workspace.root / lock.FILE))
         return text
@@ -256,7 +267,8 @@ class Tracker:
         own = views.of_models(f"tags.`pipeline.{self.run}` = 'true'", columns)
         views.share(self.store, self.run, own)
         if not self.context.below:
-            every = views.of_models("tags.`imu.kind` = 'model'", columns, grouped=True)
+            done = "tags.`imu.kind` = 'model' AND attributes.status = 'FINISHED'"
+            every = views.of_models(done, columns, grouped=True)
             views.share(self.store, views.LATEST, own, "Latest run")
             views.share(self.store, views.OVER_ALL, every, "Over all runs")
             views.share(self.store, views.PIPELINES, views.of_pipelines(columns), "Pipelines")

@@ -5,14 +5,15 @@ with a name it also stands in the page's menu *Views*. Here such tags are writte
 
     models of one run     one table for each run of the pipeline, a sweep or a search
     Latest run            the same, of the last run of the pipeline
-    Over all runs         models grouped by name, with means over seeds and forget sets
+    Over all runs         models grouped by name and forget set, with means over seeds
     Pipelines             one row for each run of the pipeline, with its best model
 """
 
 import json
 import time
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from imu import verdicts
 from tasks.files import params
@@ -37,6 +38,11 @@ KINDS = {
     "retrained": "retrained",
     ORIGINAL: ORIGINAL,
 }
+COLOUR = "mlflow.runColor"
+# What methods are held against is grey or light blue in tables and charts; methods differ.
+AGAIN, GREY, PALE = "#56b4e9", "#8b9299", "#b9bec3"
+COMPARED = {"reference": AGAIN, "retrained": AGAIN, "baseline": GREY, ORIGINAL: PALE}
+COLOURS = ("#d55e00", "#009e73", "#cc79a7", "#e69f00", "#7b3fa0", "#8c564b", "#c2185b")
 OUTCOMES = tuple(reversed(verdicts.OUTCOMES))  # the best first
 WORK, TIME = findings.WORK, findings.TIME
 COLUMNS = (*(name for name in findings.HEADLINE if name not in (WORK, TIME)), "U_LiRA", WORK, TIME)
@@ -51,8 +57,22 @@ HOW_TO_READ = (
 )
 OURS = "**Last run.** "  # so begins a description of the experiment that is not a person's
 COURSE = ("curve/forget_accuracy", "curve/retain_accuracy")
-WIDTHS = {"tags.`verdict`": 130, "tags.`best.verdict`": 130, "tags.`changed`": 200}  # pixels
+WIDTHS = {  # pixels
+    "tags.`verdict`": 130,
+    "tags.`best`": 120,
+    "tags.`best.verdict`": 130,
+    "tags.`changed`": 200,
+}
+NAME = "attributes.`Run Name`"  # takes a width only where it has a place in the order
 MOST_WORK = 1e6  # of retraining over that of a method, in a tag that sorts
+
+
+class Look(NamedTuple):
+    """Of a model's run: its kind, its colour in tables and charts, and what it was to forget."""
+
+    kind: str
+    colour: str
+    forget: str
 
 
 def kinds(workspace: "Workspace") -> dict[str, str]:
@@ -60,6 +80,21 @@ def kinds(workspace: "Workspace") -> dict[str, str]:
     found = {row.producer: row.kind for row in lineup.rows(workspace)}
     retrained = params.section(workspace.root, "retrain")  # no rows where nothing is retrained
     return {"train": ORIGINAL, **{f"retrain/{name}": "retrained" for name in retrained}, **found}
+
+
+def looks(kinds: Mapping[str, str], forget: str) -> dict[str, Look]:
+    """Of each producer. Retrained models share a colour, so that they are seen as what is chance.
+
+    kinds: of ``kinds``. forget: in words.
+    """
+    methods = [producer for producer, kind in kinds.items() if kind in findings.METHODS]
+    own = dict(zip(methods, cycle(COLOURS), strict=False))
+    return {
+        producer: Look(
+            kind, own.get(producer) or COMPARED[kind], "" if kind == ORIGINAL else forget
+        )
+        for producer, kind in kinds.items()
+    }
 
 
 def place(kind: str, outcome: str, work: float) -> dict[str, str]:
@@ -95,13 +130,14 @@ def columns(models: "Iterable[Run]") -> list[str]:
 def of_models(query: str, metrics: Sequence[str], *, grouped: bool = False) -> dict[str, Any]:
     """State of a table and of charts of the models that ``query`` finds.
 
-    grouped: one row per name, with means of its runs.
+    grouped: one row per name and forget set, with means of its runs.
     """
     group = {
         "aggregateFunction": "average",
-        "groupByKeys": [{"mode": "tag", "groupByData": "model"}],
+        "groupByKeys": [{"mode": "tag", "groupByData": name} for name in ("model", "forget")],
     }
-    return _table(query, ("verdict", "kind"), metrics, sort="tags.`order`") | {
+    name = 330 if grouped else 230
+    return _table(query, ("verdict", "kind"), metrics, name=name, sort="tags.`order`") | {
         "runsHiddenMode": "SHOW_ALL",
         "groupBy": group if grouped else None,
         "hideEmptyCharts": True,
@@ -122,6 +158,7 @@ def of_pipelines(metrics: Sequence[str]) -> dict[str, Any]:
         "tags.`imu.kind` = 'pipeline'",
         ("best", "best.verdict", "changed"),
         ["n_forget", *(f"best/{name}" for name in metrics)],
+        name=330,
         sort="attributes.start_time",
         ascending=False,
     )
@@ -169,17 +206,23 @@ def note(store: Store, run: str, said: Sequence[str]) -> str:
     return f"{links}\n\n{' '.join(said[:2])} Evidence, not a guarantee."
 
 
-def describe(store: Store, said: str, columns: Sequence[str]) -> None:
+def describe(store: Store, title: str, said: str, columns: Sequence[str]) -> None:
     """Say above MLflow's tables and charts what the last run found, and how they are read.
 
-    columns: metrics that are explained. A description that somebody has written is left alone.
+    title: of the run. said: of ``note``. columns: metrics that are explained. A description that
+    somebody has written is left alone.
     """
     means = [f"*{column}* {PLAIN[column]}" for column in columns if column in PLAIN]
     name = "mlflow.note.content"
     with store.reaching():
         tags = store.client.get_experiment(store.experiment).tags
         if tags.get(name, OURS).startswith(OURS):
-            first = said.replace("\n\n", " · ")  # folded, the page shows one line
+            pages = {"Pipelines": PIPELINES, "Means over all runs": OVER_ALL}
+            more = [
+                f"[{name}]({path(store, key).removeprefix('/')})" for name, key in pages.items()
+            ]
+            links, _, found = said.partition("\n\n")  # folded, the page shows one line
+            first = " · ".join([f"{title}: {links}", *more, found])
             text = f"{OURS}{first}\n\n{HOW_TO_READ}\n\n{'; '.join(means)}; all: `docs/metrics.md`."
             store.client.set_experiment_tag(store.experiment, name, text)
 
@@ -210,12 +253,19 @@ def _entries(flat: Iterable[str], section: str) -> set[str]:
 
 
 def _table(
-    query: str, tags: Sequence[str], metrics: Sequence[str], *, sort: str, ascending: bool = True
+    query: str,
+    tags: Sequence[str],
+    metrics: Sequence[str],
+    *,
+    name: int,
+    sort: str,
+    ascending: bool = True,
 ) -> dict[str, Any]:
-    shown = [f"tags.`{name}`" for name in tags] + [f"metrics.`{name}`" for name in metrics]
+    """name: width of the column of names, in pixels."""
+    shown = [f"tags.`{tag}`" for tag in tags] + [f"metrics.`{metric}`" for metric in metrics]
     widths = {
-        column: WIDTHS.get(column, max(76, 26 + 8 * len(name)))
-        for column, name in zip(shown, [*tags, *metrics], strict=True)
+        column: WIDTHS.get(column, max(76, 26 + 8 * len(said)))
+        for column, said in zip(shown, [*tags, *metrics], strict=True)
     }
     return {
         "searchFilter": query,
@@ -226,8 +276,8 @@ def _table(
         "modelVersionFilter": "All Runs",
         "datasetsFilter": [],
         "selectedColumns": shown,
-        "columnOrder": shown,
-        "columnWidths": widths,
+        "columnOrder": [NAME, *shown],
+        "columnWidths": {NAME: name, **widths},
     }
 
 

@@ -12,6 +12,8 @@ one, ``whole(data, table)``, of all that a model was asked.
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from tasks.pages.shares import Shares
+
 
 class Card(NamedTuple):
     png: str  # in base64
@@ -20,11 +22,13 @@ class Card(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Pictures, or a table: a header and rows of cells."""
+    """Pictures, a figure, or a table: a header and rows of cells."""
 
     title: str
     cards: Sequence[Card] = ()
     table: Sequence[list[str]] = ()
+    figure: Shares | None = None
+    note: str = ""  # how the figure is read
 
 
 def short(value: float) -> str:

@@ -76,23 +76,27 @@ def serving() -> Iterator[Callable[[], None]]:
 
 def _wait(server: "subprocess.Popen[str]", url: str, log: Path) -> None:
     deadline = monotonic() + PATIENCE
-    while True:
-        try:
-            httpx.get(f"{url}/health").raise_for_status()
-            break
-        except httpx.HTTPError:
+    with httpx.Client() as client:  # one for all: each reads the certificates
+        while not _healthy(client, url):
             ended = server.poll() is not None
             if ended or monotonic() > deadline:
                 last = "\n".join(log.read_text().splitlines()[-5:])
                 raise ChildError(
                     f"Prefect's server did not start. Where its database {log.parent}/prefect.db "
                     f"is damaged, move it away. {log} ends with:\n{last}"
-                ) from None
+                )
             sleep(0.1)
     left = FlowRunFilter(state=FlowRunFilterState.model_validate({"type": {"any_": ["RUNNING"]}}))
     with get_client(sync_client=True) as client:
         for run in client.read_flow_runs(flow_run_filter=left):
             client.set_flow_run_state(run.id, Crashed(message="its process was ended"), force=True)
+
+
+def _healthy(client: httpx.Client, url: str) -> bool:
+    try:
+        return client.get(f"{url}/health").is_success
+    except httpx.HTTPError:
+        return False
 
 
 def main(port: str) -> None:

@@ -393,7 +393,6 @@ class Judge:
                 for name, chosen in rows.items()
             },
             outputs=said,
-            original_accuracy=0.0,
         )
         return metrics.measure(subject)
 

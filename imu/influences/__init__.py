@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from imu.bounds import check_fields, one_of, require
 from imu.influences.checks import check, finite
-from imu.influences.head import HeadInfluence, Score, head_influence
+from imu.influences.head import Score, head_influence
 from imu.influences.layers import layer_bytes, layer_influence
 from imu.influences.operations import Unfit
 from imu.influences.pairs import full_pairs, pair_influence
@@ -52,7 +52,6 @@ from imu.objectives.classification import Classification
 
 __all__ = [
     "Config",
-    "HeadInfluence",
     "ParameterInfluence",
     "Progress",
     "ascent_weights",
@@ -120,7 +119,7 @@ def influence(
                 bias=linear.bias is not None,
                 fisher=config.fisher,
                 score=config.score,
-            ).scores
+            )
     return _general(model, objective, samples, names, config, progress).scores
 
 

@@ -503,18 +503,17 @@ def test_one_version_is_served_and_no_former_one(store: Store, model: Path, tmp_
     assert registry.production(store) is None
     first = registry.promote(store, 1, model, {"parent": "", "verdict": "x"})
     assert registry.promote(store, 1, model, {"parent": "", "verdict": "x"}) == first
-    registry.require_servable(store, first.version)
-    store.client.set_registered_model_alias("digits", "original", first.version)
-    second = registry.promote(store, 2, model, {"parent": first.version})
-    assert second.former == first.version
+    registry.require_servable(store, first)
+    store.client.set_registered_model_alias("digits", "original", first)
+    second = registry.promote(store, 2, model, {"parent": first})
     served = registry.production(store)
     assert served is not None
-    assert (str(served.version), served.tags["parent"]) == (second.version, first.version)
-    registry.require_servable(store, second.version)
+    assert (str(served.version), served.tags["parent"]) == (second, first)
+    registry.require_servable(store, second)
     aliases = store.client.get_registered_model("digits").aliases
-    assert {name: str(of) for name, of in aliases.items()} == {"production": second.version}
+    assert {name: str(of) for name, of in aliases.items()} == {"production": second}
     with pytest.raises(TrackingError, match="superseded: must not be served"):
-        registry.require_servable(store, first.version)
+        registry.require_servable(store, first)
 
     def manifest(name: str, content: str) -> Path:
         (tmp_path / name).mkdir()
@@ -533,7 +532,7 @@ def test_one_version_is_served_and_no_former_one(store: Store, model: Path, tmp_
         return residue._lists(file, {MARK})
 
     found = forgetting.remembering(store, lists)
-    former = store.client.get_model_version("digits", first.version).run_id
+    former = store.client.get_model_version("digits", first).run_id
     assert {one.run for one in found} == {runs["it"], runs["below it"], former}
     store.client.delete_run(runs["below it"])  # as on its page, which leaves all there is
     assert {one.run for one in forgetting.remembering(store, lists)} >= {runs["below it"]}

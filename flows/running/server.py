@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -77,7 +77,10 @@ def serving() -> Iterator[Callable[[], None]]:
 def _wait(server: "subprocess.Popen[str]", url: str, log: Path) -> None:
     deadline = monotonic() + PATIENCE
     with httpx.Client() as client:  # one for all: each reads the certificates
-        while not _healthy(client, url):
+        while True:
+            with suppress(httpx.HTTPError):
+                client.get(f"{url}/health").raise_for_status()
+                break
             ended = server.poll() is not None
             if ended or monotonic() > deadline:
                 last = "\n".join(log.read_text().splitlines()[-5:])
@@ -90,13 +93,6 @@ def _wait(server: "subprocess.Popen[str]", url: str, log: Path) -> None:
     with get_client(sync_client=True) as client:
         for run in client.read_flow_runs(flow_run_filter=left):
             client.set_flow_run_state(run.id, Crashed(message="its process was ended"), force=True)
-
-
-def _healthy(client: httpx.Client, url: str) -> bool:
-    try:
-        return client.get(f"{url}/health").is_success
-    except httpx.HTTPError:
-        return False
 
 
 def main(port: str) -> None:

@@ -241,7 +241,6 @@ def general(
             parameters=where,
             damping=DAMPING,
             chunk=chunk,
-            cache_prefix=True,
         ).scores
     )
 

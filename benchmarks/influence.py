@@ -214,9 +214,7 @@ def cached_features(n: int, device: torch.device) -> list[str]:
     samples, logits = Samples(features, labels), linear(features).detach()
 
     def closed(count: int) -> Tensor:
-        return head_influence(
-            features[:count], logits[:count], labels[:count], damping=DAMPING
-        ).scores
+        return head_influence(features[:count], logits[:count], labels[:count], damping=DAMPING)
 
     ways = [
         *loops(linear, samples, list(linear.parameters()), min(n, 500)),
@@ -243,7 +241,6 @@ def general(
             parameters=where,
             damping=DAMPING,
             chunk=chunk,
-            cache_prefix=True,
         ).scores
     )
 

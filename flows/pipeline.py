@@ -211,9 +211,9 @@ def main() -> None:
     try:
         asked = Request(settings=params.read_file(file, str(file), "paths")) if file else AS_IT_IS
         with only_run(root), serving() as ready, ExitStack() as libraries:
-            stale = {"asked"} if file or arguments.force else _stale(root)
-            page = last.run(root) if stale == set() else None
-            if page is not None:
+            page = None if file or arguments.force else last.run(root)
+            stale = _stale(root) if page else None
+            if page and stale == set():
                 _show(root, page, whole=True)
                 print(f"done     in {monotonic() - begin:.0f} s: nothing has changed")
                 return

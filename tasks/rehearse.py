@@ -77,8 +77,8 @@ def run(workspace: Workspace) -> None:
 
     def attacked(network: nn.Module) -> Subject:
         judging = discovery.load("tasks.judging", data.objective)
-        found: Subject = judging.subject(network, objective, sets, data, rows, about, classes)
-        return found
+        outputs = judging.found(network, objective, sets, data, rows, about, classes)
+        return Subject(model=network, objective=objective, samples=sets, outputs=outputs)
 
     faults = []
     for trial in rehearse(

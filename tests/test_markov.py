@@ -464,7 +464,6 @@ def test_relearning_brings_the_chain_back_and_leaves_the_model_alone(tmp_path: P
         objective=task.NextState(),
         samples={"forget": samples},
         outputs=said,
-        original_accuracy=0.0,
     )
     before = torch.nn.utils.parameters_to_vector(model.parameters()).detach().clone()
     course = chain_relearning.course(subject)

@@ -25,7 +25,7 @@ from imu.rehearsal import Method, Trial, few, rehearse, shortened
 from tasks import rehearse as command
 from tasks.files import params
 from tasks.files.workspace import Workspace
-from tasks.judging.classification import subject
+from tasks.judging.classification import found
 from tests.conftest import REPOSITORY
 from tests.problems import Shared
 from tests.test_own_model import replace_section
@@ -53,7 +53,8 @@ def tried(model: nn.Module, classes: tuple[int, ...] = (1,), **given) -> list[Tr
     samples = sets(classes)
 
     def attacked(network: nn.Module) -> Subject:
-        return subject(network, Classification(), samples, None, {}, {}, classes)
+        outputs = found(network, Classification(), samples, None, {}, {}, classes)
+        return Subject(model=network, objective=Classification(), samples=samples, outputs=outputs)
 
     return list(
         rehearse(model, Classification(), samples, classes=classes, attacked=attacked, **choices)

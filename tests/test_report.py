@@ -16,8 +16,7 @@ from PIL import Image
 
 from flows import pipeline
 from flows.running import pages
-from flows.running.failures import EXPLAINED
-from flows.running.pages import UnchangedError
+from flows.running.failures import EXPLAINED, UnchangedError
 from flows.running.requests import Method
 from imu import metrics, verdicts
 from imu.datasets import LabelledImages, digits

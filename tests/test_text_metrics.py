@@ -131,7 +131,6 @@ def subject(seed: int = 0, table: Table | None = None, rows=ROWS) -> Subject:
         outputs=metrics.said_of(
             network(seed), LANGUAGE, Letters(), table, rows, longest=LONGEST, seed=4
         ),
-        original_accuracy=100.0,
     )
 
 

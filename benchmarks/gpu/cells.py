@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from benchmarks.gpu.lab import FORGOTTEN, Lab, Record
+from benchmarks.gpu.lab import FORGOTTEN, Lab, Record, ascent_weights
 from imu import influences, selecting, splitting, training
 from imu.datasets import LabelledImages
 from imu.datasets.common.tensors import pixels
@@ -68,16 +68,9 @@ class Cell:
             chosen = ForgetSet.as_unseen(forget, unseen)
         config = influences.Config()
 
-        def weights() -> Tensor:
-            return influences.ascent_weights(
-                influences.influence(model, self.task, forget, config),
-                clip_quantile=config.clip_quantile,
-                top_fraction=config.top_fraction,
-            )[0]
-
         return {
             "forget": lambda: chosen,
-            "influence": weights,
+            "influence": lambda: ascent_weights(model, self.task, forget, config),
             "retain": lambda: self.samples("retain"),
         }
 

@@ -13,13 +13,14 @@ from time import perf_counter, time
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.gpu import images
-from imu import discovery, training
+from imu import discovery, influences, metrics, training, verdicts
 from imu.cost import FlopCounter
 from imu.datasets import LabelledImages
 from imu.models import resnet18
+from imu.objectives import Objective, Samples
 
 Record = dict[str, Any]
 CPU = torch.device("cpu")
@@ -35,6 +36,7 @@ RECIPE = training.Config(
     channels_last=True,
 )
 FORGOTTEN = "cat"
+REFERENCE = "reference"  # the one retrained model of a request
 VALIDATION = 0.05
 TRAINED, TESTED, HELD = 47_000, 10_000, 3_000  # samples of CIFAR-10, by that
 SHARE_FORGOTTEN = 0.1
@@ -200,3 +202,53 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     cells = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines]
     return "".join(f"| {' | '.join(line)} |\n" for line in cells)
+
+
+def ascent_weights(
+    model: nn.Module, task: Objective, forget: Samples, config: influences.Config
+) -> Tensor:
+    """As the stage makes them: (n,)."""
+    return influences.ascent_weights(
+        influences.influence(model, task, forget, config),
+        clip_quantile=config.clip_quantile,
+        top_fraction=config.top_fraction,
+    )[0]
+
+
+def judgement(
+    model: metrics.Measured,
+    reference: metrics.Measured,
+    labels: Mapping[str, list[int]],
+    classes: tuple[int, ...],
+) -> Record:
+    """By the margins alone, on what is known of both. labels: of each set."""
+    common = {key: v for key, v in reference.values.items() if key in model.values}
+    values = metrics.compare(model, replace(reference, values=common))
+    found = verdicts.judge(
+        values,
+        common,
+        [],
+        verdicts.Config(),
+        sizes=verdicts.sizes(labels, classes),
+        class_wise=bool(classes),
+    )
+    decisive = [result.test.metric for result in found.decisive]
+    return {"values": values, "verdict": found.outcome, "decisive": decisive}
+
+
+def line(record: Record, judged: Mapping[str, Any], shown: Sequence[str]) -> Sequence[object]:
+    """Name, seconds, steps, the metrics ``shown``, and the verdict with what decided it."""
+    values = judged.get("values", {})
+    cells = [f"{values[name]:.3g}" if name in values else "" for name in shown]
+    said = judged.get("verdict", "")
+    if judged.get("decisive"):
+        said += f" ({', '.join(judged['decisive'])})"
+    if "untried" in record:
+        said = "not tried for want of time"
+    for failure in (record, judged):
+        if "failed" in failure:
+            said = f"failed: {failure['failed']}"
+    seconds = f"{record['seconds']:.2f}" if "seconds" in record else ""
+    if "stopped" in record:
+        seconds += ", stopped"
+    return (record["name"], seconds, record.get("steps", ""), *cells, said)

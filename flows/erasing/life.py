@@ -137,7 +137,6 @@ def _unlearn(office: Office, number: int, work: Work) -> None:
         _escalate(office, number, options, method, why)
         return
     found = work.unlearn(number, asked, match, method)
-    office.keep_model(number, found.model)
     office.ledger.append(
         number,
         "unlearned",
@@ -146,7 +145,7 @@ def _unlearn(office: Office, number: int, work: Work) -> None:
         parameters=found.parameters,
         parent=found.before,
         file=found.file,
-        model=certificate.digest(office.model(number)),
+        model=office.keep_model(number, found.model),
         outcome=found.outcome,
         words=found.words,
         decided=found.decided,

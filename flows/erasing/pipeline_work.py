@@ -111,7 +111,7 @@ class PipelineWork:
 
     def promote(self, number: int, asked: Asked, model: Path, tags: dict[str, str]) -> str:
         store = self.store(asked)
-        return registry.promote(store, number, model, tags).version
+        return registry.promote(store, number, model, tags)
 
     def scan(self, number: int, asked: Asked) -> list[Place]:
         found, former = self._found_of(number, asked)

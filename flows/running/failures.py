@@ -9,12 +9,16 @@ import logging
 from flows.running.cells import CommitError, LinkError
 from flows.running.children import ChildError
 from flows.running.holding import WorkspaceBusyError
-from flows.running.pages import UnchangedError
 from tasks.erasing import ErasureError
 from tasks.files.artifacts import ArtifactError
 from tasks.files.params import ParameterError
 from tasks.graph.lock import LockError
 from tasks.tracking.store import TrackingError
+
+
+class UnchangedError(RuntimeError):
+    """A request was to be served by the model that was to forget."""
+
 
 EXPLAINED = (
     ArtifactError,

@@ -15,6 +15,7 @@ from prefect.artifacts import (
 from prefect.events import emit_event
 from prefect.runtime import flow_run
 
+from flows.running.failures import UnchangedError
 from tasks import report
 from tasks.files import params
 from tasks.files.workspace import BASELINES, Workspace
@@ -63,10 +64,6 @@ def changed(folder: Path, model: str) -> None:
     said = json.loads((folder / "runs" / "report" / "verdicts.json").read_text())[model]
     if said["outcome"] == "unchanged":
         raise UnchangedError(f"{model} is {said['words']}; {said['decided'][0]}")
-
-
-class UnchangedError(RuntimeError):
-    """A request was to be served by the model that was to forget."""
 
 
 def tell(others: list[str], wanted: str) -> None:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -77,18 +77,18 @@ def serving() -> Iterator[Callable[[], None]]:
 
 def _wait(server: "subprocess.Popen[str]", url: str, log: Path) -> None:
     deadline = monotonic() + PATIENCE
-    while True:
-        try:
-            httpx.get(f"{url}/health").raise_for_status()
-            break
-        except httpx.HTTPError:
+    with httpx.Client() as client:  # one for all: each reads the certificates
+        while True:
+            with suppress(httpx.HTTPError):
+                client.get(f"{url}/health").raise_for_status()
+                break
             ended = server.poll() is not None
             if ended or monotonic() > deadline:
                 last = "\n".join(log.read_text().splitlines()[-5:])
                 raise ChildError(
                     f"Prefect's server did not start. Where its database {log.parent}/prefect.db "
                     f"is damaged, move it away. {log} ends with:\n{last}"
-                ) from None
+                )
             sleep(0.1)
     left = FlowRunFilter(state=FlowRunFilterState.model_validate({"type": {"any_": ["RUNNING"]}}))
     with get_client(sync_client=True) as client:

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from imu.bounds import check_fields, one_of, require
 from imu.influences.checks import check, finite
-from imu.influences.head import HeadInfluence, Score, head_influence
+from imu.influences.head import Score, head_influence
 from imu.influences.layers import layer_bytes, layer_influence
 from imu.influences.operations import Unfit
 from imu.influences.pairs import full_pairs, pair_influence
@@ -52,7 +52,6 @@ from imu.objectives.classification import Classification
 
 __all__ = [
     "Config",
-    "HeadInfluence",
     "ParameterInfluence",
     "Progress",
     "ascent_weights",
@@ -75,7 +74,6 @@ class Config:
     fisher: Literal["diagonal", "full", "ekfac"] = "diagonal"
     score: Score = "mean"
     chunk: int = 64  # samples that run at once; by it memory is bounded
-    cache_prefix: bool = True  # run what does not depend on the parameters once
 
     def __post_init__(self) -> None:
         if isinstance(self.parameters, str):
@@ -120,7 +118,7 @@ def influence(
                 bias=linear.bias is not None,
                 fisher=config.fisher,
                 score=config.score,
-            ).scores
+            )
     return _general(model, objective, samples, names, config, progress).scores
 
 
@@ -184,7 +182,6 @@ def _general(
         "damping_share": config.damping_share,
         "chunk": config.chunk,
         "score": config.score,
-        "cache_prefix": config.cache_prefix,
         "progress": progress,
     }
     try:

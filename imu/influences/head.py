@@ -20,7 +20,6 @@ spaces. K = ΔΔᵀ ∘ HHᵀ, (n, n), is the Gram matrix of the gradients; by t
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -36,21 +35,6 @@ Score = Literal["mean", "self"]
 ROWS = 256  # gradients held at once while the full Fisher is summed
 
 
-@dataclass(frozen=True, kw_only=True)
-class HeadInfluence:
-    """scores (n,); Fisher diagonal and mean gradient of weight (classes, d) and bias (classes,).
-
-    Both pieces are means over samples, whatever Fisher the scores were made with; those of the
-    bias are None for a head without bias.
-    """
-
-    scores: Tensor
-    fisher_weight: Tensor
-    fisher_bias: Tensor | None
-    mean_weight: Tensor
-    mean_bias: Tensor | None
-
-
 def head_influence(
     features: Tensor,
     logits: Tensor,
@@ -61,8 +45,8 @@ def head_influence(
     bias: bool = True,
     fisher: Fisher = "diagonal",
     score: Score = "mean",
-) -> HeadInfluence:
-    """Influence scores and their pieces from one cached pass, in the precision of the input.
+) -> Tensor:
+    """Influence scores (n,) from one cached pass, in the precision of the input.
 
     features: (n, d), the head's input. logits: (n, classes), the head's output. targets: (n,),
     int64; a sample whose target is IGNORED has the gradient and the score 0. damping: > 0, in the
@@ -83,22 +67,15 @@ def head_influence(
     diagonal = delta.square().T @ h.square() / n  # (classes, d + 1)
     if not diagonal.isfinite().all():
         _raise_for_gradients(delta, h)
-    mean = delta.T @ h / n  # (classes, d + 1)
     damping += damping_share * diagonal.mean().item()
     if fisher == "full":
         scores = full_scores(delta, h, damping=damping, score=score)
     elif score == "self":
         scores = (delta.square() * (h.square() @ (1 / (diagonal + damping)).T)).sum(1)
     else:
+        mean = delta.T @ h / n  # (classes, d + 1)
         scores = -_inner(delta, h, mean / (diagonal + damping))
-    width = features.shape[1]
-    return HeadInfluence(
-        scores=finite(scores.to(precision)),
-        fisher_weight=diagonal[:, :width].to(precision),
-        fisher_bias=diagonal[:, width].to(precision) if bias else None,
-        mean_weight=mean[:, :width].to(precision),
-        mean_bias=mean[:, width].to(precision) if bias else None,
-    )
+    return finite(scores.to(precision))
 
 
 def residuals(logits: Tensor, targets: Tensor) -> Tensor:

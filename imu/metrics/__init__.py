@@ -22,6 +22,7 @@ counts; those for "sequences" likewise ``Foretold``. "identification" has ``Foun
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from math import inf
 from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
@@ -109,14 +110,15 @@ class Subject:
     """A model under attack: the network, what its inputs are, and what it says of them.
 
     samples: the sets of ``outputs``. original_accuracy: %, of the original model on the forget
-    set, which relearning of images has to regain. An attack leaves ``model`` as it was.
+    set, which relearning of images has to regain; by default nothing regains it. An attack leaves
+    ``model`` as it was.
     """
 
     model: "nn.Module"
     objective: "Objective"
     samples: "Mapping[str, Samples]"
     outputs: Any  # Outputs, Said of a language model, or Foretold of sequences
-    original_accuracy: float
+    original_accuracy: float = inf
 
 
 @dataclass(frozen=True, kw_only=True)

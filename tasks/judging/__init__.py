@@ -1,8 +1,8 @@
 """What a model is asked before it is judged; a kind of problem per file, as in ``imu/objectives``.
 
 A file offers ``Judge(workspace, data, about, device)``, where about is the original's description,
-and ``subject(model, objective, samples, data, rows, about, classes)``: an attack's subject from a
-few rows of each set, for a rehearsal; ``held(reference, objective, samples, classes)``: a function
+and ``found(model, objective, samples, data, rows, about, classes)``: what a model says of a few
+rows of each set, for a rehearsal; ``held(reference, objective, samples, classes)``: a function
 of a model that tells its numbers and its gap to the reference in points, for a search;
 ``shown(data, rows)``: columns that tell people what some
 samples are; and ``unmeasured(workspace, results)``: metric -> why no model has it.

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from imu import metrics
-from imu.metrics import drawn
+from imu.metrics import Subject, drawn
 from imu.objectives import Samples
 from tasks.files.workspace import Workspace
 from tasks.judging import SETS
@@ -40,6 +40,9 @@ class Drawn:
 
     def placed(self, model: nn.Module) -> nn.Module:
         return model.to(self.device)
+
+    def subject(self, model: nn.Module, outputs: Any, original: Any) -> Subject:
+        return Subject(model=model, objective=self.objective, samples=self.samples, outputs=outputs)
 
     def absent(self, outputs: Any) -> dict[str, str]:
         return metrics.absent(outputs.objective, outputs.asked)

@@ -18,8 +18,6 @@ from tasks.files.samples import load_samples
 from tasks.files.workspace import Workspace
 from tasks.judging import SETS
 
-UNREACHED = 1000.0  # %, an accuracy that no attack regains, so that it is tried from one count
-
 
 class Judge:
     def __init__(
@@ -126,7 +124,7 @@ def accuracies(
     return {name: 100 * values.mean().item() for name, values in found.items()}
 
 
-def subject(
+def found(
     model: nn.Module,
     objective: Classification,
     samples: Mapping[str, Samples],
@@ -134,14 +132,8 @@ def subject(
     rows: Mapping[str, list[int]],
     about: Mapping[str, Any],
     classes: tuple[int, ...],
-) -> Subject:
-    return Subject(
-        model=model,
-        objective=objective,
-        samples=samples,
-        outputs=metrics.outputs_of(model, objective, samples, forget_classes=classes),
-        original_accuracy=UNREACHED,
-    )
+) -> Outputs:
+    return metrics.outputs_of(model, objective, samples, forget_classes=classes)
 
 
 def shown(data: LabelledImages, rows: list[int]) -> dict[str, list[Any]]:

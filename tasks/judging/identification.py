@@ -1,7 +1,6 @@
 """People: who is in an image, as of images, and whom the network finds where."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -111,19 +110,6 @@ def found(
             for name, of in rows.items()
         },
     )
-
-
-def subject(
-    model: nn.Module,
-    objective: Classification,
-    samples: Mapping[str, Samples],
-    data: LabelledImages,
-    rows: Mapping[str, list[int]],
-    about: Mapping[str, Any],
-    classes: tuple[int, ...],
-) -> Subject:
-    plain = classification.subject(model, objective, samples, data, rows, about, classes)
-    return replace(plain, outputs=found(model, objective, samples, data, rows, about, classes))
 
 
 def unmeasured(workspace: Workspace, results: pd.DataFrame) -> dict[str, str]:

@@ -10,7 +10,7 @@ from torch import nn
 
 from imu import metrics
 from imu.datasets.common.texts import Texts
-from imu.metrics import Said, Subject, asked_of, drawn, means, said_of
+from imu.metrics import Said, asked_of, drawn, means, said_of
 from imu.metrics.truth_ratio import log_ratios
 from imu.objectives import Objective, Samples, answered, language
 from imu.objectives.language import Language
@@ -35,15 +35,6 @@ class Judge(Drawn):
             self.rows,
             longest=self.longest,
             seed=self.workspace.seed,
-        )
-
-    def subject(self, model: nn.Module, outputs: Said, original: Said) -> Subject:
-        return Subject(
-            model=model,
-            objective=self.objective,
-            samples=self.samples,
-            outputs=outputs,
-            original_accuracy=100 * float(means(original.right["forget"]).mean()),
         )
 
     def answers(self, outputs: Said, name: str) -> pd.DataFrame:
@@ -100,7 +91,7 @@ def held(
     return of
 
 
-def subject(
+def found(
     model: nn.Module,
     objective: Language,
     samples: Mapping[str, Samples],
@@ -108,15 +99,9 @@ def subject(
     rows: Mapping[str, list[int]],
     about: Mapping[str, Any],
     classes: tuple[int, ...],
-) -> Subject:
+) -> Said:
     longest = about["config"]["context"]
-    return Subject(
-        model=model,
-        objective=objective,
-        samples=samples,
-        outputs=said_of(model, objective, objective.tokens, data, rows, longest=longest),
-        original_accuracy=0.0,
-    )
+    return said_of(model, objective, objective.tokens, data, rows, longest=longest)
 
 
 def shown(data: Texts, rows: list[int]) -> dict[str, list[Any]]:

@@ -10,7 +10,7 @@ from torch import nn
 
 from imu import metrics
 from imu.datasets.common.sequences import Sequences, said
-from imu.metrics import Foretold, Subject, drawn, foretold_of
+from imu.metrics import Foretold, drawn, foretold_of
 from imu.metrics._foretold import divergences, log_probabilities
 from imu.objectives import Objective, Samples, sequences
 from imu.objectives.sequences import NextState
@@ -35,16 +35,6 @@ class Judge(Drawn):
             self.rows,
             self.shares,
             seed=self.workspace.seed,
-        )
-
-    def subject(self, model: nn.Module, outputs: Foretold, original: Foretold) -> Subject:
-        right = original.log_probabilities["forget"].argmax(-1) == original.targets["forget"]
-        return Subject(
-            model=model,
-            objective=self.objective,
-            samples=self.samples,
-            outputs=outputs,
-            original_accuracy=100 * float(right.mean()),
         )
 
     def answers(self, outputs: Foretold, name: str) -> pd.DataFrame:
@@ -95,7 +85,7 @@ def held(
     return of
 
 
-def subject(
+def found(
     model: nn.Module,
     objective: NextState,
     samples: Mapping[str, Samples],
@@ -103,15 +93,8 @@ def subject(
     rows: Mapping[str, list[int]],
     about: Mapping[str, Any],
     classes: tuple[int, ...],
-) -> Subject:
-    known = shares(data, rows["retain"])
-    return Subject(
-        model=model,
-        objective=objective,
-        samples=samples,
-        outputs=foretold_of(model, objective, data, samples, rows, known),
-        original_accuracy=0.0,
-    )
+) -> Foretold:
+    return foretold_of(model, objective, data, samples, rows, shares(data, rows["retain"]))
 
 
 def shown(data: Sequences, rows: list[int]) -> dict[str, list[Any]]:

@@ -38,38 +38,13 @@ ASKED: dict[verdicts.Outcome, str] = {
     "masked only": "Would it come back?",
 }
 HEADLINE = (
-    "mAP_forget",
-    "R1_forget",
-    "mAP_retain",
-    "mAP_new",
-    "dAP_forget",
-    "FA",
-    "RA",
-    "TFA",
-    "TA",
-    "gap",
-    "TV",
-    "JSD_unseen",
-    "probe_1",
-    "proto_1",
-    "relearn_auc",
-    "P_forget",
-    "P_retain",
-    "ROUGE_forget",
-    "MU",
-    "choice",
-    "AUC_min_k",
-    "dP_forget",
-    "FQ",
-    "relearn_P",
-    "KL_forgotten",
-    "KL_truth_forget",
-    "KL_truth_retain",
-    "KL_forget",
-    "KL_retain",
-    "KL_relearn",
-    WORK,
-    TIME,
+    *("mAP_forget", "R1_forget", "mAP_retain", "mAP_new", "dAP_forget"),  # of people
+    *("FA", "RA", "TFA", "TA", "gap", "TV", "JSD_unseen", "probe_1", "proto_1", "relearn_auc"),
+    *("P_forget", "P_retain", "ROUGE_forget", "MU", "choice", "AUC_min_k"),  # of texts, as the next
+    *("dP_forget", "FQ", "relearn_P"),
+    *("KL_forgotten", "KL_truth_forget", "KL_truth_retain"),  # of sequences, as the next
+    *("KL_forget", "KL_retain", "KL_relearn"),
+    *(WORK, TIME),
 )
 # The field's picture, the first of each that was measured: what a model is still good for, and how
 # far it forgot. Where a class is forgotten whole every accuracy on it is 0, so its features tell.

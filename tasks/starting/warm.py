@@ -38,8 +38,6 @@ PRELOADED = (
     "dvc.repo",
     "dvc.stage",
     "scmrepo.git",
-    "matplotlib.figure",
-    "matplotlib.backends.backend_agg",
     "jinja2",
     "psutil",
     "pydantic.dataclasses",

@@ -2,7 +2,7 @@
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from tasks.tracking.record import Record
 from tasks.tracking.store import Store, TrackingError
@@ -14,15 +14,9 @@ PRODUCTION = "production"
 SERVED, SUPERSEDED = "served", "superseded: must not be served"
 
 
-class Promoted(NamedTuple):
-    """Versions in the registry; former: "" where there was none."""
-
-    version: str
-    former: str
-
-
-def promote(store: Store, request: int, model: Path, tags: dict[str, str]) -> Promoted:
-    """Have the model of an erasure request served; done twice it is done once.
+def promote(store: Store, request: int, model: Path, tags: dict[str, str]) -> str:
+    """Have the model of an erasure request served, as the version that is returned; done twice it
+    is done once.
 
     tags: its lineage. The alias moves in one step; the version that loses it is marked.
     Raises TrackingError when MLflow is away: the former one is then served as before.
@@ -36,7 +30,6 @@ def promote(store: Store, request: int, model: Path, tags: dict[str, str]) -> Pr
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        before = production(store)
         version = _version(store, name, request, model, tags)
         store.client.set_registered_model_alias(name, PRODUCTION, version)
         for other in store.client.search_model_versions(f"name='{name}'"):
@@ -45,8 +38,7 @@ def promote(store: Store, request: int, model: Path, tags: dict[str, str]) -> Pr
         for alias, of in store.client.get_registered_model(name).aliases.items():
             if str(of) != version:  # what pipelines call their original and candidate remembers too
                 store.client.delete_registered_model_alias(name, alias)
-    former = str(before.version) if before else ""
-    return Promoted(version, former if former != version else tags.get("parent", ""))
+    return version
 
 
 def production(store: Store) -> "ModelVersion | None":

@@ -21,9 +21,21 @@ import pandas as pd
 import torch
 from torch import nn
 
-from benchmarks.gpu.lab import STEP, Lab, Record, Work, attempt, computing, table
+from benchmarks.gpu.lab import (
+    REFERENCE,
+    STEP,
+    Lab,
+    Record,
+    Work,
+    ascent_weights,
+    attempt,
+    computing,
+    judgement,
+    line,
+    table,
+)
 from benchmarks.influence import loop
-from imu import discovery, influences, methods, metrics, selecting, splitting, training, verdicts
+from imu import discovery, influences, methods, metrics, selecting, splitting, training
 from imu.datasets import Source, biographies, tofu
 from imu.datasets.common.texts import Texts
 from imu.methods import ForgetSet
@@ -39,7 +51,6 @@ from imu.unseen import unseen_by
 PLACE = 5
 SHARE = 0.5
 PHOTOGRAPHS = False
-REFERENCE = "reference"
 SETTLING = 20.0  # seconds before the end, in which nothing more is begun
 WEIGHTS, QUESTIONS = "smollm2", "tofu"  # folders in the archive
 SHOWN = (
@@ -316,16 +327,9 @@ class Cell:
         forget = ForgetSet.as_unseen(samples, kept)
         config = influences.Config(chunk=16)
 
-        def weights() -> torch.Tensor:
-            return influences.ascent_weights(
-                influences.influence(model, self.task, samples, config),
-                clip_quantile=config.clip_quantile,
-                top_fraction=config.top_fraction,
-            )[0]
-
         return {
             "forget": lambda: forget,
-            "influence": weights,
+            "influence": lambda: ascent_weights(model, self.task, samples, config),
             "retain": lambda: self.samples("retain"),
         }
 
@@ -368,20 +372,10 @@ class Judge:
         with attempt(record):
             model_measured = self.measured(model)
             reference = self.reference.setdefault(REFERENCE, model_measured)
-            values = metrics.compare(model_measured, reference)
             counts = {
                 each: [0] * len(answers) for each, answers in model_measured.outputs.answers.items()
             }
-            judgement = verdicts.judge(
-                values,
-                reference.values,
-                [],
-                verdicts.Config(),
-                sizes=verdicts.sizes(counts, ()),
-                class_wise=False,
-            )
-            record |= {"values": values, "verdict": judgement.outcome}
-            record["decisive"] = [result.test.metric for result in judgement.decisive]
+            record |= judgement(model_measured, reference, counts, ())
         return record
 
     def measured(self, model: nn.Module) -> Measured:
@@ -399,7 +393,6 @@ class Judge:
                 for name, chosen in rows.items()
             },
             outputs=said,
-            original_accuracy=0.0,
         )
         return metrics.measure(subject)
 
@@ -430,7 +423,7 @@ def page(found: list[Record]) -> str:
         parts.append(f"Influence on the attention of the last three blocks: {said}.")
     judgements = {record["name"]: record for record in by_kind.get("judged", [])}
     runs = [{"name": REFERENCE}, *by_kind.get("run", [])]
-    rows = [line(record, judgements.get(record["name"], {})) for record in runs]
+    rows = [line(record, judgements.get(record["name"], {}), SHOWN) for record in runs]
     return (
         "".join(f"- {part}\n" for part in parts)
         + "\n"
@@ -442,20 +435,3 @@ def page(found: list[Record]) -> str:
 
 def most(record: Record) -> str:
     return f", with {record['memory'] / 2**30:.1f} GiB" if "memory" in record else ""
-
-
-def line(record: Record, judgement: Record) -> Sequence[object]:
-    values = judgement.get("values", {})
-    shown = [f"{values[name]:.3g}" if name in values else "" for name in SHOWN]
-    said = judgement.get("verdict", "")
-    if judgement.get("decisive"):
-        said += f" ({', '.join(judgement['decisive'])})"
-    if "untried" in record:
-        said = "not tried for want of time"
-    for failure in (record, judgement):
-        if "failed" in failure:
-            said = f"failed: {failure['failed']}"
-    seconds = f"{record['seconds']:.2f}" if "seconds" in record else ""
-    if "stopped" in record:
-        seconds += ", stopped"
-    return (record["name"], seconds, record.get("steps", ""), *shown, said)

@@ -6,7 +6,7 @@ share of the time, and judged as it stands. Attacks that compute on a CPU run in
 while the device goes on. Methods that need the retain set come last: they take longest.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from multiprocessing.pool import AsyncResult, Pool
@@ -20,6 +20,7 @@ from benchmarks.gpu.cells import SCENARIOS, SETS, Cell
 from benchmarks.gpu.lab import (
     FLOAT32,
     HELD,
+    REFERENCE,
     SHARE_FORGOTTEN,
     STEP,
     TESTED,
@@ -30,16 +31,17 @@ from benchmarks.gpu.lab import (
     Work,
     attempt,
     computing,
+    judgement,
+    line,
     of_resnet18,
     table,
 )
-from imu import discovery, methods, metrics, verdicts
+from imu import discovery, methods, metrics
 from imu.objectives import Samples
 
 PLACE = 3
 SHARE = 0.45
 PHOTOGRAPHS = True
-REFERENCE = "reference"
 RELEARNED = ("nothing", "logit_mask", "imu", "imu_deep")
 FIRST = (*RELEARNED, "imu_published", "gradient_ascent_head", "delete", "amun")
 LONG = 3600.0  # seconds
@@ -217,19 +219,8 @@ class Judge:
                 metrics.Measured(outputs=self.outputs[each], values=self.values[each])
                 for each in (name, REFERENCE)
             )
-            common = {key: v for key, v in reference.values.items() if key in model.values}
-            values = metrics.compare(model, replace(reference, values=common))
             labels = {part: of_set.tolist() for part, of_set in model.outputs.labels.items()}
-            judgement = verdicts.judge(
-                values,
-                common,
-                [],
-                verdicts.Config(),
-                sizes=verdicts.sizes(labels, self.cell.classes),
-                class_wise=bool(self.cell.classes),
-            )
-            record |= {"values": values, "verdict": judgement.outcome}
-            record["decisive"] = [result.test.metric for result in judgement.decisive]
+            record |= judgement(model, reference, labels, self.cell.classes)
         return record
 
 
@@ -259,8 +250,10 @@ def page(found: list[Record]) -> str:
             if record["what"] == "judged" and record["scenario"] == scenario
         }
         of_scenario = [record for record in runs if record["scenario"] == scenario]
-        rows = [line({"name": REFERENCE}, judgements)]
-        rows += [line(record, judgements) for record in of_scenario]
+        rows = [
+            line(record, judgements.get(record["name"], {}), SHOWN)
+            for record in ({"name": REFERENCE}, *of_scenario)
+        ]
         what = "A class" if scenario == "class" else "A random tenth"
         parts.append(f"### {what}\n\n{table(('model', 's', 'steps', *SHOWN, 'margins'), rows)}")
     return (
@@ -269,21 +262,3 @@ def page(found: list[Record]) -> str:
         "did not differ at all, for there is one reference and no other retraining; which tests "
         "decided.\n\n" + "\n".join(parts)
     )
-
-
-def line(record: Record, judgements: dict[str, Record]) -> Sequence[object]:
-    judgement = judgements.get(record["name"], {})
-    values = judgement.get("values", {})
-    cells_of_values = [f"{values[name]:.3g}" if name in values else "" for name in SHOWN]
-    said = judgement.get("verdict", "")
-    if judgement.get("decisive"):
-        said += f" ({', '.join(judgement['decisive'])})"
-    if "untried" in record:
-        said = "not tried for want of time"
-    for failure in (record, judgement):
-        if "failed" in failure:
-            said = f"failed: {failure['failed']}"
-    seconds = f"{record['seconds']:.2f}" if "seconds" in record else ""
-    if "stopped" in record:
-        seconds += ", stopped"
-    return (record["name"], seconds, record.get("steps", ""), *cells_of_values, said)

@@ -241,6 +241,7 @@ def general(
             parameters=where,
             damping=DAMPING,
             chunk=chunk,
+            cache_prefix=True,
         ).scores
     )
 

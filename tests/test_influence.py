@@ -33,7 +33,7 @@ torch.set_num_threads(1)
         ("resnet", {"parameters": ("blocks.2", "head"), "chunk": 2}, ["blocks.2", "head"]),
         ("tokens", {}, ["inner"]),
         ("tokens", {"parameters": ("head",), "score": "self"}, ["head"]),
-        ("attention", {"parameters": ("q", "o")}, ["q", "o"]),
+        ("attention", {"parameters": ("q", "o"), "cache_prefix": False}, ["q", "o"]),
     ],
 )
 def test_influence_takes_the_form_that_fits(name, config, where):
@@ -117,7 +117,9 @@ def test_an_empty_forget_set_is_refused():
         with pytest.raises(ValueError, match="the forget set is empty: influence needs at least"):
             influence(*task("resnet", n=0), Config(parameters=where))
     with pytest.raises(ValueError, match="the forget set is empty"):
-        parameter_influence(*task("tokens", n=0), parameters=None, damping=1.0, chunk=3)
+        parameter_influence(
+            *task("tokens", n=0), parameters=None, damping=1.0, chunk=3, cache_prefix=True
+        )
 
 
 @pytest.mark.parametrize("rows", [(4, 5, 5), (5, 4, 5), (5, 5, 4)])

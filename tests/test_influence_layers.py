@@ -182,7 +182,7 @@ def right(name: str, where=("",), fisher: str = "diagonal", score: str = "mean")
 
 
 def by_products(name: str, where=("",), **choices):
-    choices = {"damping": DAMPING, "chunk": 4} | choices
+    choices = {"damping": DAMPING, "chunk": 4, "cache_prefix": True} | choices
     return layer_influence(*given(name), parameters=where, **choices)
 
 
@@ -214,13 +214,15 @@ def test_one_parameter_alone(name):
 
 
 @each_case
-def test_products_that_run_twice_equal_the_loop(name, where, monkeypatch):
+@pytest.mark.parametrize("cache_prefix", [False, True])
+def test_products_equal_the_loop_behind_a_prefix(name, where, cache_prefix, monkeypatch):
     monkeypatch.setattr(layers, "gradient_bytes", lambda *_: 0)  # all run twice
     model, objective, samples = task(name)
     for score in ("mean", "self"):
         found = layer_influence(
-            model, objective, samples, parameters=where, damping=DAMPING, chunk=3, score=score
-        ).scores
+            model, objective, samples, parameters=where, damping=DAMPING, chunk=3,
+            score=score, cache_prefix=cache_prefix,
+        ).scores  # fmt: skip
         assert farness(found, reference(name, where, score=score)) <= EXACT
 
 

@@ -35,15 +35,16 @@ torch.set_num_threads(1)
 
 
 @each_case
+@pytest.mark.parametrize("cache_prefix", [False, True])
 @pytest.mark.parametrize("score", ["mean", "self"])
-def test_general_form_equals_the_per_sample_loop(name, where, score):
-    found = general(name, where, score=score)
+def test_general_form_equals_the_per_sample_loop(name, where, cache_prefix, score):
+    found = general(name, where, cache_prefix=cache_prefix, score=score)
     assert farness(found.scores, reference(name, where, score=score)) <= 1e-12
 
 
 @each_case
 def test_pieces_of_the_general_form_equal_the_per_sample_loop(name, where):
-    found = general(name, where)
+    found = general(name, where, cache_prefix=True)
     model, objective, samples = task(name)
     gradients = oracles.gradients(model, objective, samples, picked(model, where))
     fisher, mean = oracles.fisher_diagonal(gradients), oracles.mean_gradient(gradients)
@@ -52,12 +53,14 @@ def test_pieces_of_the_general_form_equal_the_per_sample_loop(name, where):
 
 
 @pytest.mark.parametrize("case", ["last block and head", "attention projections"])
-def test_general_form_in_single_precision(case):
+@pytest.mark.parametrize("cache_prefix", [False, True])
+def test_general_form_in_single_precision(case, cache_prefix):
     name, where = CASES[case]
     model, objective, samples = task(name, torch.float32)
     found = parameter_influence(
-        model, objective, samples, parameters=where, damping=DAMPING, chunk=3
-    ).scores
+        model, objective, samples, parameters=where, damping=DAMPING, chunk=3,
+        cache_prefix=cache_prefix,
+    ).scores  # fmt: skip
     assert found.dtype == torch.float32
     images = isinstance(samples.inputs, Tensor)
     wide = Samples(samples.inputs.double(), samples.targets) if images else samples
@@ -68,7 +71,7 @@ def test_general_form_in_single_precision(case):
 @each_case
 @pytest.mark.parametrize("score", ["mean", "self"])
 def test_general_form_without_curvature_is_told_apart(name, where, score):
-    found = general(name, where, score=score)
+    found = general(name, where, cache_prefix=True, score=score)
     assert farness(found.scores, reference(name, where, "identity", score)) > 0.1
 
 
@@ -80,10 +83,11 @@ def test_aliasing_is_told_apart_by_the_general_form(name, where):
     assert farness(general(name, where).scores, expected(seen, "diagonal", "mean", mean)) > 0.1
 
 
+@pytest.mark.parametrize("cache_prefix", [False, True])
 @pytest.mark.parametrize("chunk", [1, 3, 7, 100])
-def test_the_chunk_does_not_matter(chunk):
+def test_the_chunk_does_not_matter(chunk, cache_prefix):
     name, where = CASES["last block and head"]
-    found = general(name, where, chunk=chunk).scores
+    found = general(name, where, chunk=chunk, cache_prefix=cache_prefix).scores
     assert farness(found, general(name, where, chunk=4).scores) <= 1e-12
 
 
@@ -161,15 +165,18 @@ def test_a_failure_puts_the_network_back():
         raise RuntimeError
     wrong = Samples(samples.inputs, samples.targets + 4)
     with pytest.raises(RuntimeError, match="out of bounds"):
-        parameter_influence(model, IMAGES, wrong, parameters=where, damping=1.0, chunk=3)
+        parameter_influence(
+            model, IMAGES, wrong, parameters=where, damping=1.0, chunk=3, cache_prefix=True
+        )
     assert torch.equal(losses(samples), right)
     assert {n: p.requires_grad for n, p in model.named_parameters()} == state
     assert all("forward" not in vars(m) and not m._forward_hooks for m in model.modules())
     assert all(not m._forward_pre_hooks for m in model.modules())
 
 
+@pytest.mark.parametrize("cache_prefix", [False, True])
 @pytest.mark.parametrize("where", [("head",), ("blocks.2",), ("blocks.1.conv2.weight",)])
-def test_the_network_is_left_as_it_was(where):
+def test_the_network_is_left_as_it_was(where, cache_prefix):
     model, objective, samples = task("resnet")
     model.train()
     model.blocks[1].eval()
@@ -177,7 +184,7 @@ def test_the_network_is_left_as_it_was(where):
     modes = [module.training for module in model.modules()]
     wanted = [parameter.requires_grad for parameter in model.parameters()]
     state = {name: value.clone() for name, value in model.state_dict().items()}
-    config = Config(parameters=where, chunk=3)
+    config = Config(parameters=where, chunk=3, cache_prefix=cache_prefix)
     found = influence(model, objective, samples, config)
     assert not found.requires_grad
     assert [module.training for module in model.modules()] == modes
@@ -194,13 +201,16 @@ def test_a_frozen_parameter_can_be_chosen():
     assert farness(found, reference("resnet", ["blocks.2"])) <= 1e-12
 
 
+@pytest.mark.parametrize("cache_prefix", [False, True])
 @pytest.mark.parametrize(("chunk", "sizes"), [(1, [1] * 7), (3, [3, 3, 1]), (7, [7]), (64, [7])])
-def test_no_more_gradients_than_the_chunk_are_held(chunk, sizes):
+def test_no_more_gradients_than_the_chunk_are_held(chunk, sizes, cache_prefix):
     model, objective, samples = task("resnet")
     model.train()
     where = ["blocks.2", "head.bias"]
     found = []
-    for gradients in per_sample_gradients(model, objective, samples, where, chunk):
+    for gradients in per_sample_gradients(
+        model, objective, samples, where, chunk, cache_prefix=cache_prefix
+    ):
         assert list(gradients) == [
             n for n, _ in model.named_parameters() if n.startswith(tuple(where))
         ]
@@ -298,10 +308,11 @@ def test_a_choice_that_does_not_exist_is_refused(where, message):
 
 
 @pytest.mark.parametrize("where", [("head",), ("blocks.2",)])
-def test_a_bad_sample_is_named(where):
+@pytest.mark.parametrize("cache_prefix", [False, True])
+def test_a_bad_sample_is_named(where, cache_prefix):
     model, objective, samples = task("resnet")
     samples.inputs[4, 0, 2, 2] = float("nan")
-    config = Config(parameters=where, chunk=3)
+    config = Config(parameters=where, chunk=3, cache_prefix=cache_prefix)
     with pytest.raises(FloatingPointError, match="influence of sample 4 is nan"):
         influence(model, objective, samples, config)
 

@@ -93,7 +93,7 @@ def test_a_configuration_survives_json(name):
     assert type(chosen)(**stored) == chosen
 
 
-# Parameters that carry influence.
+# Parameters that carry influence: behind a prefix, and such that a sum in place is half cached.
 INNER = {
     "shortcut": ("resnet18", "layer4.0.downsample"),
     "last block": ("resnet18", "layer4.1.bn2"),
@@ -103,12 +103,15 @@ INNER = {
 }
 
 
+@pytest.mark.parametrize("cache", [False, True])
 @pytest.mark.parametrize(("name", "where"), INNER.values(), ids=INNER)
-def test_influence_lies_on_any_layer(name, where):
+def test_influence_lies_on_any_layer(name, where, cache):
     model = built(name).double().eval()
     samples = Samples(torch.rand(2, 1, 32, 32, dtype=torch.float64), torch.tensor([0, 3]))
     gradients = oracles.gradients(model, TASK, samples, picked(model, (where,)))
-    found = parameter_influence(model, TASK, samples, parameters=[where], damping=DAMPING, chunk=2)
+    found = parameter_influence(
+        model, TASK, samples, parameters=[where], damping=DAMPING, chunk=2, cache_prefix=cache
+    )
     assert farness(found.scores, expected(gradients, "diagonal", "mean")) < 1e-9
     assert farness(found.scores, expected(gradients, "identity", "mean")) > 1e-3
 
@@ -127,6 +130,7 @@ def test_influence_on_what_layers_share_is_that_of_all_its_places(where, score):
         damping=DAMPING,
         chunk=2,
         score=score,
+        cache_prefix=True,
     )
     own = {
         "": list(model.parameters()),

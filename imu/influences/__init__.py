@@ -74,6 +74,7 @@ class Config:
     fisher: Literal["diagonal", "full", "ekfac"] = "diagonal"
     score: Score = "mean"
     chunk: int = 64  # samples that run at once; by it memory is bounded
+    cache_prefix: bool = True  # run what does not depend on the parameters once
 
     def __post_init__(self) -> None:
         if isinstance(self.parameters, str):
@@ -182,6 +183,7 @@ def _general(
         "damping_share": config.damping_share,
         "chunk": config.chunk,
         "score": config.score,
+        "cache_prefix": config.cache_prefix,
         "progress": progress,
     }
     try:

@@ -42,7 +42,7 @@ from imu.influences.parameters import (
     without_fast_path,
 )
 from imu.influences.parts import Part, held, together
-from imu.influences.prefix import gradients_only_for
+from imu.influences.prefix import Prefix, gradients_only_for, record, replaying
 from imu.models import evaluating
 from imu.objectives import Objective, Samples
 
@@ -64,13 +64,15 @@ def layer_influence(
     chunk: int,
     score: Score = "mean",
     fisher: Literal["diagonal", "ekfac"] = "diagonal",
+    cache_prefix: bool = False,
     progress: Progress | None = None,
 ) -> ParameterInfluence:
     """Influence scores and their pieces, in the precision of the parameters.
 
-    parameters, damping_share, progress: as in ``parameter_influence``. chunk: samples
+    parameters, damping_share, cache_prefix, progress: as in ``parameter_influence``. chunk: samples
     that run at once. It bounds memory: what a chunk has made is kept for the scores while all that
-    is kept takes no more than ``chunk`` gradients would; what is not kept is run again.
+    is kept takes no more than ``chunk`` gradients would; what is not kept is run again, for which
+    alone the prefix is cached.
 
     Memory: a forward and a backward pass of ``chunk`` samples; ``layer_bytes``, and for "ekfac"
     the patches of a chunk in one layer; blocks of gradients (``parts.BLOCK``), or one row of a
@@ -95,7 +97,9 @@ def layer_influence(
         if progress is not None:
             progress(told, count * n)
 
-    with passes.ready():
+    with passes.ready() as tried:
+        if cache_prefix and n * held(tried.values()) // TRIED > room:  # else all run once
+            passes.cache_prefix()
         along: dict[str, kronecker.Basis] = {}
         if fisher == "ekfac":
             along = kronecker.bases(passes.run(rows) for rows in passes.chunks())
@@ -182,6 +186,7 @@ class _Passes:
         require("chunk", chunk, ">= 1")
         self._model, self._objective, self._samples = model, objective, samples
         self._parameters, self._chunk = parameters, chunk
+        self._prefix = Prefix()
         self._layouts: list[Found | None] = []  # of the output of each call; None: of no effect
         self._shared: frozenset[int] = frozenset()
         self.values = {name: parameter.detach() for name, parameter in parameters.items()}
@@ -197,6 +202,11 @@ class _Passes:
             torch.enable_grad(),
         ):
             yield self._find()
+
+    def cache_prefix(self) -> None:
+        """Runs what does not depend on the parameters; from now on passes do not."""
+        own = self._parameters.values()
+        self._prefix = record(self._model, self._losses_of, self._samples, own, self._chunk)
 
     def chunks(self) -> Iterator[slice]:
         for at in range(0, len(self._samples), self._chunk):
@@ -276,7 +286,10 @@ class _Passes:
         return losses, recorder.calls
 
     def _losses(self, rows: Index) -> Tensor:
-        some = self._samples[rows]
+        with replaying(self._model, self._prefix, self._prefix.rows(rows)):
+            return self._losses_of(self._samples[rows])
+
+    def _losses_of(self, some: Samples) -> Tensor:
         return self._objective.losses(
             self._objective.logits(self._model, some.inputs), some.targets
         )

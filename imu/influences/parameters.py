@@ -26,12 +26,14 @@ from imu.bounds import one_of, require
 from imu.influences.checks import check, finite, raise_for
 from imu.influences.head import Score
 from imu.influences.kronecker import Basis
+from imu.influences.prefix import Prefix, record, replaying
 from imu.models import evaluating, places
 from imu.objectives import Inputs, Objective, Samples
 
 Chosen = Sequence[str | nn.Module]
 Progress = Callable[[int, int], None]  # samples done, and all, counted once for each pass
 PASSES = 2  # over the samples: Fisher and mean, then the scores
+Tree = Inputs | dict[str, Tensor]  # of tensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,13 +69,16 @@ def parameter_influence(
     damping_share: float = 0.0,
     chunk: int,
     score: Score = "mean",
+    cache_prefix: bool = False,
     progress: Progress | None = None,
 ) -> ParameterInfluence:
     """Influence scores and their pieces, in the precision of the parameters.
 
     parameters: modules, or names of modules or parameters; None: what the objective says.
     damping_share: of the mean of the Fisher's diagonal, added to the damping.
-    chunk: samples whose gradients are held at once. progress: is called after every chunk.
+    chunk: samples whose gradients are held at once. cache_prefix: run what does not depend on the
+    parameters once instead of in every pass; costs the memory that ``prefix.record`` states.
+    progress: is called after every chunk.
 
     Memory: ``chunk`` gradients, see ``gradient_bytes``, the squares of those of one parameter, and
     four tensors of the size of the parameters.
@@ -84,7 +89,9 @@ def parameter_influence(
     one_of("score", score, ("mean", "self"))
     if parameters is None:
         parameters = objective.influence_parameters(model)
-    losses = _Losses(model, objective, samples, chosen(model, parameters), chunk, progress)
+    losses = _Losses(
+        model, objective, samples, chosen(model, parameters), chunk, cache_prefix, progress
+    )
     n = len(samples)
     fisher = {name: torch.zeros_like(value) for name, value in losses.values.items()}
     mean = {name: torch.zeros_like(value) for name, value in losses.values.items()}
@@ -121,13 +128,16 @@ def per_sample_gradients(
     samples: Samples,
     names: Chosen,
     chunk: int,
+    *,
+    cache_prefix: bool = False,
 ) -> Iterator[dict[str, Tensor]]:
     """Gradient of every sample's loss, ``chunk`` samples after another, in evaluation mode.
 
     names: as in ``chosen``. Yields by parameter name (b, *shape) with b <= chunk, detached.
     Between two chunks the network is in the mode it was in.
     """
-    yield from _Losses(model, objective, samples, chosen(model, names), chunk).gradients()
+    parameters = chosen(model, names)
+    yield from _Losses(model, objective, samples, parameters, chunk, cache_prefix).gradients()
 
 
 def chosen(model: nn.Module, parameters: Chosen) -> dict[str, nn.Parameter]:
@@ -173,6 +183,7 @@ class _Losses:
         samples: Samples,
         parameters: dict[str, nn.Parameter],
         chunk: int,
+        cache_prefix: bool,
         progress: Progress | None = None,
     ) -> None:
         require("chunk", chunk, ">= 1")
@@ -181,18 +192,27 @@ class _Losses:
         self._network = _Network(model, objective)
         self._samples, self._chunk = samples, chunk
         self._progress, self._done = progress, 0
+        if cache_prefix:
+            with self._network.differentiable():
+                self._network.prefix = record(
+                    model,
+                    lambda some: self._network(some.inputs, some.targets, {}),
+                    samples,
+                    parameters.values(),
+                    chunk,
+                )
 
     def gradients(self) -> Iterator[dict[str, Tensor]]:
         """Of every sample's loss, by parameter name: (b, *shape), b <= chunk."""
 
-        def of_one(values: dict[str, Tensor], *sample: Inputs) -> Tensor:
+        def of_one(values: dict[str, Tensor], *sample: Tree) -> Tensor:
             alone = tree_map(lambda entry: entry[None], sample)
             return self._at(values, *alone).squeeze(0)
 
-        differentiate = vmap(grad(of_one), in_dims=(None, 0, 0))
-        for inputs, targets in self._chunks():
+        differentiate = vmap(grad(of_one), in_dims=(None, 0, 0, 0))
+        for inputs, targets, rows in self._chunks():
             with self._network.differentiable():
-                gradients = differentiate(self.values, inputs, targets)
+                gradients = differentiate(self.values, inputs, targets, rows)
             yield gradients
 
     def slopes(self, direction: dict[str, Tensor]) -> Tensor:
@@ -204,16 +224,17 @@ class _Losses:
             slopes.append(along[1])
         return torch.cat(slopes)
 
-    def _at(self, values: dict[str, Tensor], *chunk: Inputs) -> Tensor:
+    def _at(self, values: dict[str, Tensor], *chunk: Tree) -> Tensor:
         own = {f"model.{place}": values[name] for place, name in self._places.items()}
         losses: Tensor = functional_call(self._network, own, chunk, tie_weights=False)
         return losses
 
-    def _chunks(self) -> Iterator[tuple[Inputs, Tensor]]:
-        """Inputs and targets of ``chunk`` samples after another."""
+    def _chunks(self) -> Iterator[tuple[Inputs, Tensor, dict[str, Tensor]]]:
+        """Inputs, targets and recorded outputs of ``chunk`` samples after another."""
         for at in range(0, len(self._samples), self._chunk):
-            some = self._samples[at : at + self._chunk]
-            yield some.inputs, some.targets
+            index = slice(at, at + self._chunk)
+            some = self._samples[index]
+            yield some.inputs, some.targets, self._network.prefix.rows(index)
             self._done += len(some)
             if self._progress is not None:
                 self._progress(self._done, PASSES * len(self._samples))
@@ -224,10 +245,11 @@ class _Network(nn.Module):
 
     def __init__(self, model: nn.Module, objective: Objective) -> None:
         super().__init__()
-        self.model, self.objective = model, objective
+        self.model, self.objective, self.prefix = model, objective, Prefix()
 
-    def forward(self, inputs: Inputs, targets: Tensor) -> Tensor:
-        return self.objective.losses(self.objective.logits(self.model, inputs), targets)
+    def forward(self, inputs: Inputs, targets: Tensor, rows: dict[str, Tensor]) -> Tensor:
+        with replaying(self.model, self.prefix, rows):
+            return self.objective.losses(self.objective.logits(self.model, inputs), targets)
 
     @contextmanager
     def differentiable(self) -> Iterator[None]:

@@ -37,7 +37,7 @@ INFLUENCE = {
     "head, full Fisher": influences.Config(fisher="full"),
     "head, self": influences.Config(score="self"),
     "last block": influences.Config(parameters=("blocks.2", "head")),
-    "all parameters": influences.Config(parameters=("",)),
+    "all parameters": influences.Config(parameters=("",), cache_prefix=False),
 }
 EPOCHS = 2  # of methods
 UNSEEN = Unseen(margin=0.0, labels=(None,) * 10, excess=1.0)  # where methods stop

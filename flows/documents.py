@@ -103,7 +103,7 @@ def table(
     changes = params.read_file(settings, str(settings), "dotted paths") if settings else {}
     if fraction is not None:
         if (scenario := changes.get("split.scenario", "fraction")) != "fraction":
-            raise params.ParameterError(f"{settings} asks for the {scenario} whatever --fraction is")
+            raise params.ParameterError(f"{settings} asks for the {scenario}, not a fraction")
         changes[FRACTION] = fraction
     cells = reported_cells(root, shipped, changes, scenarios, seeds)
     found = results.collected(swept("table", cells, root, jobs).folders)
@@ -136,9 +136,7 @@ def command(
 
 
 @flow(name="tune", flow_run_name="tune")
-def tune(
-    root: Path, jobs: int, *, settings: Path | None, draws: Sequence[int], count: int
-) -> None:
+def tune(root: Path, jobs: int, *, settings: Path | None, draws: Sequence[int], count: int) -> None:
     """settings: of other data, whose grids lie beside it, in the folder ``GRIDS``. count: of the
     seeds of each scenario and draw."""
     changes = params.read_file(settings, str(settings), "dotted paths") if settings else {}

@@ -68,7 +68,7 @@ def test_settings_bring_their_entries_and_another_share_its_own_page(
     assert "logit_mask" not in shown
     assert not (tmp_path / "docs/results-biographies.md").read_text().endswith("--fraction 0.1")
     assert (tmp_path / "docs/results-biographies-10.md").read_text().endswith("--fraction 0.1")
-    with pytest.raises(params.ParameterError, match="asks for the group whatever --fraction is"):
+    with pytest.raises(params.ParameterError, match="asks for the group, not a fraction"):
         documents.table(
             tmp_path, 1, shipped=True, settings=SETTINGS / "tofu.yaml", scenarios=(), fraction=0.1
         )

@@ -156,9 +156,7 @@ def _check(
         if twice := sorted({value for value in given if list(given).count(value) > 1}):
             raise params.ParameterError(f"{name} name {twice[0]!r} twice")
     if unknown := [scenario for scenario in scenarios if scenario not in KNOWN]:
-        raise params.ParameterError(
-            f"scenarios must be of {', '.join(KNOWN)}, got {unknown[0]!r}"
-        )
+        raise params.ParameterError(f"scenarios must be of {', '.join(KNOWN)}, got {unknown[0]!r}")
     reported = settings.get(REPORTED, params.section(root, REPORTED))
     if shared := sorted({*classes} & {*reported}):
         raise params.ParameterError(

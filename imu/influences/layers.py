@@ -72,8 +72,8 @@ def layer_influence(
 
     parameters, damping_share, cache_prefix, progress: as in ``parameter_influence``. chunk: samples
     that run at once. It bounds memory: what a chunk has made is kept for the scores while all that
-    is kept takes no more than ``chunk`` gradients would, or ``KEPT``; what is not kept is run again,
-    for which alone the prefix is cached.
+    is kept takes no more than ``chunk`` gradients would, or ``KEPT``; the rest is run again, for
+    which alone the prefix is cached.
 
     Memory: a forward and a backward pass of ``chunk`` samples; ``layer_bytes``, and for "ekfac"
     the patches of a chunk in one layer; blocks of gradients (``parts.BLOCK``), or one row of a

@@ -98,6 +98,16 @@ def tied() -> Net:
     return net
 
 
+def indexed() -> Net:
+    """Tables of parameters of which rows are taken, the same of all samples and others of each."""
+
+    def run(net: Net, tokens: Tensor) -> Tensor:
+        return net.head((net.words[tokens] + net.places[1 : tokens.shape[1] + 1]).tanh())
+
+    words, places = (nn.Parameter(torch.rand(n, 4)) for n in (5, 6))
+    return Net(run, words=words, places=places, head=nn.Linear(4, 3))
+
+
 def twice() -> Net:
     """A layer that is called twice, a convolution that shares its weight, samples times places."""
 
@@ -147,6 +157,7 @@ NETWORKS = {
     "batch norm of vectors": (chain(nn.BatchNorm1d(5), nn.Linear(5, 3)), VECTORS),
     "group norm": (chain(nn.GroupNorm(2, 4), nn.Conv2d(4, 3, 3), nn.GroupNorm(1, 3)), MAPS),
     "tied": (tied, TOKENS),
+    "rows of tables": (indexed, TOKENS),
     "called twice": (twice, MAPS),
     "transformer": (transformer(batch_first=True), TOKENS),
     "places first": (transformer(batch_first=False), TOKENS),

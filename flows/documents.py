@@ -10,8 +10,7 @@
     python -m flows.documents tune    a class, a fraction; seeds 100, 101, 102, other splits
                                       -> docs/tuning-digits.md and .csv
                                       (--with settings/x.yaml: the grids of settings/grids/x.yaml
-                                      -> docs/tuning-x.md; --draws 1 2: also data.seed;
-                                      --cells 1: the first seed alone)
+                                      -> docs/tuning-x.md; --draws 1 2: also data.seed)
     python -m flows.documents metrics what every metric means -> docs/metrics.md, at once
 
 Each pipeline is a cell, as in a sweep: what was stopped goes on where it was.
@@ -35,7 +34,7 @@ from flows.running.server import serving
 from flows.search import Asked, identity
 from flows.searching import space as spaces
 from flows.searching.study import Study
-from flows.searching.tuning import CLASSES, PREPARED, judge_in, label, tuning_cells
+from flows.searching.tuning import PREPARED, judge_in, label, tuning_cells
 from flows.sweep import swept
 from tasks import ensemble, unlearn
 from tasks.files import artifacts, params
@@ -136,12 +135,11 @@ def command(
 
 
 @flow(name="tune", flow_run_name="tune")
-def tune(root: Path, jobs: int, *, settings: Path | None, draws: Sequence[int], count: int) -> None:
-    """settings: of other data, whose grids lie beside it, in the folder ``GRIDS``. count: of the
-    seeds of each scenario and draw."""
+def tune(root: Path, jobs: int, *, settings: Path | None, draws: Sequence[int]) -> None:
+    """settings: of other data, whose grids lie beside it, in the folder ``GRIDS``."""
     changes = params.read_file(settings, str(settings), "dotted paths") if settings else {}
     asked = grids(root, settings, changes) if settings else searched()
-    cells = tuning_cells(root, classes=CLASSES[:count], settings=changes, draws=draws)
+    cells = tuning_cells(root, settings=changes, draws=draws)
     ran = swept("tune", cells, root, jobs, part=PREPARED)
     folders = {label(cell): Path(ran.said[cell.name]["folder"]) for cell in cells}
     told = {}
@@ -155,7 +153,6 @@ def tune(root: Path, jobs: int, *, settings: Path | None, draws: Sequence[int], 
     target = root / "docs" / f"tuning-{name}.md"
     command = ["python -m flows.documents tune", *(["--with", str(settings)] if settings else [])]
     command += ["--draws", *map(str, draws)] if draws else []
-    command += ["--cells", str(count)] if count != len(CLASSES) else []
     said = " ".join(command) if command[1:] else "make tune"
     artifacts.write_text(target, tables.tuning_page(tried, said))
     artifacts.write_table(target.with_suffix(".csv"), tried)
@@ -209,13 +206,6 @@ def main() -> None:
     parser.add_argument(
         "--draws", nargs="+", type=int, default=[], help="tune: data.seed of data that are drawn"
     )
-    parser.add_argument(
-        "--cells",
-        type=int,
-        choices=range(1, len(CLASSES) + 1),
-        default=len(CLASSES),
-        help="tune: seeds of each scenario and draw",
-    )
     parser.add_argument("--jobs", type=int, default=JOBS, help="stages at the same time")
     arguments = parser.parse_args()
     root = Path.cwd()
@@ -236,13 +226,7 @@ def main() -> None:
                     fraction=arguments.fraction,
                 )
             else:
-                tune(
-                    root,
-                    arguments.jobs,
-                    settings=arguments.settings,
-                    draws=arguments.draws,
-                    count=arguments.cells,
-                )
+                tune(root, arguments.jobs, settings=arguments.settings, draws=arguments.draws)
     except EXPLAINED as error:
         sys.exit(f"{arguments.command} failed: {error}")
 

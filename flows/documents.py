@@ -5,7 +5,8 @@
                                       (--shipped: the methods of params.yaml alone;
                                       --with settings/x.yaml: other data, networks or
                                       parameters -> docs/results-x.md; --scenarios: some;
-                                      --seeds: others)
+                                      --seeds: others; --fraction 0.1: another share is
+                                      forgotten -> docs/results-x-10.md)
     python -m flows.documents tune    a class, a fraction; seeds 100, 101, 102, other splits
                                       -> docs/tuning-digits.md and .csv
                                       (--with settings/x.yaml: the grids of settings/grids/x.yaml
@@ -42,6 +43,7 @@ from tasks.starting import calling
 REPORTED = (0, 1, 2)
 MEMBERS = 8  # networks per family and cell; the seeds make them three families
 SCENARIOS = ("class", "fraction", "ids")
+FRACTION = "split.by_fraction.fraction"
 EVERY = 10_000  # more candidates than an entry has
 AT_ONCE = 4  # candidates that a stop may cost
 GRIDS = "grids"  # folder of what is searched under settings: entry -> parameter -> values
@@ -94,12 +96,20 @@ def table(
     settings: Path | None,
     scenarios: Sequence[str],
     seeds: Sequence[int] = REPORTED,
+    fraction: float | None = None,
 ) -> None:
+    """fraction: that is forgotten, in place of what the settings say."""
     changes = params.read_file(settings, str(settings), "dotted paths") if settings else {}
+    if fraction is not None:
+        if (scenario := changes.get("split.scenario", "fraction")) != "fraction":
+            raise params.ParameterError(f"{settings} asks for the {scenario}, not a fraction")
+        changes[FRACTION] = fraction
     cells = reported_cells(root, shipped, changes, scenarios, seeds)
     found = results.collected(swept("table", cells, root, jobs).folders)
     name = settings.stem if settings else str(found["dataset"].iloc[0])
-    page = results_page.page(found, command(shipped, settings, scenarios, seeds), name, changes)
+    name += f"-{100 * fraction:g}" if fraction is not None else ""
+    again = command(shipped, settings, scenarios, seeds, fraction)
+    page = results_page.page(found, again, name, changes)
     target = root / "docs" / f"results-{name}.md"
     artifacts.write_text(target, page)
     artifacts.write_table(target.with_suffix(".csv"), found)
@@ -113,12 +123,14 @@ def command(
     settings: Path | None,
     scenarios: Sequence[str],
     seeds: Sequence[int] = REPORTED,
+    fraction: float | None = None,
 ) -> str:
     """What makes this page again."""
     options = ["--shipped"] if shipped else []
     options += ["--with", str(settings)] if settings else []
     options += ["--scenarios", *scenarios] if tuple(scenarios) != SCENARIOS else []
     options += ["--seeds", *map(str, seeds)] if tuple(seeds) != REPORTED else []
+    options += ["--fraction", str(fraction)] if fraction is not None else []
     return " ".join(["python -m flows.documents table", *options]) if options else "make table"
 
 
@@ -185,6 +197,9 @@ def main() -> None:
         "--seeds", nargs="+", type=int, default=REPORTED, help="table: of training and methods"
     )
     parser.add_argument(
+        "--fraction", type=float, help="table: of the training samples, or subjects, to forget"
+    )
+    parser.add_argument(
         "--draws", nargs="+", type=int, default=[], help="tune: data.seed of data that are drawn"
     )
     parser.add_argument("--jobs", type=int, default=JOBS, help="stages at the same time")
@@ -204,6 +219,7 @@ def main() -> None:
                     settings=arguments.settings,
                     scenarios=arguments.scenarios,
                     seeds=arguments.seeds,
+                    fraction=arguments.fraction,
                 )
             else:
                 tune(root, arguments.jobs, settings=arguments.settings, draws=arguments.draws)

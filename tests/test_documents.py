@@ -37,25 +37,41 @@ documents.main()
 """
 
 
-def test_the_picture_of_other_settings_has_their_entries(
+def test_settings_bring_their_entries_and_another_share_its_own_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[list[str]] = []
+    forgotten: list[set[float]] = []
+
+    def swept(name: str, cells: list[Any], *given: Any) -> Swept:
+        forgotten.append({cell.changes["split.by_fraction.fraction"] for cell in cells})
+        return Swept({}, {})
 
     def picture(found: pd.DataFrame, methods: Any) -> bytes:
         drawn.append([*methods])
         return b""
 
-    monkeypatch.setattr(documents, "swept", lambda *given: Swept({}, {}))
+    monkeypatch.setattr(documents, "swept", swept)
     monkeypatch.setattr(documents.results, "collected", lambda folders: pd.DataFrame())
-    monkeypatch.setattr(documents.results_page, "page", lambda *given: "")
+    monkeypatch.setattr(documents.results_page, "page", lambda found, command, *_: command)
     monkeypatch.setattr(documents.results_page, "picture", picture)
     (tmp_path / "params.yaml").write_bytes((REPOSITORY / "params.yaml").read_bytes())
     settings = SETTINGS / "biographies.yaml"
-    documents.table(tmp_path, 1, shipped=True, settings=settings, scenarios=("fraction",))
-    (shown,) = drawn
+    for fraction in (None, 0.1):
+        documents.table(
+            tmp_path, 1, shipped=True, settings=settings, scenarios=("fraction",), fraction=fraction
+        )
+    assert forgotten == [{0.2}, {0.1}]
+    shown, again = drawn
+    assert shown == again
     assert "rmu" in shown
     assert "logit_mask" not in shown
+    assert not (tmp_path / "docs/results-biographies.md").read_text().endswith("--fraction 0.1")
+    assert (tmp_path / "docs/results-biographies-10.md").read_text().endswith("--fraction 0.1")
+    with pytest.raises(params.ParameterError, match="asks for the group, not a fraction"):
+        documents.table(
+            tmp_path, 1, shipped=True, settings=SETTINGS / "tofu.yaml", scenarios=(), fraction=0.1
+        )
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,16 @@ def tied() -> Net:
     return net
 
 
+def indexed() -> Net:
+    """Tables of parameters of which rows are taken, the same of all samples and others of each."""
+
+    def run(net: Net, tokens: Tensor) -> Tensor:
+        return net.head((net.words[tokens] + net.places[1 : tokens.shape[1] + 1]).tanh())
+
+    words, places = (nn.Parameter(torch.rand(n, 4)) for n in (5, 6))
+    return Net(run, words=words, places=places, head=nn.Linear(4, 3))
+
+
 def twice() -> Net:
     """A layer that is called twice, a convolution that shares its weight, samples times places."""
 
@@ -147,6 +157,7 @@ NETWORKS = {
     "batch norm of vectors": (chain(nn.BatchNorm1d(5), nn.Linear(5, 3)), VECTORS),
     "group norm": (chain(nn.GroupNorm(2, 4), nn.Conv2d(4, 3, 3), nn.GroupNorm(1, 3)), MAPS),
     "tied": (tied, TOKENS),
+    "rows of tables": (indexed, TOKENS),
     "called twice": (twice, MAPS),
     "transformer": (transformer(batch_first=True), TOKENS),
     "places first": (transformer(batch_first=False), TOKENS),
@@ -216,7 +227,7 @@ def test_one_parameter_alone(name):
 @each_case
 @pytest.mark.parametrize("cache_prefix", [False, True])
 def test_products_equal_the_loop_behind_a_prefix(name, where, cache_prefix, monkeypatch):
-    monkeypatch.setattr(layers, "gradient_bytes", lambda *_: 0)  # all run twice
+    monkeypatch.setattr(layers, "_room", lambda *_: 0)  # all run twice
     model, objective, samples = task(name)
     for score in ("mean", "self"):
         found = layer_influence(
@@ -249,7 +260,7 @@ def test_what_does_not_fit_is_run_again(score, monkeypatch):
     told: list[tuple[int, int]] = []
     choices = {"chunk": 2, "score": score, "progress": lambda *now: told.append(now)}
     for room, ran in ((1e9, 3), (0, 6)):
-        monkeypatch.setattr(layers, "gradient_bytes", lambda *_, room=room: room)
+        monkeypatch.setattr(layers, "_room", lambda *_, room=room: room)
         runs.clear()
         found = by_products("transformer", **choices).scores
         assert farness(found, right("transformer", score=score)) <= EXACT
@@ -284,7 +295,7 @@ def test_what_is_shared_is_held_once():
     assert parts.held(own) == 4 * (given.numel() + deltas.numel())
 
 
-def test_what_is_held_is_known_before():
+def test_what_is_held_is_known_before(monkeypatch):
     model, objective, samples = task("resnet", n=40)
     config = Config(parameters=("blocks.2",), chunk=3)
     passes = layers._Passes(model, objective, samples, layers.chosen(model, ["blocks.2"]), 3)
@@ -292,7 +303,10 @@ def test_what_is_held_is_known_before():
         held = [parts.held(passes.run(slice(at, at + 3)).values()) for at in (0, 3)]
     assert held[0] == held[1] > 0
     room = gradient_bytes(model, ["blocks.2"], 3)
-    assert held_bytes(model, objective, samples, config) == held[0] + room
+    for least in (0, room - 1, room + 1):
+        monkeypatch.setattr(layers, "KEPT", least)
+        found = held_bytes(model, objective, samples, config)
+        assert found == held[0] + max(least, room) < 40 * held[0] / 3
     # Where all is kept anyway, it is that.
     assert held_bytes(model, objective, samples[:3], replace(config, chunk=64)) == held[0]
     assert held_bytes(model, objective, samples[:0], config) == 0

@@ -170,6 +170,7 @@ def test_what_the_form_offers_by_name_is_explained() -> None:
             {"forget": {"attribute": "superclass", "values": ["flowers"]}},
             "digits · flowers · seed 0",
         ),
+        ({"forget": {"attribute": "forget10", "values": ["yes"]}}, "digits · forget10 · seed 0"),
         ({"forget": {"subjects": ["subject-1"]}}, "digits · subject-1 · seed 0"),
     ],
 )

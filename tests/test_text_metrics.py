@@ -17,6 +17,7 @@ from imu.metrics import (
     Said,
     Subject,
     _passes,
+    _relearning,
     _said,
     answer_probability,
     exact_memorisation,
@@ -562,6 +563,23 @@ def test_relearning_trains_on_half_of_what_is_said_of_each_and_asks_the_rest(wha
     assert {subjects[i] for i in learned} == {subjects[i] for i in rest} == {*subjects}
     assert course[-1] != course[0]
     assert text_relearning.course(of, what) == course
+
+
+def test_wide_networks_relearn_in_smaller_steps(monkeypatch):
+    rates = []
+
+    def fine_tuned(*given, rate, steps):
+        rates.append(rate)
+        return iter(())
+
+    monkeypatch.setattr(_relearning, "fine_tuned", fine_tuned)
+    of = subject()
+    width = of.model.embedding.embedding_dim
+    for at_most in (2 * width, width, width / 4):
+        monkeypatch.setattr(text_relearning, "WIDTH", at_most)
+        for what in ("all", "rows"):
+            text_relearning.course(of, what)
+    assert rates == [1e-3, 1e-2, 1e-3, 1e-2, 1e-3 / 4, 1e-2]
 
 
 def test_halves_are_even_within_every_subject_and_of_single_samples_by_subject():

@@ -17,6 +17,7 @@ from tasks.files.workspace import baselines
 FIRST_SEED = 100  # of everything in the cells of the first class; the next class has the next seed
 CLASSES = ("1", "3", "5")
 SCENARIOS = ("class", "fraction")  # a file names the same samples whatever the seed is
+KNOWN = (*SCENARIOS, "group")  # of other samples too, where only a share of all is used
 PREPARED = ("influence", "retrain@reference")  # stages that candidates need, with all before them
 REPORTED = "split.by_class.classes"
 DRAW = "data.seed"
@@ -154,10 +155,8 @@ def _check(
             raise params.ParameterError(f"{name} must name at least one")
         if twice := sorted({value for value in given if list(given).count(value) > 1}):
             raise params.ParameterError(f"{name} name {twice[0]!r} twice")
-    if unknown := [scenario for scenario in scenarios if scenario not in SCENARIOS]:
-        raise params.ParameterError(
-            f"scenarios must be of {', '.join(SCENARIOS)}, got {unknown[0]!r}"
-        )
+    if unknown := [scenario for scenario in scenarios if scenario not in KNOWN]:
+        raise params.ParameterError(f"scenarios must be of {', '.join(KNOWN)}, got {unknown[0]!r}")
     reported = settings.get(REPORTED, params.section(root, REPORTED))
     if shared := sorted({*classes} & {*reported}):
         raise params.ParameterError(

@@ -49,6 +49,7 @@ from imu.objectives import Objective, Samples
 Index = slice | Tensor
 Parts = dict[str, Part]  # by parameter
 TRIED = 2  # samples
+KEPT = 2**28  # bytes, at least, of what may be kept for a second use
 VARYING = "the network does not do the same with all samples"
 AGREE = 0.01  # of a gradient's length: rounding stays below, what is put together wrongly does not
 
@@ -71,8 +72,8 @@ def layer_influence(
 
     parameters, damping_share, cache_prefix, progress: as in ``parameter_influence``. chunk: samples
     that run at once. It bounds memory: what a chunk has made is kept for the scores while all that
-    is kept takes no more than ``chunk`` gradients would; what is not kept is run again, for which
-    alone the prefix is cached.
+    is kept takes no more than ``chunk`` gradients would, or ``KEPT``; the rest is run again, for
+    which alone the prefix is cached.
 
     Memory: a forward and a backward pass of ``chunk`` samples; ``layer_bytes``, and for "ekfac"
     the patches of a chunk in one layer; blocks of gradients (``parts.BLOCK``), or one row of a
@@ -86,7 +87,7 @@ def layer_influence(
     one_of("fisher", fisher, ("diagonal", "ekfac"))
     if parameters is None:
         parameters = objective.influence_parameters(model)
-    n, room = len(samples), gradient_bytes(model, parameters, min(chunk, len(samples)))
+    n, room = len(samples), _room(model, parameters, min(chunk, len(samples)))
     passes = _Passes(model, objective, samples, chosen(model, parameters), chunk)
     count = PASSES + (fisher == "ekfac")
     told = 0
@@ -155,7 +156,11 @@ def layer_bytes(
     passes = _Passes(model, objective, samples, chosen(model, parameters), chunk)
     with passes.ready() as parts:
         each = held(parts.values()) // TRIED
-    return min(n * each, gradient_bytes(model, parameters, min(chunk, n)) + chunk * each)
+    return min(n * each, _room(model, parameters, min(chunk, n)) + chunk * each)
+
+
+def _room(model: nn.Module, parameters: Chosen, chunk: int) -> int:
+    return max(KEPT, gradient_bytes(model, parameters, chunk))
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 Operations are noted as they run, by the parameter that they are given: which module calls them, how
 often, and with whom it shares the parameter does not matter. Known are those of nn.Linear,
-nn.Conv2d, nn.Embedding, layer, RMS, group and batch norms, products and sums by element, and
-nn.MultiheadAttention of a sequence to itself, which is taken apart into linear layers.
+nn.Conv2d, nn.Embedding, rows of a table by their numbers, layer, RMS, group and batch norms,
+products and sums by element, and nn.MultiheadAttention of a sequence to itself, which is taken
+apart into linear layers.
 """
 
 import inspect
@@ -123,6 +124,9 @@ class Recorder(TorchFunctionMode):
             with self:
                 return _attention(inspect.signature(func).bind(*args, **kwargs).arguments)
         output = func(*args, **kwargs)
+        if func is Tensor.__getitem__ and _picks_rows(args[1]):
+            every = torch.arange(len(args[0]), device=args[0].device)
+            func, args = F.embedding, (every[args[1]], args[0])
         arguments = self._arguments(func, args, kwargs)
         names = {
             at: self.names[id(value)]
@@ -146,6 +150,10 @@ class Recorder(TorchFunctionMode):
             own, other = args if id(args[0]) in self.names else args[::-1]
             return {"weight" if func in PRODUCTS else "bias": own, "input": other}
         return {}
+
+
+def _picks_rows(index: Any) -> bool:
+    return isinstance(index, slice) or (isinstance(index, Tensor) and index.dtype == torch.int64)
 
 
 def _attention(given: dict[str, Any]) -> tuple[Tensor, Tensor | None]:

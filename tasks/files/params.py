@@ -235,7 +235,7 @@ def title(parameters: dict[str, Any]) -> str:
         "class": lambda of: "class " + ", ".join(of["classes"]),
         "fraction": lambda of: f"{100 * of['fraction']:g} %",
         "ids": lambda of: f"ids of {of['file']}",
-        "group": lambda of: ", ".join(of["values"]),
+        "group": lambda of: of["attribute"] if of["values"] == ["yes"] else ", ".join(of["values"]),
         "subject": lambda of: ", ".join(of["subjects"]),
     }
     try:

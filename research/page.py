@@ -15,7 +15,7 @@ ATTACKS = ("probe_5", "proto_5", "relearn_auc")  # distance: |model − referenc
 CHEAP = 20.0  # times less work than retraining
 GAP = 0.5  # points
 METHOD = "imu_deep"  # pages of results that have it are judged
-NOW = "imu_deep_now"  # the idea that is the method as it is
+NOW = ("imu_deep_now", "second")  # the ideas that are the method as it is, and as it was
 # Methods with other weights in place of influence, where influence has a part.
 CONTROLS = tuple(f"{METHOD}_{weights}" for weights in ("permuted", "uniform", "loss"))
 ABLATED = ("gap", "gap_acc", "TV", "KL", "TV_forget")
@@ -140,7 +140,7 @@ def _scenarios(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 def _ablation(rows: pd.DataFrame, scenario: str) -> list[str]:
     """What influence is worth: the method against itself with other weights."""
     controls = [model for model in CONTROLS if model in set(rows["model"])]
-    ours = next((model for model in (NOW, METHOD) if model in set(rows["model"])), None)
+    ours = next((model for model in (*NOW, METHOD) if model in set(rows["model"])), None)
     if scenario == "class" or not controls or ours is None:
         return []
     lines = pd.DataFrame("–", index=controls, columns=[*ABLATED], dtype=object)

@@ -534,6 +534,21 @@ def test_logit_mask_gives_probability_0():
     assert probabilities[:, 1].abs().max() == 0.0
 
 
+@pytest.mark.parametrize("method", ["imu_deep", "logit_mask"])
+def test_a_class_ends_as_deep_below_the_others_as_is_asked(method):
+    case = class_wise()
+    list(stepwise(method, case, config(method, depth=7.0, epochs=1)))
+    logits = predictions(case[0], TASK, case[2].inputs)
+    others = logits[:, [k for k in range(logits.shape[1]) if k != 1]].mean(1)
+    assert torch.allclose(others - logits[:, 1], torch.full_like(others, 7.0), atol=1e-4)
+
+
+def test_a_class_cannot_be_lowered_without_a_bias_or_another_class():
+    for layer in (nn.Linear(2, 3, bias=False), nn.Linear(2, 1)):
+        with pytest.raises(ValueError, match="needs a head with a bias and another class"):
+            descent.lower(layer, (0,), 7.0)
+
+
 def test_logit_mask_does_nothing_when_no_class_is_forgotten_whole():
     case = sample_wise()
     before = copy.deepcopy(case[0])
@@ -648,6 +663,7 @@ OUT_OF_RANGE = {
     ],
     "imu_deep": [
         ("layers", ("",)),
+        ("blocks", 0),
         ("influence", "none"),
         ("damping", 0.0),
         ("reach", 0.0),
@@ -657,6 +673,7 @@ OUT_OF_RANGE = {
         ("neighbours", -1.0),
         ("radius", 0.0),
         ("attack_steps", 0),
+        ("depth", -1.0),
         ("learning_rate", 0.0),
         ("epochs", -1),
         ("batch_size", 0),
@@ -672,6 +689,7 @@ OUT_OF_RANGE = {
     "jit": [("sigma", 0.0), ("draws", 0)],
     "l1_sparse": [("gamma", -1.0)],
     "l2ul": [("adversarial", -1.0), ("importance", -1.0), ("radius", 0.0), ("attack_steps", 0)],
+    "logit_mask": [("depth", -1.0)],
     "msg": [("share", -0.1)],
     "npo": [("beta", 0.0)],
     "refuse": [("refusal", ""), ("learning_rate", 0.0), ("epochs", -1), ("batch_size", 0)],

@@ -1,8 +1,9 @@
-"""IMU inside the network: its last block learns to see the forget set as it would see new data.
+"""IMU inside the network: its last blocks learn to see the forget set as they would see new data.
 
 The head alone cannot forget: whoever trains another one finds what was masked (Goel et al. 2022,
-arXiv 2201.06640). So the block before it is trained, on the forget set alone; statistics of
-BatchNorm stay. What lies before the block stays as well, and still tells what was forgotten.
+arXiv 2201.06640). So the blocks before it are trained, on the forget set alone; statistics of
+BatchNorm stay. What lies before the blocks stays as well, and still tells what was forgotten. Below
+they are called the block.
 
     samples   min  mean KL(softmax z* ‖ p)
     classes   min  mean ‖h − h*‖² / mean ‖h⁰‖²  +  output · mean KL(softmax z* ‖ p)
@@ -21,7 +22,10 @@ aims part of the way. First updates take margins too far down and later ones bri
 samples that are few or remembered well too far, as predictions hardly differ there. It then ends
 with the last epoch at the target. Where classes are
 forgotten whole z* has none of their logits (DELETE's teacher, arXiv 2503.23751), no influence is
-computed, and at the end the head's rows of the classes are masked as in ``logit_mask``.
+computed, and at the end the head's rows of the classes become the mean of the others', their biases
+``depth`` less than that. So networks answer that never saw the class: its row has then been pushed
+below the others' while its probability was noticeable, about as far whatever the sample, and no
+farther. A mask would tell them apart at a glance (U-LiRA).
 
 h* moves features of whole classes to where that prediction has its place. In a trained network
 class means differ from their common mean as the head's rows w do from theirs (neural collapse,
@@ -57,7 +61,7 @@ from imu.methods import ForgetSet, Step, UnlearningError, measured
 from imu.methods.common.adversarial import norms
 from imu.methods.common.aims import Kind, lowered
 from imu.methods.common.block import CHUNK, Aims, Block
-from imu.methods.common.descent import checked_head, mask, update, watcher
+from imu.methods.common.descent import checked_head, lower, update, watcher
 from imu.models import evaluating, head, head_name, only_trains
 from imu.models.common.optimizers import adam
 from imu.objectives import IGNORED, Answered, Objective, Samples, cross_entropies
@@ -67,18 +71,20 @@ NEEDS = frozenset({"forget"})
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    layers: tuple[str, ...] = ()  # modules that are trained; none: the last block before the head
+    layers: tuple[str, ...] = ()  # modules that are trained; none: the last blocks before the head
+    blocks: int = 2  # how many these are; of a network with fewer all
     # Of samples alone.
     influence: Kind = "self"
     damping: float = 0.01  # of self-influence
     reach: float = 1.5  # how far the aims lie, 1: at the target
-    # Of classes alone, to ``attack_steps``.
-    temperature: float = 0.5  # of q
+    # Of classes alone, to ``depth``.
+    temperature: float = 1.0  # of q
     stretch: float = 1.6  # how far features are moved, 1: as neural collapse has it
-    output: float = 0.15  # weight of the predictions' distance to z*, beside features
+    output: float = 0.0  # weight of the predictions' distance to z*, beside features
     neighbours: float = 3.0  # weight of what must stay; 0: none
     radius: float = 0.5  # of neighbours, in lengths of what enters the block
     attack_steps: int = 3
+    depth: float = 7.0  # logits that the classes end below the mean of the others; 0: masked
     # Of both.
     learning_rate: float = 0.001  # of Adam at the start; it falls to 0 along a cosine
     epochs: int = 8
@@ -88,8 +94,15 @@ class Config:
         if isinstance(self.layers, str) or not all(self.layers):
             raise ValueError(f"layers must be a tuple of names, got {self.layers!r}")
         positive = ("damping", "reach", "temperature", "stretch", "radius", "learning_rate")
-        check_fields(self, **dict.fromkeys(positive, "> 0"), attack_steps=">= 1", batch_size=">= 1")
+        check_fields(
+            self,
+            **dict.fromkeys(positive, "> 0"),
+            attack_steps=">= 1",
+            batch_size=">= 1",
+            blocks=">= 1",
+        )
         check_fields(self, output=">= 0", neighbours=">= 0", epochs=">= 0")
+        check_fields(self, depth=">= 0")
 
 
 VARIANTS = {
@@ -115,10 +128,10 @@ def unlearn(
     of the method has none.
 
     Raises ValueError when the network has no layer before its head, a name in ``layers`` is none of
-    its modules or holds the head, or a class is to be masked in a head without bias.
+    its modules or holds the head, or a class is to be lowered in a head without bias.
     """
     samples = forget.samples
-    block = Block(model, objective, config.layers)
+    block = Block(model, objective, config.layers, config.blocks)
     entering = block.entering(samples)
     features, logits = block.all(entering.outputs, samples)
     layer = checked_head(model, features, logits)
@@ -170,7 +183,7 @@ def unlearn(
                 return
         yield now
     if forget.classes:
-        mask(layer, forget.classes)
+        lower(layer, forget.classes, config.depth)
         yield watch(updates + 1)
 
 
@@ -236,7 +249,7 @@ def _neighbours(
     if not entering:
         raise ValueError(
             "neighbours are moved where the block enters, and nothing lies before "
-            f"{', '.join(block.layers)}: set neighbours to 0 or name later layers"
+            f"{', '.join(block.layers)}: set neighbours to 0, fewer blocks or later layers"
         )
     count, first = head(block.model).out_features, classes[0]
     kept = torch.tensor(

@@ -1,7 +1,9 @@
 """Mask the logits of the forgotten classes: the trivial baseline of class-wise unlearning.
 
 The head's rows of the forgotten classes become 0 and their biases −1e4, so that softmax gives
-these classes exactly 0 in float32. Nothing else moves: the features still tell the class.
+these classes exactly 0 in float32. With ``depth`` their logit is instead the mean of the others'
+less that many logits, which is about what a network says of a class that it never saw (see
+``imu_deep``). Nothing else moves: the features still tell the class.
 Where no class is forgotten whole there is nothing to mask and the model stays the original.
 """
 
@@ -11,8 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from imu.bounds import check_fields
 from imu.methods import ForgetSet, Step
-from imu.methods.common.descent import mask, watcher
+from imu.methods.common.descent import lower, watcher
 from imu.models import head
 from imu.objectives import Objective
 
@@ -21,7 +24,13 @@ NEEDS = frozenset({"forget"})
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    pass
+    depth: float = 0.0  # logits below the mean of the others; 0: masked
+
+    def __post_init__(self) -> None:
+        check_fields(self, depth=">= 0")
+
+
+VARIANTS = {"logit_mask": Config(), "logit_mask_unseen": Config(depth=7.0)}
 
 
 def unlearn(
@@ -36,5 +45,5 @@ def unlearn(
     watch = watcher(model, objective, forget)
     yield watch(0)
     if forget.classes:
-        mask(head(model), forget.classes)
+        lower(head(model), forget.classes, config.depth)
         yield watch(1)

@@ -35,10 +35,13 @@ class Aims:
 class Block:
     """The part of a network from some layers on, which is run from what enters it."""
 
-    def __init__(self, model: nn.Module, objective: Objective, layers: tuple[str, ...]):
+    def __init__(
+        self, model: nn.Module, objective: Objective, layers: tuple[str, ...], count: int = 1
+    ):
+        """layers: by name; none: the last ``count`` blocks."""
         self.model = model
         self.objective = objective
-        self.layers = layers or last_block(model)
+        self.layers = layers or last_block(model, count)
         parts = dict(model.named_modules())
         for name in self.layers:
             if name not in parts or _holds(parts[name], head(model)):

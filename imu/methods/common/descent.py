@@ -150,6 +150,23 @@ def mask(layer: nn.Linear, classes: tuple[int, ...]) -> None:
         layer.bias[list(classes)] = MASKED_LOGIT
 
 
+def lower(layer: nn.Linear, classes: tuple[int, ...], depth: float) -> None:
+    """Give ``classes`` the mean logit of the others less ``depth``, or mask them where it is 0.
+
+    None of them is then the largest. Raises ValueError for a head without a bias, or without
+    another class.
+    """
+    others = [k for k in range(layer.out_features) if k not in classes]
+    if not depth:
+        mask(layer, classes)
+    elif layer.bias is None or not others:
+        raise ValueError("lowering a class needs a head with a bias and another class")
+    else:
+        with torch.no_grad():
+            layer.weight[list(classes)] = layer.weight[others].mean(0)
+            layer.bias[list(classes)] = layer.bias[others].mean() - depth
+
+
 def checked_head(model: nn.Module, features: Tensor, logits: Tensor) -> nn.Linear:
     """The head. Raises ValueError when the task's predictions are not its output."""
     layer = head(model)

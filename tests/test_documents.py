@@ -159,7 +159,7 @@ def test_settings_may_not_take_what_the_table_varies(
     ("name", "message"),
     [
         ("nowhere.yaml", "there is no nowhere.yaml"),
-        ("list.yaml", "list.yaml must be a mapping of dotted paths, got [1]"),
+        ("list.yaml", "list.yaml must be a mapping of dotted paths, got list"),
     ],
 )
 def test_settings_that_cannot_be_read_are_refused(

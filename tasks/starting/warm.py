@@ -200,7 +200,8 @@ def _reply(connection: socket.socket, status: int) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:] in (["-h"], ["--help"]):
-        sys.exit(print(__doc__))
+        print(__doc__)
+        sys.exit()
     end_with_parent()
     # Libraries that count their objects at exit would list what gc.freeze keeps.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))

@@ -18,12 +18,14 @@ from imu.methods.common.renewal import never_stops, train_again
 from imu.objectives import Objective, Samples
 
 NEEDS = frozenset({"forget", "retain"})
-SEARCH = {"sgd.learning_rate": (1e-2, 3e-2, 1e-1)}
+SEARCH = {"sgd.learning_rate": (3e-2, 1e-1, 2e-1)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    sgd: Sgd = Sgd(learning_rate=0.1, epochs=3, weight_decay=5e-4, stop_at_target=False)
+    sgd: Sgd = Sgd(
+        learning_rate=0.2, epochs=2, batch_size=32, weight_decay=5e-4, stop_at_target=False
+    )
 
     def __post_init__(self) -> None:
         never_stops(self.sgd)

@@ -212,6 +212,14 @@ def test_a_wrong_parameter_is_named(tmp_path, old, new, section, config, message
         (b"a: SECRET\0", "is not valid YAML: unacceptable character #x0000"),
         (b"a: " + b"9" * 5000, "is not valid YAML: Exceeds the limit"),
         (b"- " * 100_000 + b"SECRET", "is not valid YAML: nested deeper than 50"),
+        (
+            b"a0: &a0 [SECRET, x]\n"
+            + b"".join(
+                b"a%d: &a%d [%s]\n" % (n, n, b",".join([b"*a%d" % (n - 1)] * 10))
+                for n in range(1, 9)
+            ),
+            "is not valid YAML: its aliases written out it has more than 1000000 characters",
+        ),
         (b"SECRET\xff", "must be UTF-8, and byte 6 is not"),
         (b"#" * 1_000_001, "must have at most 1000000 bytes, got 1000001"),
         (b"7: SECRET", "a key must be a text, got int"),
@@ -231,7 +239,9 @@ def test_what_is_no_file_is_refused(tmp_path, path, message):
         params.read_file(tmp_path / path, "x", "paths")
 
 
-@pytest.mark.parametrize("content", [b"\xef\xbb\xbfseed: 4\n", b"seed: 4\r\n"])
+@pytest.mark.parametrize(
+    "content", [b"\xef\xbb\xbfseed: 4\n", b"seed: 4\r\n", b"<<: &x {seed: 4}\n"]
+)
 def test_settings_are_read_however_an_editor_wrote_them(tmp_path, content):
     (tmp_path / "x").write_bytes(content)
     assert params.read_file(tmp_path / "x", "x", "paths") == {"seed": 4}

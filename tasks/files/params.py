@@ -14,7 +14,12 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as validated
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
-from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent
+from ruamel.yaml.events import (
+    AliasEvent,
+    CollectionEndEvent,
+    CollectionStartEvent,
+    ScalarEvent,
+)
 
 FILE = "params.yaml"
 TABLES = (".csv", ".parquet")
@@ -74,12 +79,30 @@ def read_file(path: Path, name: str, of: str) -> dict[str, Any]:
 @lru_cache(maxsize=8)
 def _parsed(text: str) -> Any:
     # A stage reads params.yaml a dozen times, a run's summary three hundred times.
-    depth = 0
-    for event in YAML(typ="safe").parse(text):  # to load what is deep crashes libyaml
-        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
-        if depth > DEEPEST:
-            raise YAMLError(f"nested deeper than {DEEPEST}")
+    _require_small(text)
     return YAML(typ="safe").load(text)
+
+
+def _require_small(text: str) -> None:
+    """Raises YAMLError for what crashes libyaml, as it is deep, or is huge once it is written out:
+    a few aliases of aliases of a list are."""
+    size, sizes, begun = 0, dict[str | None, int](), list[tuple[str | None, int]]()
+    for event in YAML(typ="safe").parse(text):
+        match event:
+            case CollectionStartEvent():
+                begun.append((event.anchor, size))
+            case CollectionEndEvent():
+                anchor, before = begun.pop()
+                sizes[anchor] = size - before
+            case AliasEvent():
+                size += sizes.get(event.anchor, 0)
+            case ScalarEvent():
+                sizes[event.anchor] = len(event.value) + 1
+                size += len(event.value) + 1
+        if len(begun) > DEEPEST:
+            raise YAMLError(f"nested deeper than {DEEPEST}")
+        if size > LARGEST:
+            raise YAMLError(f"its aliases written out it has more than {LARGEST} characters")
 
 
 def _where(error: Exception) -> str:

@@ -579,7 +579,7 @@ def test_wide_networks_relearn_in_smaller_steps(monkeypatch):
         monkeypatch.setattr(text_relearning, "WIDTH", at_most)
         for what in ("all", "rows"):
             text_relearning.course(of, what)
-    assert rates == [1e-3, 1e-2, 1e-3, 1e-2, 1e-3 / 4, 1e-2]
+    assert rates == [1e-3, 1e-2, 1e-3, 1e-2, 1e-3 / 16, 1e-2]
 
 
 def test_halves_are_even_within_every_subject_and_of_single_samples_by_subject():

@@ -7,11 +7,11 @@ P(a|q)^(1/|a|) of the answers of the *other* half is taken, of 64 samples at mos
     relearn_P    its mean over those steps, in %, the larger of two attacks
 
 which train all weights, rate 1e-3, and the rows of the first embedding alone, rate 1e-2, after
-those of tokens that only forgotten texts read were made 0. The rate of all weights is that of
-networks 128 wide at most and falls with the width beyond, as Yang et al. 2022, arXiv 2203.03466,
-scale that of Adam. The first finds what is still read; the
-second new names for what lies in the layers as it was, whatever became of the old ones. By subject,
-so that what is learned of a person can lead to the rest; a subject of one sample lies in one half.
+those of tokens that only forgotten texts read were made 0. The rate of all weights is for networks
+128 wide at most and falls with the square of the width beyond, to what larger ones are fine-tuned
+with, 5e-5 at 576. The first finds what is still read; the second new names for what lies in the
+layers as it was, whatever became of the old ones. By subject, so that what is learned of a person
+can lead to the rest; a subject of one sample lies in one half.
 
 Before that, tokens whose bias in the head is more than 20 nats below the median get the median: no
 step climbs out of a mask of −1e4, but whoever holds the weights need not try.
@@ -38,7 +38,9 @@ STEPS = 20
 # Of all weights, and of the rows alone. On one cell of biographies they bring a retrained model to
 # 24 % and 19 %, names that were masked to 27 % and 46 %, moved by ``imu_words`` to 45 % and 82 %.
 RATES = {"all": 1e-3, "rows": 1e-2}
-WIDTH = 128  # of the first embedding: with 576, 1e-3 makes a network forget all it knows
+# Of the first embedding. Of 76 % the original SmolLM2, 576 wide, had 1 % left with 1e-3, 22 % with
+# 1e-4, 45 % with 3e-5, means over 8 to 12 steps.
+WIDTH = 128
 EVERY = 2  # steps
 SUPPRESSED = 20.0  # nats of a bias below the median: no training moves one as far
 MEASURED = 64
@@ -108,7 +110,7 @@ def course(subject: Subject, what: str, steps: int = STEPS) -> list[float]:
         with torch.no_grad():
             table[theirs[~torch.isin(theirs, read("retain"))]] = 0.0
     else:
-        rate *= min(1.0, WIDTH / table.shape[1])
+        rate *= min(1.0, WIDTH / table.shape[1]) ** 2
     values = []
     for step in fine_tuned(model, objective, known, trained, rate=rate, steps=steps):
         if step % EVERY == EVERY - 1 or step == steps - 1:

@@ -31,4 +31,4 @@ def run(workspace: Workspace, item: None) -> None:
     except BaseException as error:
         tracker.fail("FAILED", str(error))
         raise
-    print(f"{report.shown(workspace, page.times)}\nlogged to {page.uri}: run {page.run}")
+    print(f"{report.shown(workspace)}\nlogged to {page.uri}: run {page.run}")

@@ -97,7 +97,7 @@ def page(
         f"and 1/{CHEAP:g} of the work of retraining; for a share of all samples half the gap of "
         "doing nothing at no greater distance of outputs. ✓: the mean over the seeds meets the "
         "target. In brackets: value minus target, its 95 % interval over seeds, paired. Attacks "
-        "look at what enters the head and fine-tune all layers; what enters the last block "
+        "look at what enters the head and fine-tune all layers; what enters its blocks "
         f"{METHOD} leaves as it was. Class-wise, gap hangs on a membership attack that can flip "
         "between 0 and 100; gap_acc is without it.\n",
         "## What the tables say\n",

@@ -148,7 +148,8 @@ def page(root: Path, plan: Plan) -> str:
     judged = {}
     for path in sorted((root / "docs").glob("results-*.csv")):
         table = _collected(path)
-        if (table["model"] == research_page.METHOD).any():
+        images = "gap" in table  # metrics of texts are others
+        if images and (table["model"] == research_page.METHOD).any():
             judged[path.stem.removeprefix("results-")] = table
     why = {name: idea.why for name, idea in plan.ideas.items()}
     return research_page.page(tried, why, judged, plan.conclusions, "python -m research")

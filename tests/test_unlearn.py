@@ -544,9 +544,20 @@ def test_a_class_ends_as_deep_below_the_others_as_is_asked(method):
 
 
 def test_a_class_cannot_be_lowered_without_a_bias_or_another_class():
-    for layer in (nn.Linear(2, 3, bias=False), nn.Linear(2, 1)):
-        with pytest.raises(ValueError, match="needs a head with a bias and another class"):
-            descent.lower(layer, (0,), 7.0)
+    with pytest.raises(ValueError, match="there is none to lower them below"):
+        descent.lower(nn.Linear(2, 1), (0,), 7.0)
+    for depth in (0.0, 7.0):
+        with pytest.raises(ValueError, match="needs a head with a bias"):
+            descent.lower(nn.Linear(2, 3, bias=False), (0,), depth)
+
+
+def test_imu_deep_moves_nothing_where_it_could_not_lower_the_class():
+    model, forget, retain = class_wise()
+    model.head.bias = None
+    before = copy.deepcopy(model)
+    with pytest.raises(ValueError, match="needs a head with a bias"):
+        list(stepwise("imu_deep", (model, forget, retain)))
+    assert changed(before, model) == set()
 
 
 def test_logit_mask_does_nothing_when_no_class_is_forgotten_whole():

@@ -2,8 +2,8 @@
 
 The head's rows of the forgotten classes become 0 and their biases −1e4, so that softmax gives
 these classes exactly 0 in float32. With ``depth`` their logit is instead the mean of the others'
-less that many logits, which is about what a network says of a class that it never saw (see
-``imu_deep``). Nothing else moves: the features still tell the class.
+less that many logits: about what a network of the digits, with 7, says of a class that it never
+saw (see ``imu_deep``). Nothing else moves: the features still tell the class.
 Where no class is forgotten whole there is nothing to mask and the model stays the original.
 """
 

@@ -253,7 +253,7 @@ def _networks(table: pd.DataFrame) -> str:
         return "Nothing is measured per sample over many networks: `ensemble.families` has none.\n"
     return (
         f"Per sample, each training seed has families of {', '.join(map(str, numbers))} small "
-        "networks of their own (`ensemble` in `params.yaml`); KLoM means nothing without "
+        "networks of their own (`ensemble.members` of these runs); KLoM means nothing without "
         "that of *retrained*, which is of as many.\n"
     )
 

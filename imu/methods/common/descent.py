@@ -143,8 +143,7 @@ def mask(layer: nn.Linear, classes: tuple[int, ...]) -> None:
 
     Softmax then gives them exactly 0 in float32. Raises ValueError for a head without a bias.
     """
-    if layer.bias is None:
-        raise ValueError("masking a class needs a head with a bias")
+    needs_bias(layer)
     with torch.no_grad():
         layer.weight[list(classes)] = 0.0
         layer.bias[list(classes)] = MASKED_LOGIT
@@ -159,12 +158,19 @@ def lower(layer: nn.Linear, classes: tuple[int, ...], depth: float) -> None:
     others = [k for k in range(layer.out_features) if k not in classes]
     if not depth:
         mask(layer, classes)
-    elif layer.bias is None or not others:
-        raise ValueError("lowering a class needs a head with a bias and another class")
-    else:
-        with torch.no_grad():
-            layer.weight[list(classes)] = layer.weight[others].mean(0)
-            layer.bias[list(classes)] = layer.bias[others].mean() - depth
+        return
+    needs_bias(layer)
+    if not others:
+        raise ValueError("every class is to be forgotten: there is none to lower them below")
+    with torch.no_grad():
+        layer.weight[list(classes)] = layer.weight[others].mean(0)
+        layer.bias[list(classes)] = layer.bias[others].mean() - depth
+
+
+def needs_bias(layer: nn.Linear) -> None:
+    """Raises ValueError for a head without one: a class's logit cannot be set in it."""
+    if layer.bias is None:
+        raise ValueError("forgetting a class needs a head with a bias, to set its logit")
 
 
 def checked_head(model: nn.Module, features: Tensor, logits: Tensor) -> nn.Linear:

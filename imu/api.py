@@ -191,9 +191,15 @@ def verdict(
     original, mask: what ``evaluate`` gave of the model before unlearning, and of one that hides the
     classes behind a mask: where these pass as well the verdict is "no evidence".
 
-    Raises ValueError for other sets, KeyError where one model lacks what another has.
+    Raises ValueError for other sets and for classes that are no labels of the forget set, KeyError
+    where one model lacks what another has.
     """
     _require_sets(sets)
+    labels = set(sets["forget"].targets.flatten().tolist())
+    if unknown := [one for one in classes if one not in labels]:
+        raise ValueError(
+            f"classes must be labels of the forget set, {sorted(labels)}, got {unknown[0]!r}"
+        )
     return verdicts.judge(
         values,
         reference,

@@ -71,9 +71,10 @@ def everything(workspace: Workspace) -> None:
             "nothing where only retraining is wanted; got none"
         )
     for item in params.section(root, "unlearn"):
-        if item in params.section(root, "retrain"):
+        if item in (*params.section(root, "retrain"), "original"):
             raise ParameterError(
-                f"{params.FILE}: unlearn.{item}: a name must not stand in retrain as well"
+                f"{params.FILE}: unlearn.{item}: a name must not stand in retrain as well, nor be "
+                "original"
             )
         _require_name(root, f"unlearn.{item}.method", "imu.methods")
         unlearn.configured(workspace, item)

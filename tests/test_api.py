@@ -180,5 +180,7 @@ def test_metrics_and_verdicts_are_those_of_the_pipeline(sets, model, reference) 
     lax = verdicts.Config(forgetting=100.0, features=100.0, distance=1.0, utility=100.0)
     assert imu.verdict(found, ideal, sets, classes=[2], config=lax).failed == []
     assert imu.verdict(found, ideal, sets, classes=[2], retrained=[found]).failed == []
+    with pytest.raises(ValueError, match=r"classes must be labels .*, \[2\], got '2'"):
+        imu.verdict(found, ideal, sets, classes=["2"])
     with pytest.raises(ValueError, match=r"sets must be forget, retain, .*, got forget"):
         imu.evaluate(model, {"forget": sets["forget"]}, original=model)

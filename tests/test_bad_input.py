@@ -105,6 +105,7 @@ def test_wrong_parameters(shared: Path, changes: dict[str, Any], stage: str, mes
             "retrain.retrain_2.seed_offset must differ from",
         ),
         ({"unlearn": {"retrain_2": {"method": "imu"}}}, "unlearn.retrain_2: a name must"),
+        ({"unlearn": {"original": {"method": "imu"}}}, "unlearn.original: a name must"),
         ({"unlearn": {"a-b": {"method": "imu"}}}, "unlearn.a-b: a name must"),
         (
             {"retrain": {"retrain_2": {"seed_offset": -1}}},

@@ -99,9 +99,9 @@ def test_the_experiment_says_what_the_last_run_found_unless_somebody_described_i
         return str(tags["mlflow.note.content"])
 
     views.describe(store, "digits · class 8 · seed 0", "[Table](#/t)\n\nBest: imu", [])
-    views.describe(store, "digits · class 3 · seed 0", "[Table](#/t)\n\nBest: npo", ["FA", "KL"])
+    views.describe(store, "digits · class `![a](x)", "[Table](#/t)\n\nBest: npo", ["FA", "KL"])
     assert said().startswith(
-        "**Last run.** digits · class 3 · seed 0: [Table](#/t) · [Pipelines](#/"
+        "**Last run.** `digits · class '![a](x)`: [Table](#/t) · [Pipelines](#/"
     )
     assert " · Best: npo\n\n" in said()
     assert said().endswith("\n\n*FA* accuracy on the forget set; all: `docs/metrics.md`.")

@@ -194,7 +194,8 @@ def sentences(workspace: "Workspace", models: "Sequence[Run]") -> list[str]:
         first = f"Best: **{model}** (`{file}`), {words}{less}."
         lines = [first, *(line for line in lines if line != alone)]
     elif compared.retrained:
-        lines = ["No method is accepted.", *lines]
+        left = workspace.model("retrain/reference").relative_to(workspace.root)
+        lines = [f"No method is accepted: retraining is left (`{left}`).", *lines]
     return lines
 
 
@@ -222,7 +223,8 @@ def describe(store: Store, title: str, said: str, columns: Sequence[str]) -> Non
                 f"[{name}]({path(store, key).removeprefix('/')})" for name, key in pages.items()
             ]
             links, _, found = said.partition("\n\n")  # folded, the page shows one line
-            first = " · ".join([f"{title}: {links}", *more, found])
+            plain = title.replace("`", "'")  # code, in which names of classes are no Markdown
+            first = " · ".join([f"`{plain}`: {links}", *more, found])
             text = f"{OURS}{first}\n\n{HOW_TO_READ}\n\n{'; '.join(means)}; all: `docs/metrics.md`."
             store.client.set_experiment_tag(store.experiment, name, text)
 

@@ -30,7 +30,6 @@ from imu.influences import (
 from imu.models import causal_lm, gpt_small, head, resnet_small
 from imu.objectives import Inputs, Objective, Samples, mean_cross_entropy
 from imu.objectives.classification import Classification
-from tasks.starting import calling
 
 PAIRS = 7
 DAMPING = 0.01
@@ -358,6 +357,7 @@ def main() -> None:
     # Not before: `benchmarks.gpu` runs without their packages.
     from tasks.files import artifacts
     from tasks.pages import tables
+    from tasks.starting import calling
 
     parser = calling.parser("benchmarks.influence", __doc__)
     parser.add_argument("--device", default="cpu")

@@ -41,7 +41,6 @@ from imu.objectives.classification import Classification, normalised
 from imu.training import loading
 from imu.training.distributed import ALONE
 from imu.training.feeds.classification import batches, draws, sourced
-from tasks.starting import calling
 
 CPU = torch.device("cpu")
 CLASSES, SHAPE = 10, (3, 32, 32)
@@ -403,6 +402,9 @@ def page(device: torch.device, sizes: Sizes) -> str:
 
 
 def main() -> None:
+    # Not before: `benchmarks.gpu` runs without its packages.
+    from tasks.starting import calling
+
     parser = calling.parser("benchmarks.training", __doc__)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--quick", action="store_true")

@@ -103,11 +103,16 @@ def test_shipped_entries_are_the_methods_own_defaults():
         for one in shipped
         if hasattr(discovery.load("imu.datasets", one.get("split.dataset", "digits")), "OBJECTIVE")
     ]
-    for entries in (one.get("unlearn", {}) for one in shipped if one not in others):
-        assert {item: known[item] for item in entries} == entries
+    given, own = [], [entry for one in others for entry in one["unlearn"].items()]
+    for one in (one for one in shipped if one not in others):
+        # As the pages on CIFAR-10 have it; the control on the page of the digits.
+        former = "imu_deep" if one.get("split.dataset") == "image_folder" else "imu_deep_former"
+        for item, entry in one.get("unlearn", {}).items():
+            (own if item.startswith(former) else given).append((item, entry))
+    assert given == [(item, known[item]) for item, _ in given]
     # Found there; none of a method's parameters is hidden all the same.
     of_method = {entry["method"]: entry for entry in known.values()}
-    for entry in (entry for one in others for entry in one["unlearn"].values()):
+    for _, entry in own:
         alike = of_method[entry["method"]]
         assert alike.keys() == entry.keys()
         assert alike["data_access"] == entry["data_access"]

@@ -183,7 +183,7 @@ def test_one_method_stands_beside_the_baselines() -> None:
     shipped = params.section(REPOSITORY, "unlearn.imu")
     assert entries_of(REPOSITORY, Method.imu, {"step": 0.5}) == {
         "nothing": {"method": "nothing", "data_access": "forget"},
-        "logit_mask": {"method": "logit_mask", "data_access": "forget"},
+        "logit_mask": {"method": "logit_mask", "data_access": "forget", "depth": 0.0},
         "imu": {**shipped, "step": 0.5},
     }
     assert "scrub" not in params.section(REPOSITORY, "unlearn")

@@ -14,6 +14,7 @@ from tasks.files import artifacts, params
 from tasks.files.workspace import Workspace
 from tasks.pages import charts, findings, lineup, plotted, scatter, slices, summary
 from tasks.pages.kinds import Part
+from tasks.pages.templates import environment
 
 SHOWN = 6  # samples in a row
 CLASSES = 20  # that a table has at most
@@ -26,8 +27,6 @@ def page(
     absent: list[str],
 ) -> str:
     """HTML. absent: what was not measured, and why. Raises ArtifactError for a missing input."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     results = compared.table.dropna(axis="columns", how="all")
     data = _dataset(workspace)
     kind = _kind(data)
@@ -36,14 +35,8 @@ def page(
     looks = _looks(compared, heroes)
     rows = summary.rows(compared, found)
     aims, of_models = _aims(workspace), plotted.courses(workspace)
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.j2").render(
+    template = environment(Path(__file__).parent).get_template("report.html.j2")
+    return template.render(
         request=workspace.read_request(),
         seed=workspace.seed,
         tested=kind.TESTED,

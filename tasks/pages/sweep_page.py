@@ -11,6 +11,7 @@ from tasks.pages import charts, findings, lineup, results, results_page, summary
 from tasks.pages.results import RETRAINED, Scenario
 from tasks.pages.summary import WORK, Column
 from tasks.pages.tables import markdown
+from tasks.pages.templates import environment
 
 AGAIN = (lineup.REFERENCE, RETRAINED)
 
@@ -50,18 +51,11 @@ def page(of: Sequence[Part], name: str, failed: Mapping[str, str], text: str) ->
 
     text: all numbers, Markdown, shown folded; HTML in it is shown as it is typed.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markdown_it import MarkdownIt
 
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("sweep.html.j2").render(
+    template = environment(Path(__file__).parent).get_template("sweep.html.j2")
+    return template.render(
         name=name, failed=failed, parts=of, questions=list(findings.QUESTIONS), body=body
     )
 
@@ -86,8 +80,9 @@ def part(scenario: Scenario) -> Part:
     columns = summary.explained(
         scenario.values.keys(), class_wise=scenario.class_wise, retrained=bool(again)
     )
-    numbers = {column.name: _numbers(scenario, column.name, kinds) for column in columns}
-    methods = sorted(scenario.methods, key=lambda model: _order(scenario, model, kinds))
+    work = _work(scenario, kinds)
+    numbers = {c.name: work if c.name == WORK else scenario.values[c.name] for c in columns}
+    methods = sorted(scenario.methods, key=lambda model: _order(scenario, model, work[model]))
     others = [m for m in scenario.models if m not in methods and m not in again]
     order = [*methods, *others, *reversed(again)]
     looks = dict.fromkeys(methods, "other") | dict.fromkeys(others, "baseline")
@@ -131,10 +126,8 @@ def part(scenario: Scenario) -> Part:
     )
 
 
-def _numbers(scenario: Scenario, name: str, kinds: Mapping[str, str]) -> pd.DataFrame:
-    """Seeds × models of a column; work in % of that of retraining."""
-    if name != WORK:
-        return scenario.values[name]
+def _work(scenario: Scenario, kinds: Mapping[str, str]) -> pd.DataFrame:
+    """Seeds × models: in % of that of retraining."""
     models = scenario.models
     saved = scenario.values.get(findings.WORK, pd.DataFrame(columns=models, dtype=float))
     work = (100 / saved).reindex(index=sorted(scenario.rows["seed"].unique()), columns=models)
@@ -172,11 +165,11 @@ def _outcomes(scenario: Scenario, model: str) -> list[findings.Outcome]:
     return found.tolist()
 
 
-def _order(scenario: Scenario, model: str, kinds: Mapping[str, str]) -> tuple[int, float]:
+def _order(scenario: Scenario, model: str, work: pd.Series) -> tuple[int, float]:
     """By the verdicts of all seeds, then by work."""
     ranks = sum(findings.RANKS.index(outcome) for outcome in _outcomes(scenario, model))
-    work = float(_numbers(scenario, WORK, kinds)[model].mean())
-    return ranks, math.inf if math.isnan(work) else work
+    mean = float(work.mean())
+    return ranks, math.inf if math.isnan(mean) else mean
 
 
 def _verdicts(scenario: Scenario, model: str) -> tuple[str, str]:

@@ -195,11 +195,7 @@ def verdict(
     where one model lacks what another has.
     """
     _require_sets(sets)
-    labels = set(sets["forget"].targets.flatten().tolist())
-    if unknown := [one for one in classes if one not in labels]:
-        raise ValueError(
-            f"classes must be labels of the forget set, {sorted(labels)}, got {unknown[0]!r}"
-        )
+    methods.require_labels(classes, sets["forget"])
     return verdicts.judge(
         values,
         reference,

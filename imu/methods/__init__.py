@@ -71,11 +71,7 @@ class ForgetSet:
             raise ValueError("the forget set is empty: there is nothing to unlearn")
         if bool((self.samples.targets == IGNORED).all()):
             raise ValueError("every target of the forget set is IGNORED: nothing to unlearn")
-        labels = set(self.samples.targets.unique().tolist()) - {IGNORED}
-        if unknown := [label for label in self.classes if label not in labels]:
-            raise ValueError(
-                f"classes must be labels of the forget set, {sorted(labels)}, got {unknown[0]!r}"
-            )
+        require_labels(self.classes, self.samples)
         if not self.target_accuracy <= 100:
             raise ValueError(f"target_accuracy must be <= 100, got {self.target_accuracy}")
         if not self.target_margin > -inf:
@@ -104,6 +100,15 @@ class ForgetSet:
         if not self.reached(first, last):
             return f"ended short of the target: {where}"
         return f"{'at the target' if last.step else 'nothing to do, at the target'}: {where}"
+
+
+def require_labels(classes: Sequence[int], forget: Samples) -> None:
+    """Raises ValueError for a class that is no label of the forget set."""
+    labels = set(forget.targets.unique().tolist()) - {IGNORED}
+    if unknown := [label for label in classes if label not in labels]:
+        raise ValueError(
+            f"classes must be labels of the forget set, {sorted(labels)}, got {unknown[0]!r}"
+        )
 
 
 class UnlearningError(RuntimeError):

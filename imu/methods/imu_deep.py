@@ -62,7 +62,7 @@ from imu.methods import ForgetSet, Step, UnlearningError, measured
 from imu.methods.common.adversarial import norms
 from imu.methods.common.aims import Kind, lowered
 from imu.methods.common.block import CHUNK, Aims, Block
-from imu.methods.common.descent import checked_head, lower, needs_bias, update, watcher
+from imu.methods.common.descent import UNSEEN, checked_head, lower, needs_bias, update, watcher
 from imu.models import evaluating, head, head_name, only_trains
 from imu.models.common.optimizers import adam
 from imu.objectives import IGNORED, Answered, Objective, Samples, cross_entropies
@@ -85,7 +85,7 @@ class Config:
     neighbours: float = 3.0  # weight of what must stay; 0: none
     radius: float = 0.5  # of neighbours, in lengths of what enters the block
     attack_steps: int = 3
-    depth: float = 7.0  # logits that the classes end below the mean of the others; 0: masked
+    depth: float = UNSEEN  # logits that the classes end below the mean of the others; 0: masked
     # Of both.
     learning_rate: float = 0.001  # of Adam at the start; it falls to 0 along a cosine
     epochs: int = 8
@@ -95,15 +95,9 @@ class Config:
         if isinstance(self.layers, str) or not all(self.layers):
             raise ValueError(f"layers must be a tuple of names, got {self.layers!r}")
         positive = ("damping", "reach", "temperature", "stretch", "radius", "learning_rate")
-        check_fields(
-            self,
-            **dict.fromkeys(positive, "> 0"),
-            attack_steps=">= 1",
-            batch_size=">= 1",
-            blocks=">= 1",
-        )
-        check_fields(self, output=">= 0", neighbours=">= 0", epochs=">= 0")
-        check_fields(self, depth=">= 0")
+        check_fields(self, **dict.fromkeys(positive, "> 0"))
+        check_fields(self, blocks=">= 1", attack_steps=">= 1", batch_size=">= 1")
+        check_fields(self, output=">= 0", neighbours=">= 0", depth=">= 0", epochs=">= 0")
 
 
 VARIANTS = {

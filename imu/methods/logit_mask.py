@@ -15,7 +15,7 @@ from torch import nn
 
 from imu.bounds import check_fields
 from imu.methods import ForgetSet, Step
-from imu.methods.common.descent import lower, watcher
+from imu.methods.common.descent import UNSEEN, lower, watcher
 from imu.models import head
 from imu.objectives import Objective
 
@@ -30,7 +30,7 @@ class Config:
         check_fields(self, depth=">= 0")
 
 
-VARIANTS = {"logit_mask": Config(), "logit_mask_unseen": Config(depth=7.0)}
+VARIANTS = {"logit_mask": Config(), "logit_mask_unseen": Config(depth=UNSEEN)}
 
 
 def unlearn(

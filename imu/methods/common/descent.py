@@ -22,6 +22,7 @@ from imu.objectives import (
 )
 
 MASKED_LOGIT = -1e4
+UNSEEN = 7.0  # logits below the mean of the others, of a class that a network of digits never saw
 MEASUREMENTS = 4  # per epoch at most, evenly spread: each is a pass over the forget set
 
 
@@ -155,11 +156,11 @@ def lower(layer: nn.Linear, classes: tuple[int, ...], depth: float) -> None:
     None of them is then the largest. Raises ValueError for a head without a bias, or without
     another class.
     """
-    others = [k for k in range(layer.out_features) if k not in classes]
     if not depth:
         mask(layer, classes)
         return
     needs_bias(layer)
+    others = [k for k in range(layer.out_features) if k not in classes]
     if not others:
         raise ValueError("every class is to be forgotten: there is none to lower them below")
     with torch.no_grad():

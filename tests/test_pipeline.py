@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from time import sleep
+from time import monotonic, sleep
 
 import numpy as np
 import pandas as pd
@@ -28,7 +28,7 @@ from tests.conftest import (
 )
 
 pytestmark = pytest.mark.slow
-TOLD = 2.0  # seconds in which MLflow, which is told beside the stages, knows of a run
+TOLD = 60  # seconds in which MLflow, which is told beside the stages, must know of a run
 MODELS = {"original", "reference", "retrain_2", "retrain_3", "nothing", "logit_mask", "imu"}
 
 
@@ -43,8 +43,13 @@ def ran(tmp_path_factory: pytest.TempPathFactory, served: None) -> Path:
     What DVC writes in place is as a kill in that moment leaves it.
     """
     root = make_workspace(tmp_path_factory.mktemp("pipeline") / "workspace", {"ensemble": MANY})
+    assert not parents(root)  # and the experiment is there, so that two do not make it at once
     killed = started(root, sys.executable, "-m", "flows.pipeline", until="epoch 1/3")
-    sleep(TOLD)
+    deadline = monotonic() + TOLD
+    while not parents(root):
+        assert killed.poll() is None
+        assert monotonic() < deadline
+        sleep(0.05)
     killed.kill()
     killed.wait()
     left = psutil.wait_procs(processes_in(root, "tasks"), timeout=20)[1]

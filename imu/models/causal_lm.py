@@ -23,7 +23,6 @@ from imu.models.common.lora import adapt
 from imu.models.common.tokens import Tokens
 
 OBJECTIVE = "language"
-REQUIRES = ("transformers",)  # packages, needed where a stored model is loaded
 OWN = "own"  # folder of what the user brings
 CONFIG, GENERATION, TOKENIZER, WEIGHTS, INDEX = (
     "config.json",

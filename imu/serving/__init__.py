@@ -1,8 +1,9 @@
 """A stored model, loaded where there is no pipeline: from its one file, or by MLflow.
 
 A kind of problem per file, as in ``imu/objectives``; it offers ``Model(path)`` with ``predict``;
-``signature(about)``, what that takes and gives, in MLflow's JSON; and ``PACKAGES``, needed beside
-torch. ``mlflow.pyfunc.load_model`` and ``mlflow models serve`` call ``_load_pyfunc``.
+``signature(about)``, what that takes and gives, in MLflow's JSON; and ``packages(about)``, needed
+beside torch. A file imports torch where it predicts: whoever logs a model asks it for the other two
+alone. ``mlflow.pyfunc.load_model`` and ``mlflow models serve`` call ``_load_pyfunc``.
 """
 
 import json

@@ -5,13 +5,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from imu.metrics._passes import greedy
-from imu.objectives.language import objective
 from imu.serving import network
 
-PACKAGES = ("tokenizers",)
 LONGEST = 32  # tokens of an answer
 
 
@@ -19,17 +14,22 @@ class Model:
     """The network, as ``network``, and what it takes and gives."""
 
     def __init__(self, path: Path):
+        from imu.objectives.language import objective
+
         self.network, about = network(path)
         self.objective = objective(about)
         self.context: int = about["config"]["context"]
 
-    @torch.inference_mode()
     def predict(self, prompts: Iterable[Any], params: dict[str, Any] | None = None) -> list[str]:
         """An answer to each prompt: a list of str, or a table with the column "prompt".
 
         Raises ValueError, naming it, where a prompt leaves no room for an answer, and TypeError for
         a prompt that is not in a list.
         """
+        import torch
+
+        from imu.metrics._passes import greedy
+
         if isinstance(prompts, str):
             raise TypeError(f"prompts must be a list of texts, got the text {prompts!r}")
         tokens = self.objective.tokens
@@ -40,8 +40,13 @@ class Model:
             for row, t in zip(inputs, targets, strict=True)
         ]
         guesses = [[tokens.end] * min(LONGEST, self.context - len(row)) for row in given]
-        found = greedy(self.network, self.objective, given, guesses, tokens.end)
+        with torch.inference_mode():
+            found = greedy(self.network, self.objective, given, guesses, tokens.end)
         return [tokens.decode(answer) for answer in found]
+
+
+def packages(about: Mapping[str, Any]) -> tuple[str, ...]:
+    return ("tokenizers", *(["transformers"] if about["network"] == "causal_lm" else []))
 
 
 def signature(about: Mapping[str, Any]) -> dict[str, str]:

@@ -5,29 +5,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from imu.objectives.sequences import objective
 from imu.serving import network, tensor
-
-PACKAGES = ("tokenizers",)  # which the networks for texts import
 
 
 class Model:
     """The network, as ``network``, and what it takes and gives."""
 
     def __init__(self, path: Path):
+        from imu.objectives.sequences import objective
+
         self.network, about = network(path)
         self.objective = objective(about)
         self.states: int = about["states"]
 
-    @torch.inference_mode()
     def predict(self, sequences: np.ndarray, params: dict[str, Any] | None = None) -> np.ndarray:
         """Probabilities (n, states) of the state after sequences (n, length) of int64.
 
         Raises ValueError for other numbers, for a state that there is not, and for sequences of no
         state.
         """
+        import torch
+
         given = np.ascontiguousarray(sequences)
         if given.dtype.kind not in "iu":
             raise ValueError(f"sequences must be int64, got {given.dtype}")
@@ -40,7 +39,12 @@ class Model:
             raise ValueError(
                 f"states must be in [0, {self.states}), got {int(seen.min())} to {int(seen.max())}"
             )
-        return self.objective.logits(self.network, seen)[:, -1].softmax(1).numpy()
+        with torch.inference_mode():
+            return self.objective.logits(self.network, seen)[:, -1].softmax(1).numpy()
+
+
+def packages(about: Mapping[str, Any]) -> tuple[str, ...]:
+    return ("tokenizers",)  # which the networks for texts import
 
 
 def signature(about: Mapping[str, Any]) -> dict[str, str]:

@@ -31,11 +31,7 @@ def pack(folder: Path, root: Path, about: dict[str, Any], data: str) -> dict[str
                     name = path.relative_to(package.parent)
                     archive.write(path, name, compress_type=zipfile.ZIP_DEFLATED)
     # "2.15.0+cpu" names a kind of build, which no package index of other hosts may have.
-    needed = (
-        *NEEDED,
-        *discovery.load("imu.serving", about["objective"]).PACKAGES,
-        *getattr(discovery.load("imu.models", about["network"]), "REQUIRES", ()),
-    )
+    needed = (*NEEDED, *discovery.load("imu.serving", about["objective"]).packages(about))
     pins = [f"{name}=={version(name).partition('+')[0]}" for name in needed]
     artifacts.write_text(folder / PACKAGES, "\n".join(pins) + "\n")
     environment = {

@@ -3,9 +3,8 @@
 A file offers ``Judge(workspace, data, about, device)``, where about is the original's description,
 and ``found(model, objective, samples, data, rows, about, classes)``: what a model says of a few
 rows of each set, for a rehearsal; ``held(reference, objective, samples, classes)``: a function
-of a model that tells its numbers and its gap to the reference in points, for a search;
-``shown(data, rows)``: columns that tell people what some
-samples are; and ``unmeasured(workspace, results)``: metric -> why no model has it.
+of a model that tells its numbers and its gap to the reference in points, for a search; and
+``unmeasured(workspace, results)``: metric -> why no model has it.
 """
 
 from collections.abc import Mapping

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -134,13 +133,6 @@ def found(
     classes: tuple[int, ...],
 ) -> Outputs:
     return metrics.outputs_of(model, objective, samples, forget_classes=classes)
-
-
-def shown(data: LabelledImages, rows: list[int]) -> dict[str, list[Any]]:
-    """The images of some rows for a table: uint8 (h, w) or (h, w, channels) each, up to 255."""
-    images = data.images[rows].transpose(0, 2, 3, 1)  # (n, h, w, channels)
-    pixels = np.round(images * (255 / data.scale)).astype(np.uint8)
-    return {"image": [p[:, :, 0] if p.shape[2] == 1 else p for p in pixels]}
 
 
 def unmeasured(workspace: Workspace, results: pd.DataFrame) -> dict[str, str]:

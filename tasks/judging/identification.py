@@ -21,7 +21,6 @@ from tasks.files.workspace import Workspace
 from tasks.judging import SETS, classification
 
 held = classification.held
-shown = classification.shown
 
 
 class Judge:

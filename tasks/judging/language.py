@@ -104,15 +104,6 @@ def found(
     return said_of(model, objective, objective.tokens, data, rows, longest=longest)
 
 
-def shown(data: Texts, rows: list[int]) -> dict[str, list[Any]]:
-    """Some rows for a table: whom they are about, the question and the true answer."""
-    return {
-        "subject": data.attributes["subject"][rows].tolist(),
-        "prompt": data.prompts[rows].tolist(),
-        "answer": data.answers[rows].tolist(),
-    }
-
-
 def unmeasured(workspace: Workspace, results: pd.DataFrame) -> dict[str, str]:
     data = workspace.dataset()
     assert isinstance(data, Texts)

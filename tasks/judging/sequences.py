@@ -97,14 +97,6 @@ def found(
     return foretold_of(model, objective, data, samples, rows, shares(data, rows["retain"]))
 
 
-def shown(data: Sequences, rows: list[int]) -> dict[str, list[Any]]:
-    """Some rows for a table: the chain, and the sequence."""
-    return {
-        "subject": data.attributes["subject"][rows].tolist(),
-        "sequence": [said(states) for states in data.states[rows]],
-    }
-
-
 def unmeasured(workspace: Workspace, results: pd.DataFrame) -> dict[str, str]:
     rows = {name: workspace.read_manifest(name)["index"].tolist() for name in SETS}
     counted = {name: len(of) for name, of in drawn(rows, seed=workspace.seed).items()}

@@ -229,8 +229,8 @@ def _tables(workspace: Workspace, found: "pd.DataFrame") -> dict[str, "pd.DataFr
     ):
         manifest = workspace.read_manifest(name).set_index("id")["index"]
         table = table.head(LISTED)
-        judging = discovery.load("tasks.judging", data.objective)
-        shown = judging.shown(data, manifest[table["id"]].tolist())
+        pages = discovery.load("tasks.pages.kinds", data.objective)
+        shown = pages.shown(data, manifest[table["id"]].tolist())
         tables[f"slices/{kind}.json"] = pd.DataFrame({**shown, **table})
     return tables
 

@@ -6,7 +6,8 @@ A file offers ``DEFAULT``, the method of this project that is taken where nothin
 ``influential(data, parts)``, parts: title -> rows of the table of influence with "row", the place
 in the data; and ``slices(data, parts)``, parts: title -> (rows of the table of predictions with
 "row", the column that they are ordered by). Both give a list of ``Part``; so does, where there is
-one, ``whole(data, table)``, of all that a model was asked.
+one, ``whole(data, table)``, of all that a model was asked. ``shown(data, rows)``: columns that tell
+what some samples are, for a table.
 """
 
 from collections.abc import Sequence

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from imu.datasets import LabelledImages
-from tasks.judging.classification import shown
 from tasks.pages.kinds import Card, Part, part_of_one, short
 
 DEFAULT = "imu_deep"
@@ -55,6 +54,13 @@ def slices(data: LabelledImages, parts: Mapping[str, tuple[pd.DataFrame, str]]) 
         Part(title, [card(row, column) for row in part.to_dict("records")])
         for title, (part, column) in parts.items()
     ]
+
+
+def shown(data: LabelledImages, rows: list[int]) -> dict[str, list[Any]]:
+    """The images of some rows for a table: uint8 (h, w) or (h, w, channels) each, up to 255."""
+    images = data.images[rows].transpose(0, 2, 3, 1)  # (n, h, w, channels)
+    pixels = np.round(images * (255 / data.scale)).astype(np.uint8)
+    return {"image": [p[:, :, 0] if p.shape[2] == 1 else p for p in pixels]}
 
 
 def _png(data: LabelledImages, row: int) -> str:

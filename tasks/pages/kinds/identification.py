@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from imu.datasets import LabelledImages
-from tasks.judging.identification import shown
 from tasks.pages.kinds import Card, Part, classification, part_of_one
 
 DEFAULT = "imu_deep"
@@ -25,6 +24,7 @@ FINDS = {"original_": "before", "reference_": "retrained", "": "after"}
 RIGHT, WRONG, GAP = (0, 158, 115), (150, 150, 150), 2  # colours of frames, and their width
 
 influential = classification.influential
+shown = classification.shown
 
 
 def slices(data: LabelledImages, parts: Mapping[str, tuple[pd.DataFrame, str]]) -> list[Part]:

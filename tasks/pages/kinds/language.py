@@ -81,3 +81,12 @@ def whole(data: Texts, table: pd.DataFrame) -> list[Part]:
     if not all(values for _, values in curves.values()):
         return []
     return [Part("Truth ratios on the forget set", figure=shares(curves, TICKS), note=READ)]
+
+
+def shown(data: Texts, rows: list[int]) -> dict[str, list[str]]:
+    """Some rows for a table: whom they are about, the question and the true answer."""
+    return {
+        "subject": data.attributes["subject"][rows].tolist(),
+        "prompt": data.prompts[rows].tolist(),
+        "answer": data.answers[rows].tolist(),
+    }

@@ -79,3 +79,11 @@ def _by_state(rows: pd.DataFrame, column: str) -> dict[int, float]:
 
 def _sequence(data: Sequences, row: int) -> list[str]:
     return [str(data.attributes["subject"][row]), said(data.states[row])]
+
+
+def shown(data: Sequences, rows: list[int]) -> dict[str, list[str]]:
+    """Some rows for a table: the chain, and the sequence."""
+    return {
+        "subject": data.attributes["subject"][rows].tolist(),
+        "sequence": [said(states) for states in data.states[rows]],
+    }

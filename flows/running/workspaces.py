@@ -1,6 +1,6 @@
 """All stages of one workspace as one run: what comes before them, between and after."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -161,7 +161,7 @@ def _require_unchanged(
     return left
 
 
-def _say_otherwise(folder: Path, before: dict[str, lock.Locked]) -> list[str]:
+def _say_otherwise(folder: Path, before: Mapping[str, lock.Locked]) -> list[str]:
     """Stages whose results are others than ``before``, from the same inputs; the log names them."""
     found = lock.not_reproduced(before, lock.stages_with(folder, ()))
     for name in found:

@@ -8,6 +8,7 @@ they were computed or restored from a cache, as long as processor and packages a
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, NamedTuple
@@ -38,7 +39,7 @@ class Locked(NamedTuple):
     outputs: dict[str, str]
 
 
-def locked_stages(root: Path) -> dict[str, Locked]:
+def locked_stages(root: Path) -> Mapping[str, Locked]:
     """Every stage that ``dvc.lock`` records; {} when there is no lock yet.
 
     Raises LockError where it is torn, which is what a kill or a full disk may leave.
@@ -46,7 +47,7 @@ def locked_stages(root: Path) -> dict[str, Locked]:
     return _parsed(_read(root))
 
 
-def stages_with(root: Path, names: Collection[str]) -> dict[str, Locked]:
+def stages_with(root: Path, names: Collection[str]) -> Mapping[str, Locked]:
     """As ``locked_stages``, when DVC has written ``names``: other processes of DVC write as well.
 
     Raises LockError where they do not come.
@@ -120,7 +121,8 @@ def _read_with(root: Path, names: Collection[str]) -> bytes:
         sleep(0.05)
 
 
-def _parsed(content: bytes) -> dict[str, Locked]:
+@lru_cache(maxsize=2)  # a run reads the same lock many times
+def _parsed(content: bytes) -> Mapping[str, Locked]:
     try:
         stages = YAML(typ="safe").load(content)["stages"]
         return {name: _locked(name, stage) for name, stage in stages.items()}

@@ -46,8 +46,9 @@ COLOURS = ("#d55e00", "#009e73", "#cc79a7", "#e69f00", "#7b3fa0", "#8c564b", "#c
 OUTCOMES = tuple(reversed(verdicts.OUTCOMES))  # the best first
 WORK, TIME = findings.WORK, findings.TIME
 COLUMNS = (*(name for name in findings.HEADLINE if name not in (WORK, TIME)), "U_LiRA", WORK, TIME)
-# How far a model is from retraining: the first there is.
-BARS = ("gap", "dAP_forget", "dP_forget", "JSD_unseen")
+# Beside that of retrained models: the first there is. Of the gap a mask has the least, and the
+# original so much where a class is forgotten that no other bar is seen.
+BARS = ("relearn_auc", "gap", "dAP_forget", "dP_forget", "JSD_unseen")
 # What a model says against what it keeps.
 APART = (("TV", "probe_1"), ("mAP_forget", "mAP_retain"), ("dP_forget", "relearn_P"))
 HOW_TO_READ = (
@@ -143,7 +144,7 @@ def of_models(query: str, metrics: Sequence[str], *, grouped: bool = False) -> d
         "hideEmptyCharts": True,
         "isAccordionReordered": True,  # sections stay in this order
         "compareRunSections": [
-            _section("prepared", "How far from retraining; retrain_…: by chance", shown=True),
+            _section("prepared", "Light blue: retrained", shown=True),
             _section("course", "curve"),
             _section("metrics", "Model metrics"),
             _section("system", "System metrics"),

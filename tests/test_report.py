@@ -527,7 +527,9 @@ def retrained_again(workspace: Workspace, **values: float) -> None:
     change(workspace, "retrain_3", **values)
 
 
-@pytest.mark.parametrize(("gap", "said"), [(0.55, "none"), (0.30, "ours"), (0.375 + 1e-6, "none")])
+@pytest.mark.parametrize(
+    ("gap", "said"), [(0.55, "no method"), (0.30, "ours"), (0.375 + 1e-6, "no method")]
+)
 def test_the_mask_is_the_measure(workspace: Workspace, gap: float, said: str) -> None:
     change(workspace, "ours", gap_acc=gap)
     report.run(workspace, None)

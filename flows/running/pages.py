@@ -88,7 +88,7 @@ def result(workspace: Workspace, said: dict[str, Any], page: Page) -> str:
     columns = summary.columns(compared)
     outcomes = {model: verdict["outcome"] for model, verdict in said.items()}
     lines = [
-        ["model", "verdict", *(column.header for column in columns)],
+        ["model", "verdict", *(column.name for column in columns)],
         ["---", "---", *("---:" for _ in columns)],
         *summary.lines(compared, outcomes),
     ]
@@ -107,7 +107,7 @@ def result(workspace: Workspace, said: dict[str, Any], page: Page) -> str:
         [
             f"In MLflow: {named}. Report: `{workspace.runs / 'report' / 'report.html'}`\n",
             *(f"| {' | '.join(line)} |" for line in lines),
-            f"\n{'; '.join(f'*{column.name}* {column.plain}' for column in columns)}.",
+            f"\n{'; '.join(f'*{column.header}* {column.plain}' for column in columns)}.",
             "\nWhat decided:\n",
             *decided,
         ]

@@ -48,9 +48,12 @@ WORK, TIME = findings.WORK, findings.TIME
 COLUMNS = (*(name for name in findings.HEADLINE if name not in (WORK, TIME)), "U_LiRA", WORK, TIME)
 # Beside that of retrained models: the first there is. Of the gap a mask has the least, and the
 # original so much where a class is forgotten that no other bar is seen.
-BARS = ("relearn_auc", "gap", "dAP_forget", "dP_forget", "JSD_unseen")
+BARS = ("relearn_auc", "KL_relearn", "gap", "dAP_forget", "dP_forget", "JSD_unseen")
 # What a model says against what it keeps.
-APART = (("TV", "probe_1"), ("mAP_forget", "mAP_retain"), ("dP_forget", "relearn_P"))
+APART = (
+    *(("TV", "probe_1"), ("mAP_forget", "mAP_retain")),
+    *(("dP_forget", "relearn_P"), ("KL_forget", "KL_retain")),
+)
 HOW_TO_READ = (
     "Each row, bar or dot is a model. *reference* was retrained without the forgotten samples; "
     "the other *retrained* ones have other seeds: how far they lie from it is chance. "
@@ -60,6 +63,7 @@ OURS = "**Last run.** "  # so begins a description of the experiment that is not
 COURSE = ("curve/forget_accuracy", "curve/retain_accuracy")
 WIDTHS = {  # pixels
     "tags.`verdict`": 130,
+    "tags.`kind`": 165,  # such as "method with retain set"
     "tags.`best`": 120,
     "tags.`best.verdict`": 130,
     "tags.`changed`": 200,

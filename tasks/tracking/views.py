@@ -63,7 +63,7 @@ OURS = "**Last run.** "  # so begins a description of the experiment that is not
 COURSE = ("curve/forget_accuracy", "curve/retain_accuracy")
 WIDTHS = {  # pixels
     "tags.`verdict`": 130,
-    "tags.`kind`": 165,  # such as "method with retain set"
+    "tags.`kind`": 120,
     "tags.`best`": 120,
     "tags.`best.verdict`": 130,
     "tags.`changed`": 200,
@@ -208,7 +208,7 @@ def note(store: Store, run: str, said: Sequence[str]) -> str:
     """What the page of a pipeline shows first, in Markdown, short enough to be shown whole."""
     pages = (path(store, run), path(store, run, charts=True), store.link(run, "report.html"))
     table, charts, report = (page.removeprefix("/") for page in pages)
-    links = f"[Table of models]({table}) · [Charts]({charts}) · [Report]({report})"
+    links = f"[Table]({table}) · [Charts]({charts}) · [Report]({report})"
     return f"{links}\n\n{' '.join(said[:2])} Evidence, not a guarantee."
 
 
@@ -223,7 +223,7 @@ def describe(store: Store, title: str, said: str, columns: Sequence[str]) -> Non
     with store.reaching():
         tags = store.client.get_experiment(store.experiment).tags
         if tags.get(name, OURS).startswith(OURS):
-            pages = {"Pipelines": PIPELINES, "Means over all runs": OVER_ALL}
+            pages = {"Pipelines": PIPELINES, "All runs": OVER_ALL}
             more = [
                 f"[{name}]({path(store, key).removeprefix('/')})" for name, key in pages.items()
             ]

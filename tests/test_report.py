@@ -327,6 +327,15 @@ def test_four_questions_are_answered_for_the_best_and_the_default(workspace: Wor
     assert best[0].word == "Not shown: doing nothing passes these tests too."
 
 
+def test_less_than_retraining_gives_a_model_away(workspace: Workspace) -> None:
+    for model in ("ours", "other"):
+        change(workspace, model, probe_1=20.0)
+    answers = next(iter(answered(workspace).values()))
+    assert answers[2].evidence == (
+        "Accuracy of a new classifier of its features 20.0 % (retrained 60.0 %) is too low."
+    )
+
+
 @pytest.mark.parametrize(
     ("entry", "method", "roles"),
     [

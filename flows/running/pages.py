@@ -89,9 +89,13 @@ def result(workspace: Workspace, said: dict[str, Any], page: Page) -> str:
     columns = summary.columns(compared)
     outcomes = {model: verdict["outcome"] for model, verdict in said.items()}
     lines = [
-        ["model", "verdict", *(column.name for column in columns)],
-        ["---", "---", *("---:" for _ in columns)],
-        *summary.lines(compared, outcomes),
+        ["model, verdict", *(column.name for column in columns)],
+        ["---", *("---:" for _ in columns)],
+        # In one cell, so that the page is wide enough for all numbers.
+        *(
+            [f"**{model}**<br>{verdict}", *cells]
+            for model, verdict, *cells in summary.lines(compared, outcomes)
+        ),
     ]
     links = {
         "Table of models": page.comparison,

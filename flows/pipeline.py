@@ -169,8 +169,6 @@ def _asked(
             wanted=wanted,
             part=part,
         )
-    if not part and folder == root:
-        last.remember(root, ran.page)
     _show(folder, ran.page, whole=not part)
     if changed:
         pages.changed(folder, changed)

@@ -1,6 +1,6 @@
 """Print the table of results, and log to MLflow what the stages left on disk: the last stage.
 
-A flow logs stages as they end, and prints the table; then this one has nothing left to do.
+A flow does both, and has DVC take this one as done.
 """
 
 import os
@@ -16,16 +16,14 @@ def run(workspace: Workspace, item: None) -> None:
     """
     from tasks import report
     from tasks.tracking.record import present
-    from tasks.tracking.store import address
-    from tasks.tracking.tracker import Context, Tracker, logged_already
+    from tasks.tracking.store import LAST, address
+    from tasks.tracking.tracker import Context, Tracker
 
-    store = address(Path(os.environ.get("DVC_ROOT", workspace.root)))  # DVC sets it to the clone
-    if known := logged_already(workspace, store):
-        print(f"{report.shown(workspace)}\nMLflow has it: run {known}")
-        return
+    clone = Path(os.environ.get("DVC_ROOT", workspace.root))  # as DVC sets it
+    (clone / LAST).unlink(missing_ok=True)  # from here on this one is the last run
     experiment = os.environ.get("DVC_EXP_NAME")
     tags = {"dvc.experiment": experiment} if experiment else {}
-    tracker = Tracker(workspace, Context(store=store, tags=tags))
+    tracker = Tracker(workspace, Context(store=address(clone), tags=tags))
     try:
         page = tracker.finish(present(workspace).keys())
     except BaseException as error:

@@ -118,8 +118,7 @@ def test_an_experiment_in_a_folder_of_its_own_is_logged_where_its_clone_is(
     run("dvc", "repro", "report", cwd=trained)
     # As `dvc exp run --temp` sets them.
     experiment = {"DVC_ROOT": str(tmp_path), "DVC_EXP_NAME": "sunny-digs"}
-    for _ in range(2):
-        run(sys.executable, "-m", "tasks", "track", cwd=trained, **experiment)
+    run(sys.executable, "-m", "tasks", "track", cwd=trained, **experiment)
     (logged,) = Store(Workspace(trained), address(tmp_path)).search("tags.`imu.kind` = 'pipeline'")
     assert logged.data.tags["dvc.experiment"] == "sunny-digs"
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from flows.running import last
+from tasks.tracking.store import LAST
 from tasks.tracking.tracker import Page
 
 PAGE = Page(run="a1", uri="sqlite:///x", link="/#/runs/a1", times={"imu": 0.5})
@@ -50,13 +51,13 @@ def test_a_file_that_is_no_database_counts_as_lost(told: Path, content: bytes) -
 
 
 def test_a_note_of_another_version_counts_for_nothing(told: Path) -> None:
-    (told / last.FILE).write_text('{"page": {"address": "x"}}')
+    (told / LAST).write_text('{"page": {"address": "x"}}')
     assert last.run(told) is None
 
 
 @pytest.mark.parametrize("gone", ["lock", "store", "page"])
 def test_a_note_that_lacks_something_counts_for_nothing(told: Path, gone: str) -> None:
-    known = json.loads((told / last.FILE).read_text())
+    known = json.loads((told / LAST).read_text())
     del known[gone]
-    (told / last.FILE).write_text(json.dumps(known))
+    (told / LAST).write_text(json.dumps(known))
     assert last.run(told) is None

@@ -16,7 +16,7 @@ from flows.running import last
 from tasks import report
 from tasks.files.workspace import Workspace
 from tasks.pages import findings
-from tasks.tracking.store import Store
+from tasks.tracking.store import LAST, Store
 from tests.conftest import (
     MANY,
     change,
@@ -189,7 +189,7 @@ def test_a_run_without_changes_computes_nothing_and_adds_one_row(ran: Path) -> N
     before = (ran / "dvc.lock").read_bytes()
     assert "didn't change" in run("dvc", "repro", cwd=ran).stdout
     rows = len(Store(Workspace(ran)).search(""))
-    (ran / last.FILE).unlink()  # a clone that does not know where its results are shown
+    (ran / LAST).unlink()  # a clone that does not know where its results are shown
     output = flow(ran)
     assert f"{{'unchanged': {len(stages_of(ran)) - 1}}}" in output  # but `track`, which logs
     assert (ran / "dvc.lock").read_bytes() == before
@@ -225,7 +225,8 @@ def test_a_stage_that_comes_out_otherwise_than_the_lock_has_it_is_named(ran: Pat
 
 def test_one_parameter_reruns_only_what_depends_on_it(ran: Path) -> None:
     before, params = (ran / "dvc.lock").read_bytes(), (ran / "params.yaml").read_bytes()
-    earlier = models(ran, parents(ran)[0].info.run_id)
+    before_run = parents(ran)[0].info.run_id
+    earlier = models(ran, before_run)
     try:
         change(ran, {"unlearn": {"imu": {"step": 0.4}}})
         output = run("dvc", "repro", cwd=ran).stdout
@@ -241,8 +242,14 @@ def test_one_parameter_reruns_only_what_depends_on_it(ran: Path) -> None:
         assert now["imu"].data.params["unlearn.step"] == "0.4"
     finally:
         (ran / "params.yaml").write_bytes(params)
-    # What was computed before comes back from DVC's cache.
+    # What was computed before comes back from DVC's cache, and is what MLflow's registry follows.
     assert "is cached - skipping run" in run("dvc", "repro", cwd=ran).stdout
+    shown = models(ran, parents(ran)[0].info.run_id)
+    assert {made.info.run_id for made in shown.values()} == {
+        made.info.run_id for made in earlier.values()
+    }
+    assert parents(ran)[0].info.run_id not in (newest.info.run_id, before_run)
+    assert last.run(ran) is None  # what the flow would show is not the last run any more
     assert stages_of(ran).keys() == YAML(typ="safe").load(before)["stages"].keys()
 
 

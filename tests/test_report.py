@@ -327,6 +327,15 @@ def test_four_questions_are_answered_for_the_best_and_the_default(workspace: Wor
     assert best[0].word == "Not shown: doing nothing passes these tests too."
 
 
+def test_less_than_retraining_gives_a_model_away(workspace: Workspace) -> None:
+    for model in ("ours", "other"):
+        change(workspace, model, probe_1=20.0)
+    answers = next(iter(answered(workspace).values()))
+    assert answers[2].evidence == (
+        "Accuracy of a new classifier of its features 20.0 % (retrained 60.0 %) is too low."
+    )
+
+
 @pytest.mark.parametrize(
     ("entry", "method", "roles"),
     [
@@ -527,7 +536,9 @@ def retrained_again(workspace: Workspace, **values: float) -> None:
     change(workspace, "retrain_3", **values)
 
 
-@pytest.mark.parametrize(("gap", "said"), [(0.55, "none"), (0.30, "ours"), (0.375 + 1e-6, "none")])
+@pytest.mark.parametrize(
+    ("gap", "said"), [(0.55, "no method"), (0.30, "ours"), (0.375 + 1e-6, "no method")]
+)
 def test_the_mask_is_the_measure(workspace: Workspace, gap: float, said: str) -> None:
     change(workspace, "ours", gap_acc=gap)
     report.run(workspace, None)

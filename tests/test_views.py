@@ -60,15 +60,14 @@ def test_the_best_model_may_be_given_the_retain_set() -> None:
 
 
 def test_the_columns_are_those_that_were_measured_with_the_cost_last() -> None:
-    images = views.columns([model("imu", FA=0.0, gap=1.0, RTE_work=3.0, JS=0.1)])  # type: ignore[list-item]
+    images = views.columns([model("imu", FA=0.0, gap=1.0, RTE_work=3.0, relearn_auc=9.0)])  # type: ignore[list-item]
     texts = views.columns([model("npo", P_forget=0.1, relearn_P=0.2, dP_forget=0.3)])  # type: ignore[list-item]
-    assert images == ["FA", "gap", "RTE_work"]
+    assert images == ["FA", "gap", "relearn_auc", "RTE_work"]
     assert texts == ["P_forget", "dP_forget", "relearn_P"]
-    kinds = [
-        [chart["type"] for chart in views.of_models("", names)["compareRunCharts"]]
-        for names in (images, texts)
-    ]
+    charts = [views.of_models("", names)["compareRunCharts"] for names in (images, texts)]
+    kinds = [[chart["type"] for chart in drawn] for drawn in charts]
     assert kinds == [["BAR", "LINE"], ["BAR", "LINE", "SCATTER"]]
+    assert [drawn[0]["metricKey"] for drawn in charts] == ["relearn_auc", "dP_forget"]
 
 
 @pytest.mark.parametrize(

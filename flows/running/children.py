@@ -113,11 +113,12 @@ def end_everything() -> None:
 def reason(lines: list[str]) -> str:
     """Why a child failed: what it said last of a failure (``tasks.__main__``), else its end.
 
-    A process that a signal ended says nothing; DVC then has its status, such as -9.
+    Without its name, which whoever started it says. A process that a signal ended says nothing;
+    DVC then has its status, such as -9.
     """
     for number in range(len(lines) - 1, -1, -1):
         if FAILED in lines[number]:
-            said = lines[number:]
+            said = [lines[number].split(FAILED, 1)[1], *lines[number + 1 :]]
             return "\n".join(line for line in said if line and not line.startswith("ERROR: "))
     if killed := re.search(r"exited with -(\d+)$", "\n".join(lines), re.MULTILINE):
         return f"{KILLED} {signal.Signals(int(killed[1])).name}"

@@ -1,4 +1,4 @@
-"""Failures that explain themselves: their message is shown, not where they were raised.
+"""Failures that explain themselves: their message is shown, once, not where they were raised.
 
 Prefect logs a traceback for every exception, once for the task, for each flow around it and for the
 process. Around the one line that says what to do they are all that a reader sees.
@@ -47,7 +47,9 @@ def say_plainly() -> None:
 
 def _plain(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
-    wanted = logging.getLogger(record.name).isEnabledFor(logging.DEBUG)
-    if isinstance(error, EXPLAINED) and not wanted:
+    if logging.getLogger(record.name).isEnabledFor(logging.DEBUG):
+        return True
+    if isinstance(error, EXPLAINED):
         record.msg, record.args, record.exc_info = str(error), (), None
-    return True
+    # The line before has said why.
+    return not record.getMessage().startswith("Finished in state Failed(")

@@ -1,27 +1,34 @@
-"""The last run of a clone, whole and logged: its results are told again where nothing changed."""
+"""The last run of a clone, whole and logged: its results are told again where nothing changed.
+
+Forgotten when anything else is logged from the clone, an experiment of DVC (``tasks.track``) or a
+request in a folder of its own: MLflow's registry then follows that, until the clone runs again.
+"""
 
 import hashlib
 from pathlib import Path
 
 from tasks.files import artifacts
 from tasks.graph import lock
-from tasks.tracking.store import address
+from tasks.tracking.store import LAST, address
 from tasks.tracking.tracker import Page
 
-FILE = Path("runs", ".progress", "last.json")
 SQLITE = b"SQLite format 3\0"  # how each of its files begins
 
 
 def remember(root: Path, page: Page) -> None:
     """Note that all that ``dvc.lock`` records is logged, and where it is shown."""
     content = {"lock": _lock(root), "store": address(root), "page": page._asdict()}
-    artifacts.write_json(root / FILE, content)
+    artifacts.write_json(root / LAST, content)
+
+
+def forget(root: Path) -> None:
+    (root / LAST).unlink(missing_ok=True)
 
 
 def run(root: Path) -> Page | None:
     """Where the last run is shown, if it made what ``dvc.lock`` records and MLflow still has it."""
     try:
-        known = artifacts.read_json(root / FILE)
+        known = artifacts.read_json(root / LAST)
         page, of = Page(**known["page"]), (known["lock"], known["store"])
     except (artifacts.ArtifactError, LookupError, TypeError):  # none yet, or of another version
         return None

@@ -20,6 +20,7 @@ from tasks import report
 from tasks.files import params
 from tasks.files.workspace import BASELINES, Workspace
 from tasks.pages import lineup, summary
+from tasks.pages.plain import PLAIN
 from tasks.tracking.tracker import Page
 
 UNWANTED = "imu.verdicts.unwanted"  # the event that automations wait for
@@ -88,9 +89,13 @@ def result(workspace: Workspace, said: dict[str, Any], page: Page) -> str:
     columns = summary.columns(compared)
     outcomes = {model: verdict["outcome"] for model, verdict in said.items()}
     lines = [
-        ["model", "verdict", *(column.header for column in columns)],
-        ["---", "---", *("---:" for _ in columns)],
-        *summary.lines(compared, outcomes),
+        ["model, verdict", *(column.name for column in columns)],
+        ["---", *("---:" for _ in columns)],
+        # In one cell, so that the page is wide enough for all numbers.
+        *(
+            [f"**{model}**<br>{verdict}", *cells]
+            for model, verdict, *cells in summary.lines(compared, outcomes)
+        ),
     ]
     links = {
         "Table of models": page.comparison,
@@ -99,6 +104,11 @@ def result(workspace: Workspace, said: dict[str, Any], page: Page) -> str:
         "run": page.link,
     }
     named = " · ".join(f"[{text}]({mlflow_link(page, path)})" for text, path in links.items())
+    meanings = {column.header: column.plain for column in columns}
+    shown = {column.name for column in columns}
+    for verdict in said.values():
+        tests = {line.split()[0] for line in verdict["decided"]} - shown
+        meanings |= {test: PLAIN[test] for test in sorted(tests) if test in PLAIN}
     decided = [
         f"- {model}: {verdict['words']} ({'; '.join(verdict['decided'])})"
         for model, verdict in said.items()
@@ -107,8 +117,8 @@ def result(workspace: Workspace, said: dict[str, Any], page: Page) -> str:
         [
             f"In MLflow: {named}. Report: `{workspace.runs / 'report' / 'report.html'}`\n",
             *(f"| {' | '.join(line)} |" for line in lines),
-            f"\n{'; '.join(f'*{column.name}* {column.plain}' for column in columns)}.",
-            "\nWhat decided:\n",
+            f"\n{'; '.join(f'*{name}* {plain}' for name, plain in meanings.items())}.",
+            "\nWhat decided, by its distance from the reference, and how much of it is allowed:\n",
             *decided,
         ]
     )

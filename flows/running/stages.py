@@ -18,7 +18,7 @@ from tasks.files.workspace import Workspace
 from tasks.graph import lock
 from tasks.graph.__main__ import ABSENT
 from tasks.graph.stages import Stage
-from tasks.starting.ending import KILLED
+from tasks.starting.ending import FAILED, KILLED
 
 LOOKS = 3
 RARELY = 60.0  # seconds between two lines of a stage on how far it is, such as "step 51: ..."
@@ -68,16 +68,18 @@ def stage(name: str, run: Running, *, pool: str = "") -> Outcome | State[Outcome
 def _repro(name: str, run: Running, *, forced: bool) -> None:
     """Have DVC run the stage or restore it; once more where a signal ended it."""
     log, this, since = get_run_logger(), run.graph[name], time.time()
-    told = time.monotonic()
+    told, failing = time.monotonic(), False
 
     def say(line: str) -> None:
-        nonlocal told
+        nonlocal told, failing
         run.tracking.grew(this, since)
         if line.startswith("step "):
             if time.monotonic() - told < RARELY:
                 return
             told = time.monotonic()
-        log.info(line)
+        failing = failing or (FAILED in line and line.startswith(this.stage))
+        if not failing:  # the rest is its reason, which is told where it is caught
+            log.info(line)
 
     call = ["stage-again" if forced else "stage", name]
     try:
@@ -86,6 +88,7 @@ def _repro(name: str, run: Running, *, forced: bool) -> None:
         if KILLED not in str(error) or run.children.closed:
             raise
         log.warning(f"{error}; it is run again, once")
+        failing = False
         run.children.run(call, say, module="tasks.graph")
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from prefect import get_run_logger
 from prefect.runtime import flow_run
 
-from flows.running import pages
+from flows.running import last, pages
 from flows.running.cells import Cell
 from flows.running.children import ChildError, Children, warmed
 from flows.running.failures import EXPLAINED
@@ -88,6 +88,8 @@ def run_workspace(
             known = isinstance(error, EXPLAINED)
             tracking.fail("FAILED" if known else "KILLED", str(error) or type(error).__name__)
             raise
+        if not part and not context.below:  # what MLflow's registry follows
+            last.remember(root, page) if folder == root else last.forget(root)
         pages.leave(folder, outcomes, page, whole=not part, wanted=wanted)
         return Ran(outcomes, page)
     finally:

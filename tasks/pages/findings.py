@@ -290,7 +290,7 @@ def headlines(compared: Compared, found: list[Finding]) -> list[str]:
         unit = f" {about()[gap].unit}".rstrip().replace("%", "points")
         lines.append(
             f"{GAPS[gap]} than {trivially} ({shown(gap, limit)}{unit}{noise}): "
-            f"{', '.join(better) or 'none'}."
+            f"{', '.join(better) or 'no method'}."
         )
     return lines
 

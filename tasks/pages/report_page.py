@@ -1,7 +1,6 @@
 """The report as one HTML page that needs no network: answers first, and all details folded."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -47,7 +46,6 @@ def page(
         },
         retrained=compared.retrained,
         others=compared.of_kind("retrained"),
-        limits=asdict(compared.limits),
         warnings=findings.warnings(compared) if compared.retrained else [],
         headlines=findings.headlines(compared, found),
         heroes=heroes,

@@ -229,7 +229,12 @@ def _answer(compared: Compared, found: Finding, question: str) -> Answer:
     good, bad = SAID[question]
     first = [n for n in asked if n in {r.test.metric for r in results}]
     names = list(dict.fromkeys([r.test.metric for r in failed] or first))[:NAMED]
-    evidence = [_value(compared, found.model, name) for name in names] + price
+    low = {r.test.metric for r in failed if r.test.side == "below"}
+    less = " is too low" if question == "Can anyone tell?" else ""  # where less may look better
+    evidence = [
+        _value(compared, found.model, name) + (less if name in low else "") for name in names
+    ]
+    evidence += price
     if failed:
         return Answer(question, "bad", bad, _sentence(evidence))
     unknown = [n for n in asked if n in _tested(compared) and n not in first]

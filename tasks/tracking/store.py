@@ -31,6 +31,7 @@ SETTINGS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
+LAST = Path("runs", ".progress", "last.json")  # of a clone whose last run of all is its own
 DAMAGED = (
     "The database is damaged: move that file away, and the next run makes a new one; models and "
     "images stay in the folder artifacts beside it"

@@ -274,15 +274,5 @@ class Tracker:
             views.share(self.store, views.PIPELINES, views.of_pipelines(columns), "Pipelines")
 
 
-def logged_already(workspace: Workspace, store: str) -> str:
-    """Id of a finished pipeline run of what lies in ``dvc.lock``; "" where there is none.
-
-    store: MLflow's address.
-    """
-    query = f"tags.`imu.key` = '{pipeline_key(workspace)}' AND tags.`imu.kind` = 'pipeline'"
-    found = Store(workspace, store).search(f"{query} AND attributes.status = 'FINISHED'")
-    return str(found[0].info.run_id) if found else ""
-
-
 def _name(producer: str) -> str:
     return views.ORIGINAL if producer == "train" else producer.partition("/")[2]

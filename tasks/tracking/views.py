@@ -46,10 +46,14 @@ COLOURS = ("#d55e00", "#009e73", "#cc79a7", "#e69f00", "#7b3fa0", "#8c564b", "#c
 OUTCOMES = tuple(reversed(verdicts.OUTCOMES))  # the best first
 WORK, TIME = findings.WORK, findings.TIME
 COLUMNS = (*(name for name in findings.HEADLINE if name not in (WORK, TIME)), "U_LiRA", WORK, TIME)
-# How far a model is from retraining: the first there is.
-BARS = ("gap", "dAP_forget", "dP_forget", "JSD_unseen")
+# Beside that of retrained models: the first there is. Of the gap a mask has the least, and the
+# original so much where a class is forgotten that no other bar is seen.
+BARS = ("relearn_auc", "KL_relearn", "gap", "dAP_forget", "dP_forget", "JSD_unseen")
 # What a model says against what it keeps.
-APART = (("TV", "probe_1"), ("mAP_forget", "mAP_retain"), ("dP_forget", "relearn_P"))
+APART = (
+    *(("TV", "probe_1"), ("mAP_forget", "mAP_retain")),
+    *(("dP_forget", "relearn_P"), ("KL_forget", "KL_retain")),
+)
 HOW_TO_READ = (
     "Each row, bar or dot is a model. *reference* was retrained without the forgotten samples; "
     "the other *retrained* ones have other seeds: how far they lie from it is chance. "
@@ -59,6 +63,7 @@ OURS = "**Last run.** "  # so begins a description of the experiment that is not
 COURSE = ("curve/forget_accuracy", "curve/retain_accuracy")
 WIDTHS = {  # pixels
     "tags.`verdict`": 130,
+    "tags.`kind`": 120,
     "tags.`best`": 120,
     "tags.`best.verdict`": 130,
     "tags.`changed`": 200,
@@ -143,7 +148,7 @@ def of_models(query: str, metrics: Sequence[str], *, grouped: bool = False) -> d
         "hideEmptyCharts": True,
         "isAccordionReordered": True,  # sections stay in this order
         "compareRunSections": [
-            _section("prepared", "How far from retraining; retrain_…: by chance", shown=True),
+            _section("prepared", "Light blue: retrained", shown=True),
             _section("course", "curve"),
             _section("metrics", "Model metrics"),
             _section("system", "System metrics"),
@@ -203,7 +208,7 @@ def note(store: Store, run: str, said: Sequence[str]) -> str:
     """What the page of a pipeline shows first, in Markdown, short enough to be shown whole."""
     pages = (path(store, run), path(store, run, charts=True), store.link(run, "report.html"))
     table, charts, report = (page.removeprefix("/") for page in pages)
-    links = f"[Table of models]({table}) · [Charts]({charts}) · [Report]({report})"
+    links = f"[Table]({table}) · [Charts]({charts}) · [Report]({report})"
     return f"{links}\n\n{' '.join(said[:2])} Evidence, not a guarantee."
 
 
@@ -218,7 +223,7 @@ def describe(store: Store, title: str, said: str, columns: Sequence[str]) -> Non
     with store.reaching():
         tags = store.client.get_experiment(store.experiment).tags
         if tags.get(name, OURS).startswith(OURS):
-            pages = {"Pipelines": PIPELINES, "Means over all runs": OVER_ALL}
+            pages = {"Pipelines": PIPELINES, "All runs": OVER_ALL}
             more = [
                 f"[{name}]({path(store, key).removeprefix('/')})" for name, key in pages.items()
             ]

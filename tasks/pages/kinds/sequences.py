@@ -10,7 +10,7 @@ from imu.datasets.common.sequences import Sequences, said
 from tasks.pages.kinds import Part, part_of_one, short
 
 DEFAULT = "imu_sequences"
-TESTED = ", on the states of sequences that it never saw"
+TESTED = ", on the next states of sequences that it never saw: they are drawn by chance"
 CONFIDENCE = "confidence in the truth"
 TOLD = ""
 SAYS = {"original_": "original", "reference_": "reference", "": "this model"}

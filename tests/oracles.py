@@ -160,6 +160,25 @@ def influence_full(
     return torch.tensor(scores, dtype=torch.float64)
 
 
+def unseen_rows(
+    weight: Tensor, bias: Tensor, classes: list[int], depth: float, features: Tensor, drawn: Tensor
+) -> dict[int, list[float]]:
+    """Class -> its row and its bias, from numbers (classes, d + 1) drawn in [0, 1)."""
+    seen = [[*position.tolist(), 1.0] for sample in features for position in sample]
+    mean = [sum(column) / len(seen) for column in zip(*seen, strict=True)]
+    rows = [[*w.tolist(), b.item()] for w, b in zip(weight, bias, strict=True)]
+    others = [row for k, row in enumerate(rows) if k not in classes]
+    along = depth / sum(x**2 for x in mean)
+    most = 1 / math.sqrt(weight.shape[1])
+    return {
+        k: [
+            sum(column) / len(others) - along * x + most * (2 * r.item() - 1)
+            for column, x, r in zip(zip(*others, strict=True), mean, drawn[place], strict=True)
+        ]
+        for place, k in enumerate(classes)
+    }
+
+
 def log_unlikelihood(logits: Tensor, labels: Tensor) -> Tensor:
     """Σ_i log(1 − p_y) from log-sums, so that autograd of it holds where p_y rounds to 1."""
     total = torch.zeros((), dtype=torch.float64)

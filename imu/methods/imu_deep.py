@@ -62,7 +62,15 @@ from imu.methods import ForgetSet, Step, UnlearningError, measured
 from imu.methods.common.adversarial import norms
 from imu.methods.common.aims import Kind, lowered
 from imu.methods.common.block import CHUNK, Aims, Block
-from imu.methods.common.descent import UNSEEN, checked_head, lower, needs_bias, update, watcher
+from imu.methods.common.descent import (
+    UNSEEN,
+    checked_head,
+    lower,
+    mask,
+    needs_bias,
+    update,
+    watcher,
+)
 from imu.models import evaluating, head, head_name, only_trains
 from imu.models.common.optimizers import adam
 from imu.objectives import IGNORED, Answered, Objective, Samples, cross_entropies
@@ -182,7 +190,11 @@ def unlearn(
                 return
         yield now
     if forget.classes:
-        lower(layer, forget.classes, config.depth)
+        if config.depth:
+            moved = block.all(entering.outputs, samples)[0][samples.targets != IGNORED]
+            lower(layer, forget.classes, config.depth, moved, generator)
+        else:
+            mask(layer, forget.classes)
         yield watch(updates + 1)
 
 

@@ -15,9 +15,9 @@ from torch import nn
 
 from imu.bounds import check_fields
 from imu.methods import ForgetSet, Step
-from imu.methods.common.descent import UNSEEN, lower, watcher
+from imu.methods.common.descent import UNSEEN, lower, mask, watcher
 from imu.models import head
-from imu.objectives import Objective
+from imu.objectives import Objective, features_and_logits
 
 NEEDS = frozenset({"forget"})
 
@@ -45,5 +45,10 @@ def unlearn(
     watch = watcher(model, objective, forget)
     yield watch(0)
     if forget.classes:
-        lower(head(model), forget.classes, config.depth)
+        layer = head(model)
+        if config.depth:
+            features, _ = features_and_logits(model, objective, forget.samples.inputs)
+            lower(layer, forget.classes, config.depth, features, generator)
+        else:
+            mask(layer, forget.classes)
         yield watch(1)

@@ -150,22 +150,36 @@ def mask(layer: nn.Linear, classes: tuple[int, ...]) -> None:
         layer.bias[list(classes)] = MASKED_LOGIT
 
 
-def lower(layer: nn.Linear, classes: tuple[int, ...], depth: float) -> None:
-    """Give ``classes`` the mean logit of the others less ``depth``, or mask them where it is 0.
+def lower(
+    layer: nn.Linear,
+    classes: tuple[int, ...],
+    depth: float,
+    features: Tensor,
+    generator: torch.Generator,
+) -> None:
+    """Give ``classes`` rows like those of classes that were never seen.
 
-    None of them is then the largest. Raises ValueError for a head without a bias, or without
-    another class.
+    The row of a class without samples begins at random and only ever descends its own probability
+    p: with every sample it moves by −p [h, 1]. So it ends near
+
+        [w, b]_c = mean of the others' − a [h̄, 1] + ε,    a = depth / (‖h̄‖² + 1)
+
+    h̄: the mean of ``features`` (..., d). ε: as ``nn.Linear`` begins, uniform within ±1/√d. In the
+    mean over ε its logit at h̄ is that of the others less ``depth``. Raises ValueError for a head
+    without a bias, or without another class.
     """
-    if not depth:
-        mask(layer, classes)
-        return
     needs_bias(layer)
     others = [k for k in range(layer.out_features) if k not in classes]
     if not others:
         raise ValueError("every class is to be forgotten: there is none to lower them below")
+    mean = features.flatten(0, -2).mean(0)  # (d,)
+    width = len(mean)
+    drawn = 2 * torch.rand(len(classes), width + 1, generator=generator) - 1
+    drawn = drawn.to(mean) / width**0.5  # (classes, d + 1)
+    along = depth / (mean @ mean + 1)
     with torch.no_grad():
-        layer.weight[list(classes)] = layer.weight[others].mean(0)
-        layer.bias[list(classes)] = layer.bias[others].mean() - depth
+        layer.weight[list(classes)] = layer.weight[others].mean(0) - along * mean + drawn[:, :-1]
+        layer.bias[list(classes)] = layer.bias[others].mean() - along + drawn[:, -1]
 
 
 def needs_bias(layer: nn.Linear) -> None:

@@ -161,21 +161,28 @@ def influence_full(
 
 
 def unseen_rows(
-    weight: Tensor, bias: Tensor, classes: list[int], depth: float, features: Tensor, drawn: Tensor
+    layer: nn.Linear, classes: list[int], depth: float, at: Tensor, along: Tensor, drawn: Tensor
 ) -> dict[int, list[float]]:
-    """Class -> its row and its bias, from numbers (classes, d + 1) drawn in [0, 1)."""
-    seen = [[*position.tolist(), 1.0] for sample in features for position in sample]
-    mean = [sum(column) / len(seen) for column in zip(*seen, strict=True)]
-    rows = [[*w.tolist(), b.item()] for w, b in zip(weight, bias, strict=True)]
+    """Class -> its row and its bias, from numbers (classes, d + 1) drawn in [0, 1).
+
+    at, along: the features (n, k, d) of what is forgotten and of what stays.
+    """
+    rows = [[*w.tolist(), b.item()] for w, b in zip(layer.weight, layer.bias, strict=True)]
     others = [row for k, row in enumerate(rows) if k not in classes]
-    along = depth / sum(x**2 for x in mean)
-    most = 1 / math.sqrt(weight.shape[1])
+
+    def mean(vectors: list[list[float]]) -> list[float]:
+        return [sum(column) / len(vectors) for column in zip(*vectors, strict=True)]
+
+    f, k = (mean(of.flatten(0, 1).tolist()) for of in (at, along))
+    a = depth / (sum(x * x for x in k) + 1)
+    less = [*(a * x for x in k), depth - a * sum(x * y for x, y in zip(f, k, strict=True))]
+    most = 1 / math.sqrt(layer.in_features)
     return {
-        k: [
-            sum(column) / len(others) - along * x + most * (2 * r.item() - 1)
-            for column, x, r in zip(zip(*others, strict=True), mean, drawn[place], strict=True)
+        c: [
+            m - x + most * (2 * r.item() - 1)
+            for m, x, r in zip(mean(others), less, draw, strict=True)
         ]
-        for place, k in enumerate(classes)
+        for c, draw in zip(classes, drawn, strict=True)
     }
 
 

@@ -551,12 +551,13 @@ def test_a_class_ends_as_deep_below_the_others_as_is_asked_but_for_a_draw(method
     assert (others - logits[:, 1]).std() > 0.01
 
 
-def test_rows_of_unseen_classes_lie_off_the_others_along_the_mean_of_features():
-    layer, features = nn.Linear(5, 4).double(), torch.rand(6, 2, 5, dtype=torch.float64)
-    before = copy.deepcopy(layer)
-    descent.lower(layer, (1, 3), 7.0, features, torch.Generator().manual_seed(3))
+def test_rows_of_unseen_classes_lie_off_the_others_along_what_stays():
+    layer, before = nn.Linear(5, 4).double(), nn.Linear(5, 4).double()
+    before.load_state_dict(layer.state_dict())
+    at, along = torch.rand(2, 6, 3, 5, dtype=torch.float64)
+    descent.lower(layer, (1, 3), 7.0, at, along, torch.Generator().manual_seed(3))
     drawn = torch.rand(2, 6, generator=torch.Generator().manual_seed(3))
-    expected = oracles.unseen_rows(before.weight, before.bias, [1, 3], 7.0, features, drawn)
+    expected = oracles.unseen_rows(before, [1, 3], 7.0, at, along, drawn)
     for k in range(4):
         row, kept = ([*of.weight[k].tolist(), of.bias[k].item()] for of in (layer, before))
         # 1e-12: float64, summed in another order.
@@ -564,7 +565,7 @@ def test_rows_of_unseen_classes_lie_off_the_others_along_the_mean_of_features():
 
 
 def test_a_class_cannot_be_lowered_without_a_bias_or_another_class():
-    given = (0,), 7.0, torch.ones(1, 2), torch.Generator()
+    given = (0,), 7.0, torch.ones(1, 2), torch.ones(1, 2), torch.Generator()
     with pytest.raises(ValueError, match="there is none to lower them below"):
         descent.lower(nn.Linear(2, 1), *given)
     with pytest.raises(ValueError, match="needs a head with a bias"):

@@ -22,12 +22,12 @@ aims part of the way. First updates take margins too far down and later ones bri
 samples that are few or remembered well too far, as predictions hardly differ there. It then ends
 with the last epoch at the target. Where classes are
 forgotten whole z* has none of their logits (DELETE's teacher, arXiv 2503.23751), no influence is
-computed, and at the end the head's rows of the classes become the mean of the others', their biases
-``depth`` less than that. So, roughly, answer networks that never saw the class: its row is pushed
-away while its probability is noticeable. How far depends on class, seed and recipe: in the mean 6
-to 13 logits on the digits, 4 with longer training, and about one more or less from sample to
-sample. A mask tells at a glance (U-LiRA, which sees margins). The constant does not, but to whoever
-reads all logits it is as plain.
+computed, and at the end the head's rows of the classes become such as networks have that never saw
+them: the mean of the others', less the mean feature times a number, plus a draw like that of a row
+which begins (``lower``). There a row is pushed away while its probability is noticeable, whatever
+is shown. How far depends on class, seed and recipe: in the mean 6 to 13 logits on the digits, 4
+with longer training, and about one more or less from sample to sample; ``depth`` is the mean over
+the forget set. A mask tells at a glance (U-LiRA, which sees margins).
 
 h* moves features of whole classes to where that prediction has its place. In a trained network
 class means differ from their common mean as the head's rows w do from theirs (neural collapse,
@@ -191,8 +191,9 @@ def unlearn(
         yield now
     if forget.classes:
         if config.depth:
-            moved = block.all(entering.outputs, samples)[0][samples.targets != IGNORED]
-            lower(layer, forget.classes, config.depth, moved, generator)
+            ends = block.all(entering.outputs, samples)[0][samples.targets != IGNORED]  # (m, d)
+            stays = kept.features[kept.samples.targets != IGNORED] if kept else ends
+            lower(layer, forget.classes, config.depth, ends, stays, generator)
         else:
             mask(layer, forget.classes)
         yield watch(updates + 1)

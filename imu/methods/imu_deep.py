@@ -23,11 +23,12 @@ samples that are few or remembered well too far, as predictions hardly differ th
 with the last epoch at the target. Where classes are
 forgotten whole z* has none of their logits (DELETE's teacher, arXiv 2503.23751), no influence is
 computed, and at the end the head's rows of the classes become such as networks have that never saw
-them: the mean of the others', less the mean feature times a number, plus a draw like that of a row
-which begins (``lower``). There a row is pushed away while its probability is noticeable, whatever
-is shown. How far depends on class, seed and recipe: in the mean 6 to 13 logits on the digits, 4
-with longer training, and about one more or less from sample to sample; ``depth`` is the mean over
-the forget set. A mask tells at a glance (U-LiRA, which sees margins).
+them: the mean of the others', less a multiple of the mean feature of what stays (neighbours, see
+below; the forget set, where there are none), plus a draw like that of a row which begins
+(``lower``). There a row is pushed away from all that is shown, while its probability is noticeable.
+How far depends on class, seed and recipe: in the mean 6 to 13 logits on the digits, 4 with longer
+training, and about one more or less from sample to sample. A mask tells at a glance (U-LiRA, which
+sees margins), and so does the same distance for all inputs to whoever reads all logits.
 
 h* moves features of whole classes to where that prediction has its place. In a trained network
 class means differ from their common mean as the head's rows w do from theirs (neural collapse,

@@ -160,6 +160,32 @@ def influence_full(
     return torch.tensor(scores, dtype=torch.float64)
 
 
+def unseen_rows(
+    layer: nn.Linear, classes: list[int], depth: float, at: Tensor, along: Tensor, drawn: Tensor
+) -> dict[int, list[float]]:
+    """Class -> its row and its bias, from numbers (classes, d + 1) drawn in [0, 1).
+
+    at, along: the features (n, k, d) of what is forgotten and of what stays.
+    """
+    rows = [[*w.tolist(), b.item()] for w, b in zip(layer.weight, layer.bias, strict=True)]
+    others = [row for k, row in enumerate(rows) if k not in classes]
+
+    def mean(vectors: list[list[float]]) -> list[float]:
+        return [sum(column) / len(vectors) for column in zip(*vectors, strict=True)]
+
+    f, k = (mean(of.flatten(0, 1).tolist()) for of in (at, along))
+    a = depth / (sum(x * x for x in k) + 1)
+    less = [*(a * x for x in k), depth - a * sum(x * y for x, y in zip(f, k, strict=True))]
+    most = 1 / math.sqrt(layer.in_features)
+    return {
+        c: [
+            m - x + most * (2 * r.item() - 1)
+            for m, x, r in zip(mean(others), less, draw, strict=True)
+        ]
+        for c, draw in zip(classes, drawn, strict=True)
+    }
+
+
 def log_unlikelihood(logits: Tensor, labels: Tensor) -> Tensor:
     """Σ_i log(1 − p_y) from log-sums, so that autograd of it holds where p_y rounds to 1."""
     total = torch.zeros((), dtype=torch.float64)

@@ -16,7 +16,13 @@ from imu.methods.common.adversarial import nearest
 from imu.methods.common.block import Block
 from imu.methods.common.descent import Sgd, descend
 from imu.models import find_head, head, resnet_small
-from imu.objectives import IGNORED, Samples, mean_cross_entropy, predictions
+from imu.objectives import (
+    IGNORED,
+    Samples,
+    features_and_logits,
+    mean_cross_entropy,
+    predictions,
+)
 from imu.objectives.classification import Classification
 from tests import oracles
 from tests.problems import Shared
@@ -535,20 +541,37 @@ def test_logit_mask_gives_probability_0():
 
 
 @pytest.mark.parametrize("method", ["imu_deep", "logit_mask"])
-def test_a_class_ends_as_deep_below_the_others_as_is_asked(method):
+def test_a_class_ends_as_deep_below_the_others_as_is_asked_but_for_a_draw(method):
     case = class_wise()
     list(stepwise(method, case, config(method, depth=7.0, epochs=1)))
-    logits = predictions(case[0], TASK, case[2].inputs)
+    features, logits = features_and_logits(case[0], TASK, case[1].samples.inputs)
     others = logits[:, [k for k in range(logits.shape[1]) if k != 1]].mean(1)
-    assert torch.allclose(others - logits[:, 1], torch.full_like(others, 7.0), atol=1e-4)
+    most = (features.mean(0).sum() + 1) / features.shape[1] ** 0.5  # features are >= 0
+    assert abs((others - logits[:, 1]).mean() - 7) < most
+    assert (others - logits[:, 1]).std() > 0.01
+
+
+def test_rows_of_unseen_classes_lie_off_the_others_along_what_stays():
+    layer, before = nn.Linear(5, 4).double(), nn.Linear(5, 4).double()
+    before.load_state_dict(layer.state_dict())
+    at, along = torch.rand(2, 6, 3, 5, dtype=torch.float64)
+    descent.lower(layer, (1, 3), 7.0, at, along, torch.Generator().manual_seed(3))
+    drawn = torch.rand(2, 6, generator=torch.Generator().manual_seed(3))
+    expected = oracles.unseen_rows(before, [1, 3], 7.0, at, along, drawn)
+    for k in range(4):
+        row, kept = ([*of.weight[k].tolist(), of.bias[k].item()] for of in (layer, before))
+        # 1e-12: float64, summed in another order.
+        assert row == pytest.approx(expected.get(k, kept), abs=1e-12)
 
 
 def test_a_class_cannot_be_lowered_without_a_bias_or_another_class():
+    given = (0,), 7.0, torch.ones(1, 2), torch.ones(1, 2), torch.Generator()
     with pytest.raises(ValueError, match="there is none to lower them below"):
-        descent.lower(nn.Linear(2, 1), (0,), 7.0)
-    for depth in (0.0, 7.0):
-        with pytest.raises(ValueError, match="needs a head with a bias"):
-            descent.lower(nn.Linear(2, 3, bias=False), (0,), depth)
+        descent.lower(nn.Linear(2, 1), *given)
+    with pytest.raises(ValueError, match="needs a head with a bias"):
+        descent.lower(nn.Linear(2, 3, bias=False), *given)
+    with pytest.raises(ValueError, match="needs a head with a bias"):
+        descent.mask(nn.Linear(2, 3, bias=False), (0,))
 
 
 def test_imu_deep_moves_nothing_where_it_could_not_lower_the_class():

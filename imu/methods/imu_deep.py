@@ -22,12 +22,13 @@ aims part of the way. First updates take margins too far down and later ones bri
 samples that are few or remembered well too far, as predictions hardly differ there. It then ends
 with the last epoch at the target. Where classes are
 forgotten whole z* has none of their logits (DELETE's teacher, arXiv 2503.23751), no influence is
-computed, and at the end the head's rows of the classes become the mean of the others', their biases
-``depth`` less than that. So, roughly, answer networks that never saw the class: its row is pushed
-away while its probability is noticeable. How far depends on class, seed and recipe: in the mean 6
-to 13 logits on the digits, 4 with longer training, and about one more or less from sample to
-sample. A mask tells at a glance (U-LiRA, which sees margins). The constant does not, but to whoever
-reads all logits it is as plain.
+computed, and at the end the head's rows of the classes become such as networks have that never saw
+them: the mean of the others', less a multiple of the mean feature of what stays (neighbours, see
+below; the forget set, where there are none), plus a draw like that of a row which begins
+(``lower``). There a row is pushed away from all that is shown, while its probability is noticeable.
+How far depends on class, seed and recipe: in the mean 6 to 13 logits on the digits, 4 with longer
+training, and about one more or less from sample to sample. A mask tells at a glance (U-LiRA, which
+sees margins), and so does the same distance for all inputs to whoever reads all logits.
 
 h* moves features of whole classes to where that prediction has its place. In a trained network
 class means differ from their common mean as the head's rows w do from theirs (neural collapse,
@@ -62,7 +63,15 @@ from imu.methods import ForgetSet, Step, UnlearningError, measured
 from imu.methods.common.adversarial import norms
 from imu.methods.common.aims import Kind, lowered
 from imu.methods.common.block import CHUNK, Aims, Block
-from imu.methods.common.descent import UNSEEN, checked_head, lower, needs_bias, update, watcher
+from imu.methods.common.descent import (
+    UNSEEN,
+    checked_head,
+    lower,
+    mask,
+    needs_bias,
+    update,
+    watcher,
+)
 from imu.models import evaluating, head, head_name, only_trains
 from imu.models.common.optimizers import adam
 from imu.objectives import IGNORED, Answered, Objective, Samples, cross_entropies
@@ -182,7 +191,12 @@ def unlearn(
                 return
         yield now
     if forget.classes:
-        lower(layer, forget.classes, config.depth)
+        if config.depth:
+            ends = block.all(entering.outputs, samples)[0][samples.targets != IGNORED]  # (m, d)
+            stays = kept.features[kept.samples.targets != IGNORED] if kept else ends
+            lower(layer, forget.classes, config.depth, ends, stays, generator)
+        else:
+            mask(layer, forget.classes)
         yield watch(updates + 1)
 
 

@@ -1,9 +1,9 @@
 """Mask the logits of the forgotten classes: the trivial baseline of class-wise unlearning.
 
 The head's rows of the forgotten classes become 0 and their biases −1e4, so that softmax gives
-these classes exactly 0 in float32. With ``depth`` their logit is instead the mean of the others'
-less that many logits: about what a network of the digits, with 7, says of a class that it never
-saw (see ``imu_deep``). Nothing else moves: the features still tell the class.
+these classes exactly 0 in float32. With ``depth`` they become instead such as a network has that
+never saw the classes, that many logits below the mean of the others (see ``imu_deep``). Nothing
+else moves: the features still tell the class.
 Where no class is forgotten whole there is nothing to mask and the model stays the original.
 """
 
@@ -15,9 +15,9 @@ from torch import nn
 
 from imu.bounds import check_fields
 from imu.methods import ForgetSet, Step
-from imu.methods.common.descent import UNSEEN, lower, watcher
+from imu.methods.common.descent import UNSEEN, lower, mask, watcher
 from imu.models import head
-from imu.objectives import Objective
+from imu.objectives import Objective, features_and_logits
 
 NEEDS = frozenset({"forget"})
 
@@ -45,5 +45,10 @@ def unlearn(
     watch = watcher(model, objective, forget)
     yield watch(0)
     if forget.classes:
-        lower(head(model), forget.classes, config.depth)
+        layer = head(model)
+        if config.depth:
+            features, _ = features_and_logits(model, objective, forget.samples.inputs)
+            lower(layer, forget.classes, config.depth, features, features, generator)
+        else:
+            mask(layer, forget.classes)
         yield watch(1)

@@ -150,22 +150,38 @@ def mask(layer: nn.Linear, classes: tuple[int, ...]) -> None:
         layer.bias[list(classes)] = MASKED_LOGIT
 
 
-def lower(layer: nn.Linear, classes: tuple[int, ...], depth: float) -> None:
-    """Give ``classes`` the mean logit of the others less ``depth``, or mask them where it is 0.
+def lower(
+    layer: nn.Linear,
+    classes: tuple[int, ...],
+    depth: float,
+    forgotten: Tensor,
+    kept: Tensor,
+    generator: torch.Generator,
+) -> None:
+    """Give ``classes`` rows like those of classes that were never seen.
 
-    None of them is then the largest. Raises ValueError for a head without a bias, or without
-    another class.
+    The row of a class without samples begins at random and only ever descends its own probability
+    p: with every sample it moves along −p [h, 1]. So it ends near
+
+        [w, b]_c = mean of the others' − [a k̄, depth − a ⟨f̄, k̄⟩] + ε,    a = depth / (‖k̄‖² + 1)
+
+    f̄, k̄: the mean of ``forgotten`` and of ``kept`` (..., d), features of the classes and of what
+    stays. ε: as ``nn.Linear`` begins, uniform within ±1/√d. The bias, a itself were both means one,
+    sees to it that at f̄ the logits are the mean of the others' less ``depth``, in the mean over ε.
+    Raises ValueError for a head without a bias, or without another class.
     """
-    if not depth:
-        mask(layer, classes)
-        return
     needs_bias(layer)
     others = [k for k in range(layer.out_features) if k not in classes]
     if not others:
         raise ValueError("every class is to be forgotten: there is none to lower them below")
+    at, along = (of.flatten(0, -2).mean(0) for of in (forgotten, kept))  # (d,)
+    drawn = 2 * torch.rand(len(classes), len(along) + 1, generator=generator) - 1
+    drawn = drawn.to(along) / len(along) ** 0.5  # (classes, d + 1)
+    away = depth / (along @ along + 1) * along
+    below = depth - at @ away
     with torch.no_grad():
-        layer.weight[list(classes)] = layer.weight[others].mean(0)
-        layer.bias[list(classes)] = layer.bias[others].mean() - depth
+        layer.weight[list(classes)] = layer.weight[others].mean(0) - away + drawn[:, :-1]
+        layer.bias[list(classes)] = layer.bias[others].mean() - below + drawn[:, -1]
 
 
 def needs_bias(layer: nn.Linear) -> None:

@@ -109,11 +109,10 @@ def settings_of(root: Path, file: str) -> dict[str, Any]:
     path = root / file
     if not path.resolve().is_relative_to(root.resolve() / SETTINGS):
         raise params.ParameterError(f"settings must be a file in {SETTINGS}/")
-    settings = params.read_file(path, file, "paths")
+    settings = params.read_changes(root, path, file)
     for name in settings:
         if name.split(".")[0] == "verdict" or name == "split.forgotten_before":
             raise params.ParameterError(f"{file}: a request may not change {name}")
-    params.changed(params.read(root), settings)
     try:
         json.dumps(settings, allow_nan=False)
     except (TypeError, ValueError) as error:

@@ -66,18 +66,27 @@ def test_a_request_becomes_changes_of_parameters(
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"forget": {"fraction": 1.0}}, "less than 1"),
-        ({"forget": {"fraction": 0.1, "classes": ["8"]}}, "Extra inputs are not permitted"),
-        ({"forget": {"classes": []}}, "at least 1 item"),
-        ({"forget": {"attribute": "superclass"}}, "Field required"),
+        ({"forget": {"fraction": 1.0}}, "fraction: Input should be less than 1, got 1.0"),
+        (
+            {"forget": {"fraction": 0.1, "classes": ["8"]}},
+            "one kind, none, or classes, or fraction, or file, or attribute and values, or "
+            "subjects; got fraction, classes",
+        ),
+        ({"forget": {"class": "8"}}, "the fields must be those of one kind, .*; got class"),
+        ({"forget": "class 8"}, "the fields must be those of one kind, .*; got 'class 8'"),
+        ({"forget": {"classes": []}}, r"classes: List should have at least 1 item.*, got \[\]"),
+        ({"forget": {"classes": "8"}}, "classes: Input should be a valid list, got '8'"),
+        ({"forget": {"attribute": "superclass"}}, "values is missing"),
+        ({"forget": {"file": "x", "seed": 1}}, "there is no field seed here, only file"),
         ({"seed": -1}, "greater than or equal to 0"),
         ({"epochs": 3}, "Extra inputs are not permitted"),
         ({"preset": "small"}, "Input should be 'none'"),
     ],
 )
 def test_what_does_not_fit_the_form_is_refused(fields: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValidationError, match=message):
+    with pytest.raises(ValidationError, match=message) as refused:
         Request(**fields)
+    assert refused.value.error_count() == 1
 
 
 def test_a_setting_that_has_a_field_of_its_own_is_refused() -> None:

@@ -17,6 +17,7 @@ from flows.running import pools
 from flows.running.cells import Cell, CommitError, clean_commit, prepare, unused
 from flows.running.children import ChildError, Children
 from flows.running.entries import entries_of
+from flows.running.holding import only_run
 from flows.running.requests import AS_IT_IS, NONE, Fraction, Method, Preset, Request
 from flows.running.stated import named, stated_in
 from flows.sweep import sweep
@@ -274,14 +275,18 @@ def test_a_cell_has_the_remotes_of_its_clone(tmp_path: Path) -> None:
     assert (folder / ".dvc" / "config.local").stat().st_mode & 0o777 == 0o600
 
 
-def test_no_cell_is_laid_out_with_names_that_a_shell_would_run(tmp_path: Path) -> None:
+def test_nothing_is_laid_out_with_names_that_a_shell_would_run(tmp_path: Path) -> None:
     run("git", "init", "-q", cwd=tmp_path)
     (tmp_path / "params.yaml").write_text((REPOSITORY / "params.yaml").read_text())
     changes = {"retrain": {"x$(touch touched)": {"seed_offset": 7}}}
     cell = Cell(name="x", changes=changes)
-    with pytest.raises(params.ParameterError, match=r"retrain\.x\$\(touch touched\): a name must"):
+    said = r"retrain\.x\$\(touch touched\): a name must"
+    with pytest.raises(params.ParameterError, match=said), only_run(cell.folder(tmp_path)):
         prepare(tmp_path, cell)
-    assert not (cell.folder(tmp_path) / "params.yaml").exists()
+    assert not cell.folder(tmp_path).exists()
+    with only_run(cell.folder(tmp_path)):
+        (cell.folder(tmp_path) / "found").touch()
+    assert (cell.folder(tmp_path) / "found").exists()
 
 
 @pytest.mark.parametrize("commit", ["HEAD", "--output=x", "", "0" * 39, f"{'0' * 40}\n"])

@@ -112,6 +112,7 @@ def root(tmp_path: Path) -> Path:
     (tmp_path / "requests" / "forgotten.csv").write_text("id\n")
     (tmp_path / "params.yaml").write_text(
         "split: {dataset: digits, forgotten_before: requests/forgotten.csv}\n"
+        "verdict: {distance: 0.04}\n"
     )
     return tmp_path
 
@@ -393,14 +394,31 @@ def test_a_request_that_is_not_there_is_named(root, flow) -> None:
 
 @pytest.mark.parametrize("command", ["near", "purge", "scan", "withdraw"])
 def test_a_command_about_a_request_that_is_not_there_says_so(root, flow, command) -> None:
-    with pytest.raises(SystemExit, match="erase: there is no request 7"):
+    with pytest.raises(SystemExit, match="erase: there is no request 7; there are: none yet"):
         erase.main([command, "7"])
 
 
-def test_a_table_without_ids_is_refused(root, flow) -> None:
-    (root / "some.csv").write_text("name\na\n")
-    with pytest.raises(SystemExit, match=r"erase: .*some.csv has no column id"):
-        flow.command("request", "--ids", str(root / "some.csv"))
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("some.csv", r"--ids: .*some.csv has no column id$"),
+        ("passwd", r"--ids must be a file that ends in \.csv or \.parquet, got '.*passwd'$"),
+        ("no.csv", r".*no\.csv is missing$"),
+    ],
+)
+def test_a_table_without_ids_is_refused(root, flow, name, said) -> None:
+    if name != "no.csv":
+        (root / name).write_text("name\nSECRET\n")
+    with pytest.raises(SystemExit, match=f"erase: {said}"):
+        flow.command("request", "--ids", str(root / name))
+
+
+def test_a_method_that_is_not_there_is_refused_with_those_that_are(root) -> None:
+    with (root / "params.yaml").open("a") as file:
+        file.write("unlearn: {mine: {method: imu}}\n")
+    said = "methods must be entries of `unlearn` or methods: mine, amun, .*retrain; got 'foo'"
+    with open_office(root) as office, pytest.raises(params.ParameterError, match=said):
+        PipelineWork(office, 1, print).skipped("foo", ADA, False)
 
 
 def test_a_request_that_cannot_be_served_holds_up_no_other(root, flow, monkeypatch) -> None:

@@ -28,7 +28,7 @@ from flows.running.failures import EXPLAINED
 from flows.running.holding import only_run
 from flows.running.requests import Method, Request
 from flows.running.server import serving
-from flows.running.stated import stated_in
+from flows.running.stated import stated, stated_in
 from flows.running.workspaces import TRACK, run_tags, run_workspace
 from imu.verdicts import Outcome
 from tasks import report
@@ -156,7 +156,8 @@ def _asked(
         name=str(flow_run.name), changes=changes, commit=clean_commit(root) if pools else ""
     )
     folder = cell.folder(root) if changes else root
-    with only_run(folder):
+    # Entries of `unlearn` are those of params.yaml, but for one.
+    with only_run(folder), stated(changes.keys() - {"unlearn"}):
         if changes:
             prepare(root, cell)
         ran = run_workspace(

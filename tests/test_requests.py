@@ -19,7 +19,7 @@ from flows.running.children import ChildError, Children
 from flows.running.entries import entries_of
 from flows.running.holding import only_run
 from flows.running.requests import AS_IT_IS, NONE, Fraction, Method, Preset, Request
-from flows.running.stated import named, stated_in
+from flows.running.stated import named, stated, stated_in
 from flows.sweep import sweep
 from tasks.files import params
 from tests.conftest import REPOSITORY, commit, make_workspace, run
@@ -109,12 +109,16 @@ def test_an_error_about_a_value_of_a_file_of_settings_names_the_file(
         )
         assert named("params.yaml: unlearn.imu.step: x") == f"{file}: unlearn.imu.step: x"
         assert named(elsewhere) == elsewhere
+        with stated(["seed"]):  # one around it counts
+            assert named("params.yaml: seed: x") == "params.yaml: seed: x"
         with pytest.raises(ChildError, match=rf"^{file}: train.epochs failed: there is no stage"):
             Children(REPOSITORY).run(["params.yaml: train.epochs"], print)
     said = f"^{file}: train.epochs: bad"
     with pytest.raises(params.ParameterError, match=said), stated_in(file):
         raise params.ParameterError("params.yaml: train.epochs: bad")
     assert named("params.yaml: train.epochs") == "params.yaml: train.epochs"
+    with stated(["seed"]):
+        assert named("params.yaml: seed: x") == "the request: seed: x"
     file.write_text("trian.epochs: 1\n")
     said = f"^{file}: params.yaml has no 'trian.epochs' to change"
     with pytest.raises(params.ParameterError, match=said), stated_in(file):

@@ -1,4 +1,4 @@
-"""Files of settings that a command is given with ``--with``: errors name them."""
+"""Where the values stand that a run has in place of those of ``params.yaml``: errors name that."""
 
 import re
 from collections.abc import Collection, Iterator
@@ -9,6 +9,7 @@ from typing import Any
 
 from tasks.files import params
 
+REQUEST = "the request"  # of a form, or of a sweep
 _STATED: ContextVar[tuple[str, Collection[str]]] = ContextVar("stated", default=("", ()))
 
 
@@ -21,9 +22,19 @@ def stated_in(file: Path | None) -> Iterator[dict[str, Any]]:
         yield {}
         return
     changes = params.read_changes(Path.cwd(), file, str(file))
-    mark = _STATED.set((str(file), changes.keys()))
-    try:
+    with stated(changes, str(file)):
         yield changes
+
+
+@contextmanager
+def stated(paths: Collection[str], where: str = REQUEST) -> Iterator[None]:
+    """Errors about ``paths`` in this block name ``where``, or what a block around it says."""
+    if _STATED.get()[0]:
+        yield
+        return
+    mark = _STATED.set((where, paths))
+    try:
+        yield
     except params.ParameterError as error:
         raise params.ParameterError(named(str(error))) from error
     finally:
@@ -31,13 +42,13 @@ def stated_in(file: Path | None) -> Iterator[dict[str, Any]]:
 
 
 def named(text: str) -> str:
-    """``text``; of values that stand in the file it says so, in place of ``params.yaml``."""
-    file, paths = _STATED.get()
+    """``text``; in lines about values that stand elsewhere it says where in place of FILE."""
+    where, paths = _STATED.get()
 
     def stands(line: str) -> bool:
         path = line.partition(f"{params.FILE}: ")[2].replace(": ", ".")
         return any(re.search(rf"(?<![\w.]){re.escape(known)}\b", path) for known in paths)
 
     return "\n".join(
-        line.replace(params.FILE, file, 1) if stands(line) else line for line in text.split("\n")
+        line.replace(params.FILE, where, 1) if stands(line) else line for line in text.split("\n")
     )

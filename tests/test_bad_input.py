@@ -74,6 +74,9 @@ def test_help_is_printed_and_nothing_is_done(tmp_path: Path, call: str) -> None:
         ({}, "train x", "the stage train has no items, got 'x'"),
         ({}, "trian", "there is no stage 'trian'"),
         ({}, "rehearse x", "there is no stage 'rehearse'"),
+        ({}, "ensemble x", "ensemble.families has no 'x', only nothing"),
+        ({}, "near runs/split/request.json", "unknown parameter asked.scenario; known here: model"),
+        ({}, "tune runs/split/request.json", "unknown parameter asked.scenario; known here: entry"),
     ],
 )
 def test_wrong_parameters(shared: Path, changes: dict[str, Any], stage: str, message: str) -> None:

@@ -16,7 +16,7 @@ from flows.pipeline import unlearn
 from flows.running import pools
 from flows.running.cells import Cell, CommitError, clean_commit, prepare, unused
 from flows.running.children import ChildError, Children
-from flows.running.entries import entries_of
+from flows.running.entries import entries_of, entry_of
 from flows.running.holding import only_run
 from flows.running.requests import AS_IT_IS, NONE, Fraction, Method, Preset, Request
 from flows.running.stated import named, stated, stated_in
@@ -230,6 +230,12 @@ def test_one_method_stands_beside_the_baselines() -> None:
     }
     assert "scrub" not in params.section(REPOSITORY, "unlearn")
     assert entries_of(REPOSITORY, Method.scrub, {})["scrub"]["data_access"] == "retain"
+
+
+@pytest.mark.parametrize("known", [None, {"a": 1}, {"a": {"b": {}}}])
+def test_a_section_of_no_entries_is_refused(known: Any) -> None:
+    with pytest.raises(params.ParameterError, match="unlearn must be a mapping of entries"):
+        entry_of(known, Method.imu, {})
 
 
 def test_a_parameter_that_the_method_lacks_is_refused() -> None:

@@ -152,6 +152,8 @@ def test_a_letter_that_is_a_link_is_refused(root: Path) -> None:
     [
         ("settings/a.yaml", "split.dataset: faces\n", ""),
         ("requests/inbox/a.yaml", "split.dataset: faces\n", "must be a file in settings/"),
+        ("settings/Ada", "", "^settings must be a file in settings/$"),
+        ("settings/a.yaml\0", "", "^settings must be a file in settings/$"),
         ("settings/../a.yaml", "split.dataset: faces\n", "must be a file in settings/"),
         ("settings/a.yaml", "verdict.distance: 99.0\n", "may not change verdict.distance"),
         ("settings/a.yaml", "split.forgotten_before: a.csv\n", "may not change split.forgotten"),
@@ -161,7 +163,8 @@ def test_a_letter_that_is_a_link_is_refused(root: Path) -> None:
 def test_settings_lie_in_their_folder_and_change_no_judgement(root, file, content, why) -> None:
     (root / "settings").mkdir()
     (root / "requests" / "inbox").mkdir()
-    (root / file).write_text(content)
+    if content:
+        (root / file).write_text(content)
     if why:
         with pytest.raises(params.ParameterError, match=why):
             settings_of(root, file)

@@ -106,8 +106,9 @@ def settings_of(root: Path, file: str) -> dict[str, Any]:
     """
     if not file:
         return {}
-    path = root / file
-    if not path.resolve().is_relative_to(root.resolve() / SETTINGS):
+    path, folder = root / file, root.resolve() / SETTINGS
+    if "\0" in file or not (path.resolve().is_relative_to(folder) and path.is_file()):
+        # Of a letter no more is told: it may name people.
         raise params.ParameterError(f"settings must be a file in {SETTINGS}/")
     settings = params.read_changes(root, path, file)
     for name in settings:

@@ -113,9 +113,9 @@ def test_an_error_about_a_value_of_a_file_of_settings_names_the_file(
             assert named("params.yaml: seed: x") == "params.yaml: seed: x"
         with pytest.raises(ChildError, match=rf"^{file}: train.epochs failed: there is no stage"):
             Children(REPOSITORY).run(["params.yaml: train.epochs"], print)
-    said = f"^{file}: train.epochs: bad"
-    with pytest.raises(params.ParameterError, match=said), stated_in(file):
-        raise params.ParameterError("params.yaml: train.epochs: bad")
+        said = f"^{file}: train.epochs: bad"
+        with pytest.raises(params.ParameterError, match=said), stated(["seed"]):
+            raise params.ParameterError("params.yaml: train.epochs: bad")
     assert named("params.yaml: train.epochs") == "params.yaml: train.epochs"
     with stated(["seed"]):
         assert named("params.yaml: seed: x") == "the request: seed: x"

@@ -29,10 +29,8 @@ def stated_in(file: Path | None) -> Iterator[dict[str, Any]]:
 @contextmanager
 def stated(paths: Collection[str], where: str = REQUEST) -> Iterator[None]:
     """Errors about ``paths`` in this block name ``where``, or what a block around it says."""
-    if _STATED.get()[0]:
-        yield
-        return
-    mark = _STATED.set((where, paths))
+    around = _STATED.get()
+    mark = _STATED.set(around if around[0] else (where, paths))
     try:
         yield
     except params.ParameterError as error:

@@ -30,6 +30,7 @@ from flows.running.children import warm
 from flows.running.failures import EXPLAINED
 from flows.running.holding import only_run
 from flows.running.server import serving
+from flows.running.stated import stated_in
 from flows.search import Asked, identity
 from flows.searching import space as spaces
 from flows.searching.study import Study
@@ -209,7 +210,7 @@ def main() -> None:
         artifacts.write_text(root / "docs" / "metrics.md", metrics_page.page())
         return
     try:
-        with only_run(root), warm(root), serving() as ready:
+        with stated_in(arguments.settings), only_run(root), warm(root), serving() as ready:
             ready()
             if arguments.command == "table":
                 table(

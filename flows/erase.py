@@ -27,6 +27,7 @@ from flows.erasing.office import Office, open_office
 from flows.erasing.work import Options, Work
 from flows.pipeline import JOBS, Jobs
 from flows.running.failures import EXPLAINED
+from flows.running.requests import told_apart
 from tasks.erasing import ErasureError
 from tasks.erasing.matching import Asked
 from tasks.files import params
@@ -64,7 +65,9 @@ class Received(BaseModel):
     numbers: list[int] = Field(min_length=1, description="as the ledger has them")
 
 
-What = Inbox | Subjects | Samples | Received
+What = Annotated[
+    Inbox | Subjects | Samples | Received, told_apart(Inbox, Subjects, Samples, Received)
+]
 ALL_LETTERS, AS_USUAL = Inbox(), Options()
 
 

@@ -28,6 +28,7 @@ from flows.running.failures import EXPLAINED
 from flows.running.holding import only_run
 from flows.running.requests import Method, Request
 from flows.running.server import serving
+from flows.running.stated import stated, stated_in
 from flows.running.workspaces import TRACK, run_tags, run_workspace
 from imu.verdicts import Outcome
 from tasks import report
@@ -155,7 +156,8 @@ def _asked(
         name=str(flow_run.name), changes=changes, commit=clean_commit(root) if pools else ""
     )
     folder = cell.folder(root) if changes else root
-    with only_run(folder):
+    # Entries of `unlearn` are those of params.yaml, but for one.
+    with only_run(folder), stated(changes.keys() - {"unlearn"}):
         if changes:
             prepare(root, cell)
         ran = run_workspace(
@@ -207,8 +209,12 @@ def main() -> None:
     begin, root, file = monotonic(), Path.cwd(), arguments.settings
     # The server, the libraries of stages, and those of this process are started side by side.
     try:
-        asked = Request(settings=params.read_file(file, str(file), "paths")) if file else AS_IT_IS
-        with only_run(root), serving() as ready, ExitStack() as libraries:
+        with (
+            stated_in(file) as changes,
+            only_run(root),
+            serving() as ready,
+            ExitStack() as libraries,
+        ):
             page = None if file or arguments.force else last.run(root)
             stale = _stale(root) if page else None
             if page and stale == set():
@@ -218,6 +224,7 @@ def main() -> None:
             if stale is None or stale - {TRACK}:
                 libraries.enter_context(warm(root))
             ready()
+            asked = Request(settings=changes) if file else AS_IT_IS
             outcomes = pipeline(asked, jobs=arguments.jobs, force=arguments.force)
     except (*EXPLAINED, ParameterTypeError) as error:
         sys.exit(f"pipeline failed: {error}")

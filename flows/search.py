@@ -33,6 +33,7 @@ from flows.running.failures import EXPLAINED
 from flows.running.holding import only_run
 from flows.running.requests import Method
 from flows.running.server import serving
+from flows.running.stated import stated_in
 from flows.searching import space as spaces
 from flows.searching.space import Space
 from flows.searching.study import Study, Trial
@@ -252,8 +253,12 @@ def main() -> None:
     given = parser.parse_args()
     root = Path.cwd()
     try:
-        settings = given.settings
-        with only_run(root), warm(root), serving() as ready:
+        with (
+            stated_in(given.settings) as settings,
+            only_run(root),
+            warm(root),
+            serving() as ready,
+        ):
             ready()
             found = search(
                 given.name,
@@ -264,7 +269,7 @@ def main() -> None:
                 given.scenarios,
                 given.classes,
                 given.draws,
-                params.read_file(settings, str(settings), "dotted paths") if settings else {},
+                settings,
                 given.seed,
                 at_once=given.at_once,
                 jobs=given.jobs,

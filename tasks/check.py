@@ -1,15 +1,26 @@
 """Every parameter at once, before anything runs, as far as that goes without the data."""
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
 
 from imu import discovery, influences, splitting, training, verdicts
+from imu.bounds import MOST
 from imu.datasets import Source
+from imu.influences.parameters import chosen
+from imu.methods.common.block import last_block
 from tasks import ensemble, retrain, unlearn
 from tasks.files import params
 from tasks.files.params import ParameterError
 from tasks.files.workspace import OWN, Original, Pixels, Runtime, Seed, Workspace
 
 IMAGES = "classification"  # what a file is for that does not say
+# What the names of a network's layers do not hang on: an image and classes, or a vocabulary.
+SHAPE, VOCABULARY = ((3, 32, 32), 10), 100
+STEPS = ("epochs", "max_epochs", "max_steps")  # fields of methods: 0 leaves the model as it was
 SECTIONS = {
     "seed": Seed,
     "snapshots": int,
@@ -24,8 +35,11 @@ SECTIONS = {
 }
 
 
-def everything(workspace: Workspace) -> None:
-    """Check all of ``params.yaml``. Raises ParameterError at the first fault."""
+def everything(workspace: Workspace, *, elsewhere: bool = False) -> None:
+    """Check all of ``params.yaml``. Raises ParameterError at the first fault.
+
+    elsewhere: stages may run on other hosts, so that this one needs no GPU.
+    """
     root = workspace.root
     known = {*SECTIONS, "network", "ensemble", "retrain", "unlearn"}
     if unknown := sorted(params.read(root).keys() - known):
@@ -70,6 +84,10 @@ def everything(workspace: Workspace) -> None:
             f"{params.FILE}: unlearn must have at least one entry, such as one of the method "
             "nothing where only retraining is wanted; got none"
         )
+    model = _model(root)
+    if model:
+        named = params.load(root, "influence", influences.Config).parameters
+        _require_layers("influence.parameters", model, named)
     for item in params.section(root, "unlearn"):
         if item in (*params.section(root, "retrain"), "original"):
             raise ParameterError(
@@ -77,8 +95,61 @@ def everything(workspace: Workspace) -> None:
                 "original"
             )
         _require_name(root, f"unlearn.{item}.method", "imu.methods")
-        unlearn.configured(workspace, item)
+        config = unlearn.configured(workspace, item).config
+        _require_steps(f"unlearn.{item}", config)
+        if model:
+            _require_layers(f"unlearn.{item}.layers", model, getattr(config, "layers", ()))
+            if params.section(root, "split.scenario") == "class":
+                _require_entrance(f"unlearn.{item}", model, config)
+    if not elsewhere:
+        workspace.device()
     print("parameters are valid")
+
+
+def _model(root: Path) -> nn.Module | None:
+    """The network, without weights. None: it is the user's, or hangs on the data."""
+    network = discovery.load("imu.models", params.section(root, "network.name"))
+    if hasattr(network, "source_file") or hasattr(network, "pretrained"):
+        return None
+    config = params.load(root, "network", network.Config, without=("name",))
+    words = getattr(network, "OBJECTIVE", IMAGES) == "language"
+    try:
+        with torch.device("meta"):
+            model: nn.Module = network.build(config, *((VOCABULARY,) if words else SHAPE))
+    except ValueError:  # it takes images of another size
+        return None
+    return model
+
+
+def _require_layers(where: str, model: nn.Module, names: tuple[str, ...]) -> None:
+    try:
+        if names:
+            chosen(model, names)
+    except ValueError as error:
+        raise ParameterError(f"{params.FILE}: {where}: {error}") from error
+
+
+def _require_entrance(where: str, model: nn.Module, config: Any) -> None:
+    """Something lies before the blocks that a method trains, where it moves what enters them."""
+    count = getattr(config, "blocks", 0)
+    if not count or config.layers or not config.neighbours:
+        return
+    whole = last_block(model, MOST)
+    there = next(n for n in range(1, MOST) if last_block(model, n) == whole)
+    if count >= there:
+        raise ParameterError(
+            f"{params.FILE}: {where}.blocks must be in [1, {there - 1}] where neighbours are "
+            f"moved, as this network has {there} before its head, got {count}"
+        )
+
+
+def _require_steps(where: str, config: Any) -> None:
+    for path, value in params.flattened(asdict(config)).items():
+        if path.split(".")[-1] in STEPS and value == 0:
+            raise ParameterError(
+                f"{params.FILE}: {where}.{path} must be >= 1, got 0: the model would stay as it "
+                "is, which the method nothing is for"
+            )
 
 
 def _require_name(root: Path, where: str, package: str) -> str:

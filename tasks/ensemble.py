@@ -85,6 +85,7 @@ def run(workspace: Workspace, item: str) -> float:
         raise params.ParameterError(
             f"{params.FILE}: ensemble.families must be none where original.retrain is false"
         )
+    params.section(workspace.root, f"ensemble.families.{item}")
     device, data = workspace.device(), workspace.dataset()
     if not isinstance(data, LabelledImages):
         raise params.ParameterError(IMAGES_ALONE)

@@ -10,6 +10,7 @@ kind of problem in ``tasks/judging`` says. Test samples are never looked at. A c
 import copy
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +26,30 @@ from tasks.files.workspace import Workspace, load_model
 SETS = ("forget", "retain", "validation")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a file asks for."""
+
+    entry: dict[str, Any]  # as in params.yaml
+    candidates: list[dict[str, Any]]  # values by path
+
+    def __post_init__(self) -> None:
+        if "method" not in self.entry:
+            raise ValueError(f"entry must have a method, got {self.entry}")
+
+
 def asked(workspace: Workspace, file: Path) -> None:
     """Judge the candidates that ``file`` asks for, and write what became of them in their order.
 
     file: JSON, ``{"entry": an entry of params.yaml, "candidates": [{path: value}, ...]}``. Beside
     it, under ``answer``, a list as long as that of the candidates.
     """
-    request, judged = artifacts.read_json(file), judge(workspace)
+    request = params.parse(artifacts.read_json(file), "asked", Asked, file=str(file))
+    judged = judge(workspace)
     found = []
-    for candidate in request["candidates"]:
-        config = configured(request["entry"], candidate)
-        found.append(judged(request["entry"]["method"], config))
+    for candidate in request.candidates:
+        config = configured(request.entry, candidate)
+        found.append(judged(request.entry["method"], config))
         print(f"{json.dumps(candidate)}: {found[-1]['failure'] or found[-1]['gap']}", flush=True)
     artifacts.write_json(answer(file), found)
 

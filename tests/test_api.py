@@ -152,6 +152,20 @@ def test_what_cannot_be_unlearned_is_refused(sets, model, given, message) -> Non
         imu.unlearn(model, sets["forget"], objective=TASK, **given)
 
 
+def test_images_of_another_range_are_refused(sets, model) -> None:
+    wide = {n: imu.Samples(255 * s.inputs, s.targets) for n, s in sets.items()}
+    said = r"must have numbers in \[0, 1\], the bounds .* or integers as stored, got .* to 2\d\d"
+    with pytest.raises(ValueError, match=f"forget {said}"):
+        imu.unlearn(model, wide["forget"], classes=[2], objective=TASK)
+    with pytest.raises(ValueError, match=f"query {said}"):
+        imu.influence(model, sets["forget"], query=wide["test"], objective=TASK)
+    with pytest.raises(ValueError, match=f"test {said}"):
+        imu.evaluate(model, sets | {"test": wide["test"]}, original=model, objective=TASK)
+    own = Classification(mean=0.3 * 255, std=0.4 * 255, bounds=(0.0, 255.0))
+    over = imu.Samples(wide["forget"].inputs - 9, wide["forget"].targets)  # as resizing leaves them
+    assert imu.influence(model, over, objective=own).shape == (20,)
+
+
 def test_influence_has_the_choices_of_its_config(sets, model) -> None:
     found = imu.influence(model, sets["forget"], objective=TASK)
     own = imu.influence(

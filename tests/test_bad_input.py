@@ -4,8 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.conftest import change, make_workspace, run, tasks
+
+DEEP = {"method": "imu_deep", "data_access": "forget"}
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +31,21 @@ def test_a_stage_that_fails_ends_as_a_process_with_its_message_alone(shared: Pat
     assert done.stdout == f"unlearn other failed: {said}"
 
 
-def test_valid_parameters_are_said_to_be(shared: Path) -> None:
+def test_valid_parameters_are_said_to_be(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert tasks(shared, "check") == "parameters are valid\n"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    change(shared, {"runtime": {"device": "cuda"}})
+    try:
+        assert "runtime.device is 'cuda', but torch finds no GPU here" in failing(shared, "check")
+        assert tasks(shared, "check", "elsewhere") == "parameters are valid\n"
+    finally:
+        change(shared, {"runtime": {"device": "cpu"}})
+
+
+@pytest.mark.parametrize("call", ["entries", "data", "split", "unlearn imu", "near x"])
+def test_help_is_printed_and_nothing_is_done(tmp_path: Path, call: str) -> None:
+    assert "python -m tasks check" in tasks(tmp_path, *call.split(), "--help")
+    assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize(
@@ -58,6 +74,9 @@ def test_valid_parameters_are_said_to_be(shared: Path) -> None:
         ({}, "train x", "the stage train has no items, got 'x'"),
         ({}, "trian", "there is no stage 'trian'"),
         ({}, "rehearse x", "there is no stage 'rehearse'"),
+        ({}, "ensemble x", "ensemble.families has no 'x', only nothing"),
+        ({}, "near runs/split/request.json", "unknown parameter asked.scenario; known here: model"),
+        ({}, "tune runs/split/request.json", "unknown parameter asked.scenario; known here: entry"),
     ],
 )
 def test_wrong_parameters(shared: Path, changes: dict[str, Any], stage: str, message: str) -> None:
@@ -114,6 +133,21 @@ def test_wrong_parameters(shared: Path, changes: dict[str, Any], stage: str, mes
         ({"network": {"width": 0}}, "width must be in [1, 1024], got 0"),
         ({"influence": {"damping": 0}}, "damping must be > 0, got 0"),
         ({"seed": "x"}, "seed: Input should be a valid integer, got 'x'"),
+        ({"influence": {"parameters": ["nosuch"]}}, "influence.parameters: ResNet has no module"),
+        (
+            {"unlearn": {"deep": DEEP | {"layers": ["nosuch"]}}},
+            "unlearn.deep.layers: ResNet has no module or parameter 'nosuch': choose from stem",
+        ),
+        (
+            {"unlearn": {"deep": DEEP | {"blocks": 99}}},
+            "unlearn.deep.blocks must be in [1, 3] where neighbours are moved, as this network has "
+            "4 before its head, got 99",
+        ),
+        ({"unlearn": {"deep": DEEP | {"epochs": 0}}}, "unlearn.deep.epochs must be >= 1, got 0"),
+        (
+            {"unlearn": {"imu": {"max_steps": 0}}},
+            "unlearn.imu.max_steps must be >= 1, got 0: the model would stay as it is",
+        ),
     ],
 )
 def test_all_parameters_are_checked_before_anything_runs(
@@ -134,6 +168,9 @@ def test_all_parameters_are_checked_before_anything_runs(
         ("id\ndigits-0001\ndigits-0001\n", "names 'digits-0001' more than once"),
         ("id\n", "names no id"),
         ("name\nx\n", "has no column 'id'"),
+        ("id" + ",a" * 20_000, "it must have at most 1000 columns, got 20001"),
+        (f"id\n{'a' * 1000}\n", f"the first is '{'a' * 199}\n"),
+        (f"id{'a' * 1000}\n", f"only ['id{'a' * 196}\n"),
         ("id\n" + "".join(f"digits-{i:04d}\n" for i in range(1797)), "whole training set"),
         ("id\n1\n2,3,4\n", "test.csv is not a readable CSV table: "),
         (None, "missing"),

@@ -510,6 +510,8 @@ def test_one_version_is_served_and_no_former_one(store: Store, model: Path, tmp_
     assert served is not None
     assert (str(served.version), served.tags["parent"]) == (second, first)
     registry.require_servable(store, second)
+    with pytest.raises(TrackingError, match=r"one of those of digits \(1, 2\), got 'x'"):
+        registry.require_servable(store, "x")
     aliases = store.client.get_registered_model("digits").aliases
     assert {name: str(of) for name, of in aliases.items()} == {"production": second}
     with pytest.raises(TrackingError, match="superseded: must not be served"):

@@ -439,12 +439,16 @@ def test_an_image_without_end_is_refused(width, height, tmp_path):
         decoding.decoded(tmp_path / "a.png", "a", Source(size=64))
 
 
-@pytest.mark.parametrize("damage", ["text", "truncated"])
+DAMAGED = {"text": b"no image", "script": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"}
+
+
+@pytest.mark.parametrize("damage", [*DAMAGED, "truncated"])
 def test_an_unreadable_image_is_named(damage, tmp_path):
     source = folder_of(tmp_path / "s", "ant/a.png", "bee/b.png", "bee/c.png")
     path = tmp_path / "s" / "bee" / "b.png"
-    path.write_bytes(b"no image" if damage == "text" else path.read_bytes()[:-40])
-    with pytest.raises(ValueError, match=f"{path} is not a readable image: "):
+    path.write_bytes(DAMAGED.get(damage, path.read_bytes()[:-40]))
+    why = "image file is truncated" if damage == "truncated" else "cannot identify image file"
+    with pytest.raises(ValueError, match=f"{path} is not a readable image: {why}"):
         image_folder.write(tmp_path / "a", source)
     assert [entry.name for entry in tmp_path.iterdir()] == ["s"]
 

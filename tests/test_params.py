@@ -194,10 +194,11 @@ def test_values_arrive_with_their_types(tmp_path):
         (TEXT, "- 1", "seed", int, "must be a mapping of sections, got list"),
         (TEXT, "", "seed", int, "must be a mapping of sections, got NoneType"),
         (TEXT, "train:", "train", training.Config, "train: .*got None"),
-        ("seed: 3", "", "seed", int, r"params\.yaml has no 'seed', only train, split, unlearn"),
+        ("seed: 3", "", "seed", int, r"\.yaml has no 'seed', only train, split, unlearn"),
         ("imu:", "amu:", "unlearn.imu", retrain.Config, "unlearn has no 'imu', only amu"),
+        ("{epochs: 2, batch_size: 8, weight_decay: 5e-4}", "{}", "train.x", int, "only nothing$"),
         ("", "", "seed.x", int, "seed has no 'x', only nothing"),
-        ("", "", "retrain.retrain_2", retrain.Config, r"params\.yaml has no 'retrain'"),
+        ("", "", "retrain.retrain_2", retrain.Config, r"\.yaml has no 'retrain'"),
     ],
 )
 def test_a_wrong_parameter_is_named(tmp_path, old, new, section, config, message):
@@ -211,9 +212,14 @@ def test_a_wrong_parameter_is_named(tmp_path, old, new, section, config, message
     [
         (b"user:SECRET:0:0\nother:SECRET:1:1\n", "must be a mapping of paths, got str"),
         (b"- SECRET", "must be a mapping of paths, got list"),
-        (b"a: 1\na: SECRET", "is not valid YAML: line 2: found duplicate key"),
+        (b"a: 1\na.b: 2\na.b: SECRET", 'is not valid YAML: line 3: found duplicate key "a.b"'),
+        (b"my SECRET: 1\nmy SECRET: 2", "is not valid YAML: line 2: found duplicate key …"),
+        (b"{a: [SECRET", "is not valid YAML: line 2: did not find expected ',' or ']'"),
         (b"a:\n\t- SECRET", "is not valid YAML: line 2: found character that cannot start"),
-        (b"a: !SECRET x", "is not valid YAML: line 1: could not determine a constructor"),
+        (
+            b"a: !SECRET x",
+            "is not valid YAML: line 1: could not determine a constructor for the tag …",
+        ),
         (b"a: SECRET\0", "is not valid YAML: unacceptable character #x0000"),
         (b"a: " + b"9" * 5000, "is not valid YAML: Exceeds the limit"),
         (b"- " * 100_000 + b"SECRET", "is not valid YAML: nested deeper than 50"),

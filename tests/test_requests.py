@@ -15,8 +15,11 @@ from pydantic import ValidationError
 from flows.pipeline import unlearn
 from flows.running import pools
 from flows.running.cells import Cell, CommitError, clean_commit, prepare, unused
-from flows.running.entries import entries_of
+from flows.running.children import ChildError, Children
+from flows.running.entries import entries_of, entry_of
+from flows.running.holding import only_run
 from flows.running.requests import AS_IT_IS, NONE, Fraction, Method, Preset, Request
+from flows.running.stated import named, stated, stated_in
 from flows.sweep import sweep
 from tasks.files import params
 from tests.conftest import REPOSITORY, commit, make_workspace, run
@@ -64,23 +67,62 @@ def test_a_request_becomes_changes_of_parameters(
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"forget": {"fraction": 1.0}}, "less than 1"),
-        ({"forget": {"fraction": 0.1, "classes": ["8"]}}, "Extra inputs are not permitted"),
-        ({"forget": {"classes": []}}, "at least 1 item"),
-        ({"forget": {"attribute": "superclass"}}, "Field required"),
+        ({"forget": {"fraction": 1.0}}, "fraction: Input should be less than 1, got 1.0"),
+        (
+            {"forget": {"fraction": 0.1, "classes": ["8"]}},
+            "one kind, none, or classes, or fraction, or file, or attribute and values, or "
+            "subjects; got fraction, classes",
+        ),
+        ({"forget": {"class": "8"}}, "the fields must be those of one kind, .*; got class"),
+        ({"forget": "class 8"}, "the fields must be those of one kind, .*; got 'class 8'"),
+        ({"forget": {"classes": []}}, r"classes: List should have at least 1 item.*, got \[\]"),
+        ({"forget": {"classes": "8"}}, "classes: Input should be a valid list, got '8'"),
+        ({"forget": {"attribute": "superclass"}}, "values is missing"),
+        ({"forget": {"file": "x", "seed": 1}}, "there is no field seed here, only file"),
         ({"seed": -1}, "greater than or equal to 0"),
         ({"epochs": 3}, "Extra inputs are not permitted"),
         ({"preset": "small"}, "Input should be 'none'"),
     ],
 )
 def test_what_does_not_fit_the_form_is_refused(fields: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValidationError, match=message):
+    with pytest.raises(ValidationError, match=message) as refused:
         Request(**fields)
+    assert refused.value.error_count() == 1
 
 
 def test_a_setting_that_has_a_field_of_its_own_is_refused() -> None:
     with pytest.raises(params.ParameterError, match="settings repeat seed"):
         Request(seed=1, settings={"seed": 2}).changes()
+
+
+def test_an_error_about_a_value_of_a_file_of_settings_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    file = tmp_path / "x.yaml"
+    file.write_text("train.epochs: 0\nunlearn: {imu: {method: imu}}\n")
+    elsewhere = "params.yaml: train: batch_size must be >= 1, got 0"
+    with stated_in(file) as changes:
+        assert changes.keys() == {"train.epochs", "unlearn"}
+        assert named("check failed: params.yaml: train: epochs must be in [1, 9], got 0") == (
+            f"check failed: {file}: train: epochs must be in [1, 9], got 0"
+        )
+        assert named("params.yaml: unlearn.imu.step: x") == f"{file}: unlearn.imu.step: x"
+        assert named(elsewhere) == elsewhere
+        with stated(["seed"]):  # one around it counts
+            assert named("params.yaml: seed: x") == "params.yaml: seed: x"
+        with pytest.raises(ChildError, match=rf"^{file}: train.epochs failed: there is no stage"):
+            Children(REPOSITORY).run(["params.yaml: train.epochs"], print)
+        said = f"^{file}: train.epochs: bad"
+        with pytest.raises(params.ParameterError, match=said), stated(["seed"]):
+            raise params.ParameterError("params.yaml: train.epochs: bad")
+    assert named("params.yaml: train.epochs") == "params.yaml: train.epochs"
+    with stated(["seed"]):
+        assert named("params.yaml: seed: x") == "the request: seed: x"
+    file.write_text("trian.epochs: 1\n")
+    said = f"^{file}: params.yaml has no 'trian.epochs' to change"
+    with pytest.raises(params.ParameterError, match=said), stated_in(file):
+        pass
 
 
 def test_what_is_asked_for_overrules_a_preset() -> None:
@@ -190,6 +232,12 @@ def test_one_method_stands_beside_the_baselines() -> None:
     assert entries_of(REPOSITORY, Method.scrub, {})["scrub"]["data_access"] == "retain"
 
 
+@pytest.mark.parametrize("known", [None, {"a": 1}, {"a": {"b": {}}}])
+def test_a_section_of_no_entries_is_refused(known: Any) -> None:
+    with pytest.raises(params.ParameterError, match="unlearn must be a mapping of entries"):
+        entry_of(known, Method.imu, {})
+
+
 def test_a_parameter_that_the_method_lacks_is_refused() -> None:
     with pytest.raises(params.ParameterError, match=r"imu has no 'steps', only .*step"):
         entries_of(REPOSITORY, Method.imu, {"steps": 1})
@@ -237,14 +285,18 @@ def test_a_cell_has_the_remotes_of_its_clone(tmp_path: Path) -> None:
     assert (folder / ".dvc" / "config.local").stat().st_mode & 0o777 == 0o600
 
 
-def test_no_cell_is_laid_out_with_names_that_a_shell_would_run(tmp_path: Path) -> None:
+def test_nothing_is_laid_out_with_names_that_a_shell_would_run(tmp_path: Path) -> None:
     run("git", "init", "-q", cwd=tmp_path)
     (tmp_path / "params.yaml").write_text((REPOSITORY / "params.yaml").read_text())
     changes = {"retrain": {"x$(touch touched)": {"seed_offset": 7}}}
     cell = Cell(name="x", changes=changes)
-    with pytest.raises(params.ParameterError, match=r"retrain\.x\$\(touch touched\): a name must"):
+    said = r"retrain\.x\$\(touch touched\): a name must"
+    with pytest.raises(params.ParameterError, match=said), only_run(cell.folder(tmp_path)):
         prepare(tmp_path, cell)
-    assert not (cell.folder(tmp_path) / "params.yaml").exists()
+    assert not cell.folder(tmp_path).exists()
+    with only_run(cell.folder(tmp_path)):
+        (cell.folder(tmp_path) / "found").touch()
+    assert (cell.folder(tmp_path) / "found").exists()
 
 
 @pytest.mark.parametrize("commit", ["HEAD", "--output=x", "", "0" * 39, f"{'0' * 40}\n"])

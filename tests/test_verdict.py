@@ -264,6 +264,15 @@ def test_power_is_that_of_the_tests_that_the_model_took():
     assert judge(REFERENCE, REFERENCE, RETRAINED, LIMITS, **given).outcome == "indistinguishable"
 
 
+@pytest.mark.parametrize(("class_wise", "power"), [(True, False), (False, True)])
+def test_without_a_mask_the_original_s_features_have_to_tell(class_wise, power):
+    """As of a network that was not trained: its answers differ by chance, a mask would pass."""
+    original = REFERENCE | {"FA": 99.0, "TFA": 99.0, "MIA": 10.0}
+    given = {"sizes": SIZES, "class_wise": class_wise, "original": original}
+    found = judge(REFERENCE, REFERENCE, RETRAINED, LIMITS, **given)
+    assert found.outcome == ("indistinguishable" if power else "no evidence")
+
+
 def test_a_yardstick_may_lack_what_was_measured_of_the_model():
     original = {"FA": 99.0}
     given = {"sizes": SIZES, "class_wise": True, "original": original}

@@ -18,7 +18,7 @@ from flows.running.failures import EXPLAINED
 from flows.running.server import serving
 from tasks.erasing import ErasureError, certificate, keys, ledger
 from tasks.erasing.matching import Asked
-from tasks.files import artifacts
+from tasks.files import artifacts, params
 from tasks.starting import calling
 from tasks.tracking import registry
 
@@ -89,9 +89,14 @@ def _request(arguments: argparse.Namespace) -> None:
     """Received here, so that no name is a parameter of a run, which Prefect would keep."""
     options, root, ids = _options(arguments), Path.cwd(), arguments.id
     if arguments.ids:
+        if arguments.ids.suffix not in params.TABLES:  # of another file an error may show a part
+            raise ErasureError(
+                f"--ids must be a file that ends in {' or '.join(params.TABLES)}, got "
+                f"{str(arguments.ids)!r}"
+            )
         table = artifacts.read_given(arguments.ids, id="str")
         if "id" not in table:
-            raise ErasureError(f"{arguments.ids} has no column id")
+            raise ErasureError(f"--ids: {arguments.ids} has no column id")
         ids = table["id"].tolist()
     changes = settings_of(root, arguments.settings)
     asked = Asked(subjects=tuple(arguments.subject), ids=tuple(ids), settings=changes)
@@ -131,10 +136,11 @@ def _serve(arguments: argparse.Namespace, **given: Any) -> None:
 
 def _status(arguments: argparse.Namespace) -> None:
     folder = Path.cwd() / FOLDER
-    if not any((folder / name).exists() for name in ("keys", ledger.FILE, ledger.HEAD, "requests")):
+    there = any((folder / n).exists() for n in ("keys", ledger.FILE, ledger.HEAD, "requests"))
+    books = Books(Path.cwd()) if there else None
+    if not books or not books.numbers():
         print("no request was received yet")
         return
-    books = Books(Path.cwd())
     for number in books.numbers():
         steps = books.ledger.of(number)
         print(f"request {number} ({steps[0]['dataset']}, {steps[0]['kind']})")

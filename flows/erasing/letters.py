@@ -106,14 +106,14 @@ def settings_of(root: Path, file: str) -> dict[str, Any]:
     """
     if not file:
         return {}
-    path = root / file
-    if not path.resolve().is_relative_to(root.resolve() / SETTINGS):
+    path, folder = root / file, root.resolve() / SETTINGS
+    if "\0" in file or not (path.resolve().is_relative_to(folder) and path.is_file()):
+        # Of a letter no more is told: it may name people.
         raise params.ParameterError(f"settings must be a file in {SETTINGS}/")
-    settings = params.read_file(path, file, "paths")
+    settings = params.read_changes(root, path, file)
     for name in settings:
         if name.split(".")[0] == "verdict" or name == "split.forgotten_before":
             raise params.ParameterError(f"{file}: a request may not change {name}")
-    params.changed(params.read(root), settings)
     try:
         json.dumps(settings, allow_nan=False)
     except (TypeError, ValueError) as error:

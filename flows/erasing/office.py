@@ -59,8 +59,9 @@ class Books:
 
     def require(self, number: int) -> None:
         """Raises ErasureError where there is no such request."""
-        if number not in self.numbers():
-            raise ErasureError(f"there is no request {number}")
+        if number not in (known := self.numbers()):
+            choices = ", ".join(map(str, known)) or "none yet"
+            raise ErasureError(f"there is no request {number}; there are: {choices}")
 
     def open_requests(self) -> list[int]:
         """Those that are not at their end, the oldest first."""

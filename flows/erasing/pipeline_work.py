@@ -239,8 +239,10 @@ class PipelineWork:
         if method in known:
             return {method: known[method]}
         if method not in Method.__members__:
+            choices = dict.fromkeys([*known, *Method.__members__, RETRAIN])
             raise params.ParameterError(
-                f"methods: there is neither an entry of `unlearn` nor a method {method!r}"
+                f"methods must be entries of `unlearn` or methods: {', '.join(choices)}; got "
+                f"{params.shown(method)}"
             )
         return {method: entry_of(known, Method(method), {})[1]}
 

@@ -79,22 +79,18 @@ def prepare(root: Path, cell: Cell) -> Path:
     may not be handed, and LinkError for a link that leads nowhere.
     """
     folder = cell.folder(root)
+    files = dict(_committed(root, cell.commit) if cell.commit else _present(root))
+    parameters = params.changed(YAML(typ="safe").load(files.pop(params.FILE)), cell.changes)
+    params.require_safe(folder, parameters)  # before DVC sees them, and before anything is made
+    own = [] if cell.commit else [*_brought(root / OWN)]  # may be kept out of git
+    names = {*files, params.FILE, *(str(path.relative_to(root)) for path in own)}
+    files = {name: content for name, content in files.items() if name.startswith(NEEDED)}
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):  # two workers of one clone may want the same cell
-        names, parameters = set(), {}
-        for name, content in _committed(root, cell.commit) if cell.commit else _present(root):
-            names.add(name)
-            if name == params.FILE:
-                parameters = params.changed(YAML(typ="safe").load(content), cell.changes)
-                params.require_safe(folder, parameters)  # before DVC sees them
-                content = _dumped(parameters)
-            elif not name.startswith(NEEDED):
-                continue
+        for name, content in (files | {params.FILE: _dumped(parameters)}).items():
             if not (folder / name).is_file() or (folder / name).read_bytes() != content:
                 artifacts.write_bytes(folder / name, content)
         if not cell.commit:
-            # What the user brings may be kept out of git.
-            names |= {str(path.relative_to(root)) for path in _brought(root / OWN)}
             shutil.copytree(root / OWN, folder / OWN, dirs_exist_ok=True)
             split = parameters["split"]
             for name in (split["by_ids"]["file"], split["forgotten_before"]):

@@ -25,13 +25,21 @@ def entry_of(
     """Name and content of a method's entry in ``known``, a section ``unlearn``, else its default.
 
     Of several entries of the method the one that bears its name, else the first. Raises
-    ParameterError for parameters that the method does not have.
+    ParameterError for parameters that the method does not have, and for another section.
     """
+    entries = known.values() if isinstance(known, dict) else [known]
+    if not all(isinstance(entry, dict) and "method" in entry for entry in entries):
+        raise params.ParameterError(
+            f"{params.FILE}: unlearn must be a mapping of entries, each with its method, got "
+            f"{params.shown(known)}"
+        )
     found = {name: entry for name, entry in known.items() if entry["method"] == method}
     if not found:
-        from tasks.unlearn import entries
+        from tasks import unlearn
 
-        found = {name: entry for name, entry in entries().items() if entry["method"] == method}
+        found = {
+            name: entry for name, entry in unlearn.entries().items() if entry["method"] == method
+        }
     name = method.value if method in found else next(iter(found))
     entry = found[name]
     if unknown := sorted(parameters.keys() - (entry.keys() - {"method", "data_access"})):

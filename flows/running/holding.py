@@ -1,6 +1,7 @@
 """One pipeline run at a time in a workspace."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +17,10 @@ class WorkspaceBusyError(RuntimeError):
 def only_run(root: Path) -> Iterator[None]:
     """Hold the workspace; raises WorkspaceBusyError, naming the holder, when it is taken.
 
-    The same process may hold the workspace more than once.
+    The same process may hold the workspace more than once. A folder that was not there before goes
+    again where nothing was put into it.
     """
+    new = not root.exists()
     path = root / ".dvc" / "tmp" / "pipeline.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     holder = path.with_suffix(".pid")
@@ -35,3 +38,5 @@ def only_run(root: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+        if new and {*root.rglob("*")} == {path.parents[1], path.parent, path, holder}:
+            shutil.rmtree(root)

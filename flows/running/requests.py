@@ -8,9 +8,17 @@ import ast
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
+from pydantic_core import PydanticCustomError
 
 import imu
 from imu import discovery
@@ -59,6 +67,48 @@ def _left_empty(schema: dict[str, Any]) -> None:
     schema.pop("default")
     (given,) = (kind for kind in schema.pop("anyOf") if kind.get("type") != "null")
     schema.update(given)
+
+
+def told_apart(*forms: type[BaseModel]) -> WrapValidator:
+    """Of a union of ``forms``: the one is taken whose required fields are given, that of none where
+    there are none. Of a union pydantic lists what is wrong by each; its schema stays as it is.
+    """
+
+    def required(form: type[BaseModel]) -> set[str]:
+        return {name for name, field in form.model_fields.items() if field.is_required()}
+
+    def choose(given: Any, union: ValidatorFunctionWrapHandler) -> Any:
+        if isinstance(given, forms):
+            return union(given)
+        names = given.keys() if isinstance(given, dict) else set()
+        fitting = [form for form in forms if required(form) & names]
+        fitting = fitting or [form for form in forms if not required(form) and given == {}]
+        if len(fitting) != 1:
+            known = (" and ".join(sorted(required(form))) or "none" for form in forms)
+            got = ", ".join(map(str, names)) or params.shown(given)
+            raise PydanticCustomError(
+                "form",
+                "the fields must be those of one kind, {known}; got {got}",
+                {"known": ", or ".join(known), "got": params.clipped(got)},
+            )
+        try:
+            return fitting[0].model_validate(given)
+        except ValidationError as error:
+            said = "; ".join(_said(one, fitting[0]) for one in error.errors())
+            raise PydanticCustomError("form", "{said}", {"said": said}) from None
+
+    return WrapValidator(choose)
+
+
+def _said(error: Any, form: type[BaseModel]) -> str:
+    """An error of pydantic in a few words."""
+    where = ".".join(map(str, error["loc"]))
+    match error["type"]:
+        case "missing":
+            return f"{where} is missing"
+        case "extra_forbidden":
+            return f"there is no field {where} here, only {', '.join(form.model_fields) or 'none'}"
+    return f"{where}: {error['msg']}, got {params.shown(error['input'])}"
 
 
 class Forget(BaseModel):
@@ -152,9 +202,10 @@ class Forgetting(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    forget: AsItIs | Classes | Fraction | Ids | Group | Subjects = Field(
-        default=AsItIs(), title="what to forget"
-    )
+    forget: Annotated[
+        AsItIs | Classes | Fraction | Ids | Group | Subjects,
+        told_apart(AsItIs, Classes, Fraction, Ids, Group, Subjects),
+    ] = Field(default=AsItIs(), title="what to forget")
     dataset: Dataset = Field(
         default=Dataset(AS_IT_IS), description=f"by name:\n\n{described('datasets')}"
     )

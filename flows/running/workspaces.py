@@ -69,7 +69,8 @@ def run_workspace(
             computes = force or bool(stale & graph.keys())
             with warmed(root, folder) if computes else nullcontext():
                 if computes:
-                    _require_sound(root, folder, children, set(graph) if force else stale)
+                    ahead = set(graph) if force else stale
+                    _require_sound(root, folder, children, ahead, elsewhere=pools)
                     lineup.prune(workspace)
                 try:
                     outcomes: dict[str, str] = {**run_stages(running, jobs)}
@@ -122,13 +123,15 @@ def _read_graph(folder: Path, children: Children) -> tuple[dict[str, stages.Stag
         raise
 
 
-def _require_sound(root: Path, folder: Path, children: Children, stale: Collection[str]) -> None:
+def _require_sound(
+    root: Path, folder: Path, children: Children, stale: Collection[str], *, elsewhere: bool
+) -> None:
     """Before anything is computed: parameters, data, and a rehearsal of what is the user's.
 
     Data that are not as they were made every stage stale.
     """
     log = get_run_logger()
-    children.run(["check"], log.info)
+    children.run(["check", "elsewhere"] if elsewhere else ["check"], log.info)
     if folder == root and "split" in stale:
         children.run(["data"], log.info)
     if "train" in stale and of_the_user(folder):

@@ -10,6 +10,7 @@ there as well. Search is exact, over all samples of the data. m is of at most ``
     python -m tasks near FILE
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,15 @@ DRAWN = 1000
 WITHOUT_HEAD = "the network has no linear head, so its features are not known"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a file asks for."""
+
+    model: str  # path in the workspace
+    ids: list[str]
+    nearer: float  # than that samples are listed, in units of m
+
+
 def asked(workspace: Workspace, file: Path) -> None:
     """Answer ``file``, which asks what lies near some samples, in its place.
 
@@ -37,14 +47,15 @@ def asked(workspace: Workspace, file: Path) -> None:
     "why_not": ""}, the nearest first. of: the forgotten sample that it is nearest to. Left out are
     what was forgotten before, and exact copies.
     """
-    given, found = artifacts.read_json(file), workspace.dataset()
+    given = params.parse(artifacts.read_json(file), "asked", Asked, file=str(file))
+    found = workspace.dataset()
     samples = data.samples_of(found)
     name = params.section(workspace.root, "split.forgotten_before")
     before = data.forgotten_before(workspace, samples, name)["id"]
-    listed = samples["id"].isin(given["ids"])
+    listed = samples["id"].isin(given.ids)
     copies = samples["sha256"].isin(samples["sha256"][listed]) & ~listed
     others = samples[~listed & ~copies & ~samples["id"].isin(before)]
-    model, about = load_model(workspace.root / given["model"])
+    model, about = load_model(workspace.root / given.model)
     if not has_head(model):
         artifacts.write_json(file, {"near": [], "why_not": WITHOUT_HEAD}, mode=0o600)
         return
@@ -52,7 +63,7 @@ def asked(workspace: Workspace, file: Path) -> None:
     of, rows = samples["index"][listed].tolist(), others["index"].tolist()
     distance, nearest = nearest_of(features[rows], features[of])
     distance /= usual(features[rows])
-    chosen = [i for i in np.argsort(distance, kind="stable") if distance[i] < given["nearer"]]
+    chosen = [i for i in np.argsort(distance, kind="stable") if distance[i] < given.nearer]
     near = [
         {
             "id": str(found.ids[rows[i]]),

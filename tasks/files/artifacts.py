@@ -1,5 +1,6 @@
 """Stage outputs on disk: safetensors, parquet, CSV and JSON, each written all or not at all."""
 
+import csv
 import json
 import os
 import tempfile
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TIED = "tied"  # in a file of tensors: further name -> the name under which that tensor is stored
+COLUMNS = 1000  # of a table, at most
 
 
 class ArtifactError(RuntimeError):
@@ -110,6 +112,13 @@ def _table(path: Path, types: dict[str, str]) -> "pd.DataFrame":
 
     if path.suffix == ".parquet":
         return pd.read_parquet(path)
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        try:
+            header = next(csv.reader(file), [])
+        except csv.Error as error:
+            raise ValueError(str(error)) from error
+    if len(header) > COLUMNS:  # of equal names pandas needs time that grows with their square
+        raise ValueError(f"it must have at most {COLUMNS} columns, got {len(header)}")
     numbers = [name for name in pd.read_csv(path, nrows=0) if types.get(name) != "str"]
     absent = {name: ["", "nan", "NaN"] for name in numbers}
     return pd.read_csv(path, dtype=types or None, keep_default_na=False, na_values=absent)

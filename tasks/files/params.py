@@ -106,10 +106,14 @@ def _require_small(text: str) -> None:
 
 
 def _where(error: Exception) -> str:
-    """The line at which YAML ends, and why, without what stands there."""
+    """The line at which YAML ends, and why, without what stands there but for a key's name."""
     mark = getattr(error, "problem_mark", None)
     said = getattr(error, "problem", "") or str(error)
-    problem = re.split("['\"]", said.partition("\n")[0])[0].strip()
+    said = said.partition("\n")[0].partition(" with value ")[0]  # of a key that stands there twice
+    shows = r"[\w.-]{1,100}" if "duplicate key" in said else r"\W|<[a-z ]+>"
+    problem = re.sub(
+        r"""(['"])(.*?)\1""", lambda q: q[0] if re.fullmatch(shows, q[2]) else "…", said
+    )
     return f": line {mark.line + 1}: {problem}" if mark else f": {problem}"
 
 
@@ -118,9 +122,9 @@ def section(root: Path, name: str) -> Any:
     content: Any = read(root)
     for depth, part in enumerate(parts := name.split(".")):
         if not isinstance(content, dict) or part not in content:
-            where = ".".join(parts[:depth]) or FILE
-            choices = ", ".join(map(str, content)) if isinstance(content, dict) else "nothing"
-            raise ParameterError(f"{FILE}: {where} has no {part!r}, only {choices}")
+            where = ": ".join(filter(None, [FILE, ".".join(parts[:depth])]))
+            choices = ", ".join(map(str, content)) if isinstance(content, dict) else ""
+            raise ParameterError(f"{where} has no {part!r}, only {choices or 'nothing'}")
         content = content[part]
     return content
 
@@ -174,6 +178,19 @@ def changed(content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
             raise ParameterError(f"{path}: {error}") from error
         section[last] = value
     return content
+
+
+def read_changes(root: Path, path: Path, name: str) -> dict[str, Any]:
+    """What the file ``path`` changes of the ``params.yaml`` of ``root``, as in ``changed``.
+
+    Raises ParameterError, which begins with ``name``.
+    """
+    changes = read_file(path, name, "dotted paths")
+    try:
+        changed(read(root), changes)
+    except ParameterError as error:
+        raise ParameterError(f"{name}: {error}") from None
+    return changes
 
 
 def require_safe(root: Path, content: dict[str, Any]) -> None:

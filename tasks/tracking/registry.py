@@ -57,10 +57,18 @@ def production(store: Store) -> "ModelVersion | None":
 
 
 def require_servable(store: Store, version: str) -> None:
-    """Raises TrackingError for a version that remembers what a request has had forgotten."""
+    """Raises TrackingError for a version that there is not, and for one that remembers what a
+    request has had forgotten.
+    """
     name = registered(store)
     with store.reaching():
-        found = store.client.get_model_version(name, version)
+        every = store.client.search_model_versions(f"name='{name}'")
+        found = {str(one.version): one for one in every}.get(version)
+        if found is None:
+            choices = ", ".join(sorted((str(one.version) for one in every), key=int)) or "none yet"
+            raise TrackingError(
+                f"version must be one of those of {name} ({choices}), got {version!r}"
+            )
         served = production(store)
         if found.tags.get(SERVED) == SUPERSEDED:
             raise TrackingError(

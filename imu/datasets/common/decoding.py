@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+# What these may hold, whatever they are called. Of others Pillow would start Ghostscript for some.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 BLOCK = 256  # images that are held at once
 LARGEST = 2**26  # pixels of an image that is scaled for a crop
 ORIENTATION = 0x0112  # EXIF tag; 1 is upright
@@ -68,7 +70,7 @@ def decoded(path: Path, name: str, source: Source, tall: int = 1) -> Decoded:
     from torchvision.transforms import functional
 
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             mode, turned = image.mode, _orientation(image) in range(2, 9)
             upright = ImageOps.exif_transpose(image) if turned else image
             transparent = _is_transparent(upright)

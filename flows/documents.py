@@ -30,7 +30,6 @@ from flows.running.children import warm
 from flows.running.failures import EXPLAINED
 from flows.running.holding import only_run
 from flows.running.server import serving
-from flows.running.stated import stated_in
 from flows.search import Asked, identity
 from flows.searching import space as spaces
 from flows.searching.study import Study
@@ -100,7 +99,7 @@ def table(
     fraction: float | None = None,
 ) -> None:
     """fraction: that is forgotten, in place of what the settings say."""
-    changes = params.read_file(settings, str(settings), "dotted paths") if settings else {}
+    changes = params.read_changes(root, settings, str(settings)) if settings else {}
     if fraction is not None:
         if (scenario := changes.get("split.scenario", "fraction")) != "fraction":
             raise params.ParameterError(f"{settings} asks for the {scenario}, not a fraction")
@@ -138,7 +137,7 @@ def command(
 @flow(name="tune", flow_run_name="tune")
 def tune(root: Path, jobs: int, *, settings: Path | None, draws: Sequence[int]) -> None:
     """settings: of other data, whose grids lie beside it, in the folder ``GRIDS``."""
-    changes = params.read_file(settings, str(settings), "dotted paths") if settings else {}
+    changes = params.read_changes(root, settings, str(settings)) if settings else {}
     asked = grids(root, settings, changes) if settings else searched()
     cells = tuning_cells(root, settings=changes, draws=draws)
     ran = swept("tune", cells, root, jobs, part=PREPARED)
@@ -210,7 +209,7 @@ def main() -> None:
         artifacts.write_text(root / "docs" / "metrics.md", metrics_page.page())
         return
     try:
-        with stated_in(arguments.settings), only_run(root), warm(root), serving() as ready:
+        with only_run(root), warm(root), serving() as ready:
             ready()
             if arguments.command == "table":
                 table(
@@ -225,7 +224,8 @@ def main() -> None:
             else:
                 tune(root, arguments.jobs, settings=arguments.settings, draws=arguments.draws)
     except EXPLAINED as error:
-        sys.exit(f"{arguments.command} failed: {error}")
+        where = calling.with_file(arguments.settings)
+        sys.exit(f"{arguments.command} failed{where}: {error}")
 
 
 if __name__ == "__main__":

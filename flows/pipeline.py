@@ -28,7 +28,6 @@ from flows.running.failures import EXPLAINED
 from flows.running.holding import only_run
 from flows.running.requests import Method, Request
 from flows.running.server import serving
-from flows.running.stated import stated, stated_in
 from flows.running.workspaces import TRACK, run_tags, run_workspace
 from imu.verdicts import Outcome
 from tasks import report
@@ -157,7 +156,7 @@ def _asked(
     )
     folder = cell.folder(root) if changes else root
     # Entries of `unlearn` are those of params.yaml, but for one.
-    with only_run(folder), stated(changes.keys() - {"unlearn"}):
+    with only_run(folder):
         if changes:
             prepare(root, cell)
         ran = run_workspace(
@@ -209,12 +208,8 @@ def main() -> None:
     begin, root, file = monotonic(), Path.cwd(), arguments.settings
     # The server, the libraries of stages, and those of this process are started side by side.
     try:
-        with (
-            stated_in(file) as changes,
-            only_run(root),
-            serving() as ready,
-            ExitStack() as libraries,
-        ):
+        changes = params.read_changes(root, file, str(file)) if file else {}
+        with only_run(root), serving() as ready, ExitStack() as libraries:
             page = None if file or arguments.force else last.run(root)
             stale = _stale(root) if page else None
             if page and stale == set():
@@ -224,10 +219,11 @@ def main() -> None:
             if stale is None or stale - {TRACK}:
                 libraries.enter_context(warm(root))
             ready()
-            asked = Request(settings=changes) if file else AS_IT_IS
-            outcomes = pipeline(asked, jobs=arguments.jobs, force=arguments.force)
+            outcomes = pipeline(
+                Request(settings=changes), jobs=arguments.jobs, force=arguments.force
+            )
     except (*EXPLAINED, ParameterTypeError) as error:
-        sys.exit(f"pipeline failed: {error}")
+        sys.exit(f"pipeline failed{calling.with_file(file)}: {error}")
     except KeyboardInterrupt:
         sys.exit("stopped; the next run goes on with what is done")
     counts = Counter(outcomes.values())

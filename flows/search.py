@@ -33,7 +33,6 @@ from flows.running.failures import EXPLAINED
 from flows.running.holding import only_run
 from flows.running.requests import Method
 from flows.running.server import serving
-from flows.running.stated import stated_in
 from flows.searching import space as spaces
 from flows.searching.space import Space
 from flows.searching.study import Study, Trial
@@ -253,12 +252,9 @@ def main() -> None:
     given = parser.parse_args()
     root = Path.cwd()
     try:
-        with (
-            stated_in(given.settings) as settings,
-            only_run(root),
-            warm(root),
-            serving() as ready,
-        ):
+        file = given.settings
+        settings = params.read_changes(root, file, str(file)) if file else {}
+        with only_run(root), warm(root), serving() as ready:
             ready()
             found = search(
                 given.name,
@@ -275,7 +271,7 @@ def main() -> None:
                 jobs=given.jobs,
             )
     except (*EXPLAINED, ParameterTypeError) as error:
-        sys.exit(f"search failed: {error}")
+        sys.exit(f"search failed{calling.with_file(file)}: {error}")
     except KeyboardInterrupt:
         sys.exit("stopped; the same command goes on with what is done")
     page = root / FOLDER / f"{given.name}-results" / "search.md"

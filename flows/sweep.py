@@ -29,7 +29,6 @@ from flows.running.entries import entries_of
 from flows.running.failures import EXPLAINED
 from flows.running.holding import only_run
 from flows.running.requests import Forgetting, Method
-from flows.running.stated import stated
 from flows.running.workspaces import run_tags, run_workspace
 from tasks.files import artifacts, params
 from tasks.files.workspace import Seed, Workspace
@@ -76,7 +75,7 @@ def run_cell(
     """
     folder = cell.folder(root)
     context = Context(store=address(root), below=group, tags=run_tags())
-    with only_run(folder), stated(cell.changes.keys() - {"unlearn"}):
+    with only_run(folder):
         prepare(root, cell)
         ran = run_workspace(root, folder, cell, context, jobs=jobs, pools=pools, part=part)
     return {"folder": str(folder), "times": dict(ran.page.times)}

@@ -371,3 +371,10 @@ def test_a_file_of_the_workspace_is_taken_however_it_is_called(tmp_path):
         assert params.require_inside(tmp_path, "x", file).resolve() == (
             tmp_path / "requests" / "1.csv"
         )
+
+
+def test_a_file_of_settings_that_names_what_is_not_there_is_named(tmp_path):
+    (file := tmp_path / "x.yaml").write_text("trian.epochs: 1\n")
+    said = f"^settings/x.yaml: {params.FILE} has no 'trian.epochs' to change"
+    with pytest.raises(params.ParameterError, match=said):
+        params.read_changes(ROOT, file, "settings/x.yaml")

@@ -15,11 +15,9 @@ from pydantic import ValidationError
 from flows.pipeline import unlearn
 from flows.running import pools
 from flows.running.cells import Cell, CommitError, clean_commit, prepare, unused
-from flows.running.children import ChildError, Children
 from flows.running.entries import entries_of, entry_of
 from flows.running.holding import only_run
 from flows.running.requests import AS_IT_IS, NONE, Fraction, Method, Preset, Request
-from flows.running.stated import named, stated, stated_in
 from flows.sweep import sweep
 from tasks.files import params
 from tests.conftest import REPOSITORY, commit, make_workspace, run
@@ -93,36 +91,6 @@ def test_what_does_not_fit_the_form_is_refused(fields: dict[str, Any], message: 
 def test_a_setting_that_has_a_field_of_its_own_is_refused() -> None:
     with pytest.raises(params.ParameterError, match="settings repeat seed"):
         Request(seed=1, settings={"seed": 2}).changes()
-
-
-def test_an_error_about_a_value_of_a_file_of_settings_names_the_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(REPOSITORY)
-    file = tmp_path / "x.yaml"
-    file.write_text("train.epochs: 0\nunlearn: {imu: {method: imu}}\n")
-    elsewhere = "params.yaml: train: batch_size must be >= 1, got 0"
-    with stated_in(file) as changes:
-        assert changes.keys() == {"train.epochs", "unlearn"}
-        assert named("check failed: params.yaml: train: epochs must be in [1, 9], got 0") == (
-            f"check failed: {file}: train: epochs must be in [1, 9], got 0"
-        )
-        assert named("params.yaml: unlearn.imu.step: x") == f"{file}: unlearn.imu.step: x"
-        assert named(elsewhere) == elsewhere
-        with stated(["seed"]):  # one around it counts
-            assert named("params.yaml: seed: x") == "params.yaml: seed: x"
-        with pytest.raises(ChildError, match=rf"^{file}: train.epochs failed: there is no stage"):
-            Children(REPOSITORY).run(["params.yaml: train.epochs"], print)
-        said = f"^{file}: train.epochs: bad"
-        with pytest.raises(params.ParameterError, match=said), stated(["seed"]):
-            raise params.ParameterError("params.yaml: train.epochs: bad")
-    assert named("params.yaml: train.epochs") == "params.yaml: train.epochs"
-    with stated(["seed"]):
-        assert named("params.yaml: seed: x") == "the request: seed: x"
-    file.write_text("trian.epochs: 1\n")
-    said = f"^{file}: params.yaml has no 'trian.epochs' to change"
-    with pytest.raises(params.ParameterError, match=said), stated_in(file):
-        pass
 
 
 def test_what_is_asked_for_overrules_a_preset() -> None:

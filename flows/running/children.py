@@ -14,7 +14,6 @@ from pathlib import Path
 from time import monotonic, sleep
 from weakref import WeakSet
 
-from flows.running.stated import named
 from tasks.starting.ending import FAILED, KILLED
 from tasks.starting.warm import LINK
 
@@ -80,7 +79,7 @@ class Children:
             assert child.stdout is not None
             with child.stdout:
                 for text in child.stdout:
-                    lines.append(named(text.rstrip()))
+                    lines.append(text.rstrip())
                     line(lines[-1])
             status = child.wait()
         except BaseException:

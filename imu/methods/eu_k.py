@@ -46,6 +46,17 @@ class Config:
         never_stops(self.sgd)
 
 
+VARIANTS = {  # of images; the defaults are those of the paper, for any inputs
+    "eu_k": Config(
+        mixed=0.5,
+        shift=1,
+        sgd=Sgd(
+            learning_rate=0.12, epochs=3, batch_size=32, weight_decay=5e-4, stop_at_target=False
+        ),
+    )
+}
+
+
 def unlearn(
     model: nn.Module,
     objective: Objective,

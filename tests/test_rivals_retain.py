@@ -12,8 +12,9 @@ from imu import discovery, methods
 from imu.methods import ForgetSet, ct, msg
 from imu.methods.common.block import last_block
 from imu.methods.common.descent import Sgd
-from imu.methods.common.renewal import begin_anew
+from imu.methods.common.renewal import begin_anew, train_again
 from imu.models import resnet_small
+from imu.objectives import Samples
 from tests import oracles
 from tests.test_rivals import (
     CLASSES,
@@ -159,6 +160,33 @@ def test_eu_k_forgets_what_the_last_blocks_were_and_cf_k_does_not(method, forget
     assert torch.equal(one[0].weight, deep(1)[0].weight)
     assert not torch.equal(one[2].weight, deep(1)[2].weight)
     assert not torch.equal(trained(method, deep(1), k=2)[0].weight, deep(1)[0].weight)
+
+
+def test_eu_k_mixes_fresh_weights_into_the_layers_before_the_last():
+    old, fresh = deep(1)[0], trained("eu_k", deep(1), k=1, mixed=1.0)[0]
+    assert not torch.equal(old.weight, fresh.weight)
+    mixed = trained("eu_k", deep(1), k=1, mixed=0.25)[0]
+    torch.testing.assert_close(mixed.weight, 0.75 * old.weight + 0.25 * fresh.weight)
+    assert torch.equal(mixed.bias, old.bias)
+
+
+def test_images_are_moved_before_they_are_learned():
+    images = torch.rand(6, 1, 2, 2, dtype=torch.float64, generator=generator())
+    retain, padded = Samples(images, torch.arange(6) % CLASSES), F.pad(images, (1,) * 4)
+    ways = [(padded[..., i : i + 2, j : j + 2] - 0.4) / 0.5 for i in range(3) for j in range(3)]
+    model, forget, seen = flat(), ForgetSet(samples=retain, classes=(), target_margin=-1e9), []
+    watched = lambda part, given: seen.extend(given[0] if part.training else ())  # noqa: E731
+    model.register_forward_pre_hook(watched)
+    sgd = Sgd(learning_rate=RATE, epochs=3, stop_at_target=False)
+    list(train_again(model, TASK, forget, retain, [model], sgd, generator(), shift=1))
+    moves = [[(way == image).all((1, 2, 3)).any().item() for way in ways] for image in seen]
+    assert len(seen) == 18
+    assert all(any(move) for move in moves)
+    assert not all(move[4] for move in moves[:6])
+    assert all(move[4] for move in moves[6:])
+    words = Samples(torch.zeros(6, 4, dtype=torch.int64), retain.targets)
+    with pytest.raises(ValueError, match="shift must be 0 where inputs are not images, got 1"):
+        list(train_again(model, TASK, forget, words, [model], sgd, generator(), shift=1))
 
 
 def test_the_last_blocks_are_counted_from_the_head():

@@ -678,7 +678,7 @@ OUT_OF_RANGE = {
     "bad_teacher": [("temperature", 0.0)],
     "boundary_shrink": [("epsilon", 0.0)],
     "cf_k": [("k", 0)],
-    "eu_k": [("k", 0)],
+    "eu_k": [("k", 0), ("mixed", 1.5), ("shift", -1)],
     "fanchuan": [("uniform_rate", 0.0), ("forget_rate", 0.0), ("temperature", 0.0)],
     "gradient_ascent": [("parameters", "tail"), ("loss", "hinge")],
     "gradient_difference": [

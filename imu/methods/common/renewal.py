@@ -16,6 +16,7 @@ from imu.methods.common.descent import Sgd, update, watcher
 from imu.models import head
 from imu.models.common import optimizers
 from imu.objectives import Objective, Samples
+from imu.training.augmentation import augmented, draw
 
 WARMUP = 0.2  # share of the updates in which the learning rate rises; then it falls to 0
 
@@ -48,6 +49,26 @@ def begin_anew(modules: Iterable[nn.Module], generator: torch.Generator) -> None
                 raise ValueError(f"{type(part).__name__} has weights that cannot begin anew")
 
 
+@torch.no_grad()
+def mix_fresh(
+    model: nn.Module, modules: Iterable[nn.Module], share: float, generator: torch.Generator
+) -> list[nn.Module]:
+    """Shrink and perturb the weights outside of ``modules`` (Ash & Adams 2020, arXiv 1910.08475).
+
+    θ := (1 − share) θ + share · fresh, of matrices and kernels; others stay. Returns the parts.
+    """
+    inside = {part for module in modules for part in module.modules()}
+    outside = (part for part in model.modules() if part not in inside)
+    parts = [part for part in outside if any(True for _ in part.parameters(recurse=False))]
+    fresh = copy.deepcopy(parts)
+    begin_anew(fresh, generator)
+    for part, new in zip(parts, fresh, strict=True):
+        for weight, drawn in zip(part.parameters(), new.parameters(), strict=True):
+            if weight.dim() > 1:
+                weight.lerp_(drawn, share)
+    return parts
+
+
 def never_stops(sgd: Sgd) -> None:
     """Raises ValueError where the settings stop at the target."""
     if sgd.stop_at_target:
@@ -64,12 +85,20 @@ def train_again(
     modules: Iterable[nn.Module],
     sgd: Sgd,
     generator: torch.Generator,
+    *,
+    measuring: Iterable[nn.Module] = (),
+    shift: int = 0,
 ) -> Iterator[Step]:
     """Descend the loss of the retain set over ``modules``, in training mode; the rest is frozen.
 
-    The learning rate rises to ``sgd.learning_rate`` in the first fifth of the updates and falls to
-    0. Raises FloatingPointError, naming the update, when the loss is not finite.
+    measuring: others in training mode, which measure their batches. shift: pixels that images are
+    moved by at most, in each direction, in the first epoch. The learning rate rises to
+    ``sgd.learning_rate`` in the first fifth of the updates and falls to 0. Raises
+    FloatingPointError, naming the update, when the loss is not finite, and ValueError for a shift
+    of what is no images.
     """
+    if shift and not (isinstance(retain.inputs, Tensor) and retain.inputs.dim() == 4):
+        raise ValueError(f"shift must be 0 where inputs are not images, got {shift}")
     modules = list(modules)
     every = dict.fromkeys(parameter for part in modules for parameter in part.parameters())
     trained = [parameter for parameter in every if parameter.requires_grad]
@@ -83,10 +112,14 @@ def train_again(
     )
 
     def loss(rows: Tensor) -> Tensor:
-        for module in modules:
+        for module in (*measuring, *modules):
             module.train()
         batch = retain[rows]
-        return objective.losses(objective.logits(model, batch.inputs), batch.targets).mean()
+        inputs: Any = batch.inputs
+        if shift and updates <= batches:
+            moves = draw(len(rows), shift=shift, flip=False, generator=generator)
+            inputs = augmented(inputs, moves, shift=shift, flip=False)
+        return objective.losses(objective.logits(model, inputs), batch.targets).mean()
 
     watch, updates = watcher(model, objective, forget), 0
     for _ in range(sgd.epochs):

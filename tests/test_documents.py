@@ -170,7 +170,7 @@ def test_settings_that_cannot_be_read_are_refused(
     monkeypatch.setattr(sys, "argv", ["documents", "table", "--with", name])
     monkeypatch.setattr(documents, "warm", nullcontext)
     monkeypatch.setattr(documents, "serving", lambda: nullcontext(lambda: None))
-    with pytest.raises(SystemExit, match=f"table failed: {re.escape(message)}"):
+    with pytest.raises(SystemExit, match=f"table failed, with {re.escape(f"{name}: {message}")}"):
         documents.main()
 
 

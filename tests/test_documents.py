@@ -170,7 +170,8 @@ def test_settings_that_cannot_be_read_are_refused(
     monkeypatch.setattr(sys, "argv", ["documents", "table", "--with", name])
     monkeypatch.setattr(documents, "warm", nullcontext)
     monkeypatch.setattr(documents, "serving", lambda: nullcontext(lambda: None))
-    with pytest.raises(SystemExit, match=f"table failed, with {re.escape(f"{name}: {message}")}"):
+    said = re.escape(f"table failed, with {name}: {message}")
+    with pytest.raises(SystemExit, match=said):
         documents.main()
 
 

@@ -49,6 +49,7 @@ def page(
         warnings=findings.warnings(compared) if compared.retrained else [],
         headlines=findings.headlines(compared, found),
         heroes=heroes,
+        unaccepted=summary.unaccepted,
         questions=list(findings.QUESTIONS),
         tests={q: charts.tests(found, q, looks) for q in findings.QUESTIONS},
         columns=summary.columns(compared),

@@ -16,10 +16,11 @@ WORK = "work"  # in %, the inverse of ``findings.WORK``
 # Said of a model that passes the tests of a question, and of one that fails one.
 SAID = {
     "Did it forget?": ("Yes.", "No."),
-    "What did it cost?": ("No more than is allowed.", "Too much."),
+    "What did it cost?": ("Within the limits.", "Too much."),
     "Can anyone tell?": ("Not by these tests.", "Yes."),
-    "Would it come back?": ("No more than is allowed.", "Yes."),
+    "Would it come back?": ("Hardly more than after retraining.", "Yes."),
 }
+OURS = "this project's method"
 POWER = ("Did it forget?", "Would it come back?")  # what the original model must fail
 NARROW = "\N{NARROW NO-BREAK SPACE}"
 NAMED = 2  # numbers in a sentence
@@ -86,12 +87,19 @@ def heroes(compared: Compared, found: list[Finding], default: str | None) -> lis
     several = sum(f.kind in findings.METHODS for f in found) > 1
     chosen = [(best, "best verdict, the cheapest of equals" if several else "the only method")]
     if not compared.retrained:  # there is no verdict to choose by
-        chosen = [(by_name[default], "the default") if default in by_name else (best, "a method")]
+        chosen = [(by_name[default], OURS) if default in by_name else (best, "a method")]
     elif default == best.model:
-        chosen = [(best, "best verdict, and the default")]
+        chosen = [(best, f"best verdict, and {OURS}")]
     elif default in by_name:
-        chosen.append((by_name[default], "the default"))
+        chosen.append((by_name[default], OURS))
     return [Hero(f, role, answers(compared, f)) for f, role in chosen]
+
+
+def unaccepted(outcome: str) -> str:
+    """Why retraining is to be used, where the best method has this outcome."""
+    if outcome == "no evidence":
+        return "the tests cannot show here that a method forgot"
+    return "no method passed all tests"
 
 
 def answers(compared: Compared, found: Finding) -> list[Answer]:
@@ -230,7 +238,9 @@ def _answer(compared: Compared, found: Finding, question: str) -> Answer:
     first = [n for n in asked if n in {r.test.metric for r in results}]
     names = list(dict.fromkeys([r.test.metric for r in failed] or first))[:NAMED]
     low = {r.test.metric for r in failed if r.test.side == "below"}
-    less = " is too low" if question == "Can anyone tell?" else ""  # where less may look better
+    less = (
+        ", less than retraining leaves" if question == "Can anyone tell?" else ""
+    )  # where less may look better
     evidence = [
         _value(compared, found.model, name) + (less if name in low else "") for name in names
     ]

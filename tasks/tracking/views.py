@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from imu import verdicts
 from tasks.files import params
-from tasks.pages import findings, lineup
+from tasks.pages import findings, lineup, summary
 from tasks.pages.plain import PLAIN
 from tasks.tracking.store import Store
 
@@ -190,18 +190,22 @@ def sentences(workspace: "Workspace", models: "Sequence[Run]") -> list[str]:
     """The result, the best model first."""
     compared = lineup.compared(workspace, lineup.table(workspace))
     lines, chosen = findings.headlines(compared, findings.findings(compared)), best(models)
-    if chosen is not None and accepted(chosen):
-        model, words = chosen.data.tags["model"], chosen.data.tags["verdict.words"]
+    if chosen is None or not compared.retrained:
+        return lines
+    model, words = chosen.data.tags["model"], chosen.data.tags["verdict.words"]
+    file = workspace.model(f"unlearn/{model}").relative_to(workspace.root)
+    if accepted(chosen):
         work = chosen.data.metrics.get(WORK)
         less = f"; retraining is {findings.shown(WORK, work)} × the work" if work else ""
-        file = workspace.model(f"unlearn/{model}").relative_to(workspace.root)
-        alone = f"{words[0].upper()}{words[1:]}: {model}."
-        first = f"Best: **{model}** (`{file}`), {words}{less}."
-        lines = [first, *(line for line in lines if line != alone)]
-    elif compared.retrained:
+        first = f"Use **{model}** (`{file}`): {words}{less}."
+    else:
         left = workspace.model("retrain/reference").relative_to(workspace.root)
-        lines = [f"No method is accepted: retraining is left (`{left}`).", *lines]
-    return lines
+        outcome = chosen.data.tags["verdict"]
+        first = f"Use the retrained model (`{left}`): {summary.unaccepted(outcome)}."
+        if outcome not in (findings.FAILED, findings.UNCHANGED):
+            first += f" The nearest: **{model}** (`{file}`), {words}."
+    alone = f"{words[0].upper()}{words[1:]}: {model}."
+    return [first, *(line for line in lines if line != alone)]
 
 
 def note(store: Store, run: str, said: Sequence[str]) -> str:
@@ -229,7 +233,7 @@ def describe(store: Store, title: str, said: str, columns: Sequence[str]) -> Non
             ]
             links, _, found = said.partition("\n\n")  # folded, the page shows one line
             plain = title.replace("`", "'")  # code, in which names of classes are no Markdown
-            first = " · ".join([f"`{plain}`: {links}", *more, found])
+            first = f"`{plain}`: {found} {' · '.join([links, *more])}"
             text = f"{OURS}{first}\n\n{HOW_TO_READ}\n\n{'; '.join(means)}; all: `docs/metrics.md`."
             store.client.set_experiment_tag(store.experiment, name, text)
 

@@ -100,7 +100,7 @@ def test_the_experiment_says_what_the_last_run_found_unless_somebody_described_i
     views.describe(store, "digits · class 8 · seed 0", "[Table](#/t)\n\nBest: imu", [])
     views.describe(store, "digits · class `![a](x)", "[Table](#/t)\n\nBest: npo", ["FA", "KL"])
     assert said().startswith(
-        "**Last run.** `digits · class '![a](x)`: Best: npo [Table](#/t) · [Pipelines](#/"
+        "**Last run.** `digits · class '![a](x)`: Best: npo\n\n[Table](#/t) · [Pipelines](#/"
     )
     assert said().endswith("\n\n*FA* accuracy on the forget set; all: `docs/metrics.md`.")
     store.client.set_experiment_tag(store.experiment, "mlflow.note.content", "My own words.")

@@ -115,7 +115,8 @@ def result(workspace: Workspace, said: dict[str, Any], page: Page) -> str:
     ]
     return "\n".join(
         [
-            f"In MLflow: {named}. Report: `{workspace.runs / 'report' / 'report.html'}`\n",
+            *summary.told(compared),
+            f"\nIn MLflow: {named}. Report: `{workspace.runs / 'report' / 'report.html'}`\n",
             *(f"| {' | '.join(line)} |" for line in lines),
             f"\n{'; '.join(f'*{name}* {plain}' for name, plain in meanings.items())}.",
             "\nWhat decided, by its distance from the reference, and how much of it is allowed:\n",

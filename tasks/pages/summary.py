@@ -95,6 +95,12 @@ def heroes(compared: Compared, found: list[Finding], default: str | None) -> lis
     return [Hero(f, role, answers(compared, f)) for f, role in chosen]
 
 
+def told(compared: Compared) -> list[str]:
+    """The answers on the best method, a line each in Markdown; [] where no method was run."""
+    best = heroes(compared, findings.findings(compared), None)[:1]
+    return [f"- {a.question} **{a.word}** {a.evidence}" for hero in best for a in hero.answers]
+
+
 def unaccepted(outcome: str) -> str:
     """Why retraining is to be used, where the best method has this outcome."""
     if outcome == "no evidence":

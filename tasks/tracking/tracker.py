@@ -23,6 +23,7 @@ from tasks.files.commit import git_tags
 from tasks.files.workspace import Workspace
 from tasks.graph import lock
 from tasks.graph.lock import Locked
+from tasks.pages import lineup, summary
 from tasks.tracking import candidates, views
 from tasks.tracking.record import Record, curve, model_of, pipeline_key, record
 from tasks.tracking.store import Store
@@ -249,9 +250,12 @@ class Tracker:
             found = best.data.metrics
             values = {f"best/{name}": found[name] for name in columns if name in found}
             self.store.values(self.run, metrics=values)
-        text = views.sentences(self.workspace, models) if said else []
+        text = []
         if said:
-            tags["mlflow.note.content"] = views.note(self.store, self.run, text)
+            compared = lineup.compared(self.workspace, lineup.table(self.workspace))
+            text = views.sentences(self.workspace, compared, models)
+            answers = summary.told(compared)
+            tags["mlflow.note.content"] = views.note(self.store, self.run, text, answers)
         self.store.tag(self.run, tags)
         self._share(columns)
         if said and not self.context.below:

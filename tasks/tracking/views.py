@@ -186,9 +186,10 @@ def path(store: Store, key: str, *, charts: bool = False) -> str:
     return f"{runs}&viewStateShareKey={key}{mode}"
 
 
-def sentences(workspace: "Workspace", models: "Sequence[Run]") -> list[str]:
+def sentences(
+    workspace: "Workspace", compared: findings.Compared, models: "Sequence[Run]"
+) -> list[str]:
     """The result, the best model first."""
-    compared = lineup.compared(workspace, lineup.table(workspace))
     lines, chosen = findings.headlines(compared, findings.findings(compared)), best(models)
     if chosen is None or not compared.retrained:
         return lines
@@ -208,12 +209,16 @@ def sentences(workspace: "Workspace", models: "Sequence[Run]") -> list[str]:
     return [first, *(line for line in lines if line != alone)]
 
 
-def note(store: Store, run: str, said: Sequence[str]) -> str:
-    """What the page of a pipeline shows first, in Markdown, short enough to be shown whole."""
+def note(store: Store, run: str, said: Sequence[str], answers: Sequence[str]) -> str:
+    """What the page of a pipeline shows first, in Markdown.
+
+    said: of ``sentences``. answers: on the best method.
+    """
     pages = (path(store, run), path(store, run, charts=True), store.link(run, "report.html"))
     table, charts, report = (page.removeprefix("/") for page in pages)
     links = f"[Table]({table}) · [Charts]({charts}) · [Report]({report})"
-    return f"{links}\n\n{' '.join(said[:2])} Evidence, not a guarantee."
+    found = f"{' '.join(said[:2])} Evidence, not a guarantee."
+    return "\n\n".join([links, found, *(["\n".join(answers)] if answers else [])])
 
 
 def describe(store: Store, title: str, said: str, columns: Sequence[str]) -> None:
@@ -233,7 +238,7 @@ def describe(store: Store, title: str, said: str, columns: Sequence[str]) -> Non
             ]
             links, _, found = said.partition("\n\n")  # folded, the page shows one line
             plain = title.replace("`", "'")  # code, in which names of classes are no Markdown
-            first = f"`{plain}`: {found} {' · '.join([links, *more])}"
+            first = f"`{plain}`: {found}\n\n{' · '.join([links, *more])}"
             text = f"{OURS}{first}\n\n{HOW_TO_READ}\n\n{'; '.join(means)}; all: `docs/metrics.md`."
             store.client.set_experiment_tag(store.experiment, name, text)
 

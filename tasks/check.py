@@ -136,6 +136,11 @@ def _require_entrance(where: str, model: nn.Module, config: Any) -> None:
         return
     whole = last_block(model, MOST)
     there = next(n for n in range(1, MOST) if last_block(model, n) == whole)
+    if there == 1:
+        raise ParameterError(
+            f"{params.FILE}: {where}.neighbours must be 0, as this network has one block before "
+            f"its head and nothing lies before that, got {config.neighbours:g}"
+        )
     if count >= there:
         raise ParameterError(
             f"{params.FILE}: {where}.blocks must be in [1, {there - 1}] where neighbours are "

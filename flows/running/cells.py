@@ -80,6 +80,8 @@ def prepare(root: Path, cell: Cell) -> Path:
     """
     folder = cell.folder(root)
     files = dict(_committed(root, cell.commit) if cell.commit else _present(root))
+    if params.FILE not in files:
+        raise CommitError(f"{cell.commit or root} has no {params.FILE}")
     parameters = params.changed(YAML(typ="safe").load(files.pop(params.FILE)), cell.changes)
     params.require_safe(folder, parameters)  # before DVC sees them, and before anything is made
     own = [] if cell.commit else [*_brought(root / OWN)]  # may be kept out of git

@@ -155,7 +155,6 @@ def _asked(
         name=str(flow_run.name), changes=changes, commit=clean_commit(root) if pools else ""
     )
     folder = cell.folder(root) if changes else root
-    # Entries of `unlearn` are those of params.yaml, but for one.
     with only_run(folder):
         if changes:
             prepare(root, cell)

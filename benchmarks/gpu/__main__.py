@@ -157,7 +157,6 @@ def drive(options: argparse.Namespace, begin: float) -> None:
     finally:
         for process in running:
             process.kill()
-        append(results, {"check": MACHINE, "what": "end", "seconds": time() - begin})
         shutil.rmtree(scratch, ignore_errors=True)
 
 

@@ -4,7 +4,7 @@ import json
 import math
 import os
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -56,7 +56,7 @@ class Sizes:
     workers: int = 14  # processes of the DataLoader, and of attacks on a CPU
     retained: int = 5000  # samples that stand for the retain set where models are judged
     scored: int = 5000  # samples whose influence is computed
-    looped: int = 200  # of these one by one
+    looped: int = 64  # of these one by one
     seconds: tuple[float, float] = (20.0, 6.0)  # that a method may take: of the first, of others
     entries: tuple[str, ...] = ()  # methods and variants; none: all
     networks: tuple[str, ...] = ()  # of which two steps are trained; likewise
@@ -236,6 +236,12 @@ def judgement(
     return {"values": values, "verdict": found.outcome, "decisive": decisive}
 
 
+def untried(records: Iterable[Record]) -> str:
+    """A sentence with the names of those for which there was no time; '' where there was."""
+    names = [record["name"] for record in records if "untried" in record]
+    return f"\nNot tried for want of time: {', '.join(names)}.\n" if names else ""
+
+
 def line(record: Record, judged: Mapping[str, Any], shown: Sequence[str]) -> Sequence[object]:
     """Name, seconds, steps, the metrics ``shown``, and the verdict with what decided it."""
     values = judged.get("values", {})
@@ -243,8 +249,6 @@ def line(record: Record, judged: Mapping[str, Any], shown: Sequence[str]) -> Seq
     said = judged.get("verdict", "")
     if judged.get("decisive"):
         said += f" ({', '.join(judged['decisive'])})"
-    if "untried" in record:
-        said = "not tried for want of time"
     for failure in (record, judged):
         if "failed" in failure:
             said = f"failed: {failure['failed']}"

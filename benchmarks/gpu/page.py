@@ -1,21 +1,45 @@
-"""docs/gpu.md, from the results of a run, which are kept in docs/gpu.jsonl.
+"""docs/gpu.md, from the results of runs, which are kept in docs/gpu.jsonl.
 
 python -m benchmarks.gpu.page results/results.jsonl
+
+Of several runs on one kind of machine, the last one with a check counts for it.
 """
 
 import argparse
+import json
+from collections.abc import Sequence
 from pathlib import Path
-from shutil import copyfile
 
-from benchmarks.gpu.__main__ import UNPACKING, checks
+from benchmarks.gpu.__main__ import MACHINE, UNPACKING, checks
 from benchmarks.gpu.lab import Record, read, table
 
 DOCS = Path(__file__).parents[2] / "docs"
 RESULTS, PAGE = DOCS / "gpu.jsonl", DOCS / "gpu.md"
 
 
+def joined(runs: Sequence[list[Record]]) -> list[Record]:
+    """The results of the first run, with checks of later ones in place of its own.
+
+    Raises ValueError where two ran on different machines or with different packages.
+    """
+    results, *later = runs
+    for run in later:
+        first, begin = began(results), began(run)
+        for what in ("device", "processor", "packages", "tiny"):
+            if first[what] != begin[what]:
+                raise ValueError(f"{what}: one run has {first[what]!r}, another {begin[what]!r}")
+        chosen = {record["check"] for record in run} - {MACHINE, UNPACKING}
+        kept = [record for record in results if record["check"] not in chosen]
+        results = kept + [record for record in run if record["check"] in chosen]
+    return results
+
+
+def began(results: list[Record]) -> Record:
+    return next(record for record in results if record.get("what") == "begin")
+
+
 def page(results: list[Record]) -> str:
-    begin = next(record for record in results if record.get("what") == "begin")
+    begin = began(results)
     ended = {record["check"]: record for record in results if "ended" in record}
     parts = ["# GPU\n", warning(begin), provenance(begin, results), times(results, ended)]
     for name, module in checks().items():
@@ -81,13 +105,11 @@ def times(results: list[Record], ended: dict[str, Record]) -> str:
                 took["ended"] if took else "not started",
             )
         )
-    whole = next((r["seconds"] for r in results if r.get("what") == "end"), None)
     estimates = [(name, what, f"{seconds:.1f}", how) for name, what, seconds, how in plan]
     return "\n".join(
         [
             "## Time\n",
             table(("check", "estimated, s", "took, s", "ended"), rows),
-            f"All took {whole:.0f} s.\n" if whole is not None else "The run was cut off.\n",
             "Estimated before the run, for an H100 or H200 and full sizes, from operations that "
             "were counted and rates that are assumed; a check that needs more is cut short:\n",
             table(("check", "part", "s", "how"), estimates),
@@ -99,11 +121,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.gpu.page", description=(__doc__ or "").splitlines()[0]
     )
-    parser.add_argument("results", type=Path, help="of a run, or docs/gpu.jsonl")
-    given = parser.parse_args().results
-    PAGE.write_text(page(read(given)), encoding="utf-8")
-    if given.resolve() != RESULTS:
-        copyfile(given, RESULTS)
+    parser.add_argument(
+        "results", nargs="+", type=Path, help="of a run and of others after it, or docs/gpu.jsonl"
+    )
+    results = joined([read(path) for path in parser.parse_args().results])
+    PAGE.write_text(page(results), encoding="utf-8")
+    lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in results)
+    RESULTS.write_text("".join(lines), encoding="utf-8")
 
 
 if __name__ == "__main__":

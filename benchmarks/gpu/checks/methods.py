@@ -35,6 +35,7 @@ from benchmarks.gpu.lab import (
     line,
     of_resnet18,
     table,
+    untried,
 )
 from imu import discovery, methods, metrics
 from imu.objectives import Samples
@@ -253,9 +254,13 @@ def page(found: list[Record]) -> str:
         rows = [
             line(record, judgements.get(record["name"], {}), SHOWN)
             for record in ({"name": REFERENCE}, *of_scenario)
+            if "untried" not in record
         ]
         what = "A class" if scenario == "class" else "A random tenth"
-        parts.append(f"### {what}\n\n{table(('model', 's', 'steps', *SHOWN, 'margins'), rows)}")
+        parts.append(
+            f"### {what}\n\n{table(('model', 's', 'steps', *SHOWN, 'margins'), rows)}"
+            + untried(of_scenario)
+        )
     return (
         "FA, RA and the like as in the README, RA on some retained samples; *relearn_auc* not "
         "for every method. *margins*: the verdict if retrained models "

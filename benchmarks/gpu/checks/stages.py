@@ -91,7 +91,8 @@ def parts(lab: Lab) -> Iterator[tuple[str, Part]]:
     for what, recipe in RECIPES.items():
         yield f"train: {what}", partial(trained, data, recipe)
     for name in discovery.names("imu.models"):
-        if name != "custom" and name in (lab.sizes.networks or [name]):
+        of_images = not hasattr(discovery.load("imu.models", name), "OBJECTIVE")
+        if of_images and name != "custom" and name in (lab.sizes.networks or [name]):
             yield f"network: {name}", partial(network, photographs, name)
     original = network_of(data, CPU)
     list(fit(original, data, RECIPE, CPU))
@@ -206,14 +207,14 @@ def page(found: list[Record]) -> str:
     failed = [record for record in tried if "failed" in record]
     ran = [record for record in tried if "failed" not in record]
     other = [record["what"] for record in ran if not record["same"]]
-    untried = [record["what"] for record in found if "untried" in record]
+    untried = [record for record in found if "untried" in record]
     farthest = sorted(ran, key=lambda record: -record["from_cpu"])[:FARTHEST]
     lines = [
         f"{len(found)} parts on the handwritten digits: training with each option, two steps of "
-        "every network, influence, an ensemble, every metric, every method for two requests, for "
-        f"{EPOCHS} epochs. Failed: {len(failed)}. Not the same to the bit when done twice: "
-        f"{len(other)}{': ' if other else ''}{', '.join(other)}. Not tried for want of time: "
-        f"{len(untried)}{': ' if untried else ''}{', '.join(untried)}.\n"
+        "every network of images, influence, an ensemble, every metric, every method for two "
+        f"requests, for {EPOCHS} epochs. Failed: {len(failed)}. Not the same to the bit when "
+        f"done twice: {len(other)}{': ' if other else ''}{', '.join(other)}. Not tried for want of "
+        f"time: {len(untried)}.\n"
     ]
     if failed:
         rows = [(record["what"], record["failed"]) for record in failed]

@@ -58,8 +58,9 @@ SHOWN = (
     *("P_forget", "ROUGE_forget", "P_reworded", "choice", "P_retain", "ROUGE_retain"),
     *("repetition", "AUC_loss", "relearn_P", "P_4bit", "KS"),
 )
-PARAMETERS, TOKENS, JUDGED = 163e6, 208_000, 300_000  # of the network, of all answers, of a model
+PARAMETERS, TAUGHT, JUDGED = 163e6, 3_600, 300_000  # of the network; questions; tokens of a model
 BFLOAT16 = 60e12  # operations in a second that are assumed of its small products
+TRAINED = 0.3  # seconds of a step, bound by its launches
 
 
 def ascent(learning_rate: float) -> Sgd:
@@ -127,9 +128,9 @@ def configured(name: str) -> Any:
 
 
 RECIPE = training.Config(
-    epochs=6,
-    batch_size=32,
-    learning_rate=2e-4,
+    epochs=5,
+    batch_size=64,
+    learning_rate=3e-4,
     optimizer="adamw",
     weight_decay=0.0,
     clip=1.0,
@@ -162,9 +163,10 @@ TINY = Sizes(
 
 def plan() -> list[Work]:
     sizes, models = Sizes(), len(ENTRIES) + 1
-    training_both = 2 * sizes.recipe.epochs * 0.9 * TOKENS * 6 * PARAMETERS
+    recipe = sizes.recipe
+    steps = 2 * recipe.epochs * (TAUGHT // recipe.batch_size)
     return [
-        computing("original and reference", training_both, BFLOAT16),
+        Work("original and reference", steps * TRAINED, f"{steps} steps of {TRAINED} s, assumed"),
         Work(f"{len(ENTRIES)} methods", 15.0 * len(ENTRIES), "assumed"),
         computing(f"{models} models judged", models * JUDGED * 2 * PARAMETERS, BFLOAT16 / 3),
         Work(

@@ -3,7 +3,7 @@
 Judged against one reference per request, so without the retraining variability that a verdict
 needs: the verdict here counts the margins alone. A method is stopped where it takes longer than its
 share of the time, and judged as it stands. Attacks that compute on a CPU run in other processes
-while the device goes on. Methods that need the retain set come last: they take longest.
+while the device goes on. Most methods that need the retain set come last: they take longest.
 """
 
 from collections.abc import Iterator
@@ -45,6 +45,7 @@ SHARE = 0.45
 PHOTOGRAPHS = True
 RELEARNED = ("nothing", "logit_mask", "imu", "imu_deep")
 FIRST = (*RELEARNED, "imu_published", "gradient_ascent_head", "delete", "amun")
+RIVALS = ("eu_k", "msg", "ct", "scrub", "fine_tune", "salun")  # with the retain set at hand
 LONG = 3600.0  # seconds
 SETTLING = 15.0  # seconds before the end, for the judging of what has run
 PASSES = 1000  # of small batches in fine-tune relearning, about
@@ -54,7 +55,7 @@ SHOWN = ("FA", "TFA", "RA", "TA", "gap", "MIA", "TV", "KL", "probe_1", "proto_1"
 class Entry(NamedTuple):
     method: str
     config: Any
-    rank: int  # 0 for the first methods, 1 for others, 2 where the retain set is needed
+    rank: int  # 0: first methods, 1: rivals, 2: others, 3: others that need the retain set
 
 
 def entries() -> dict[str, Entry]:
@@ -63,22 +64,23 @@ def entries() -> dict[str, Entry]:
     for method in methods.names():
         retains = "retain" in discovery.load("imu.methods", method).NEEDS
         for name, config in methods.variants(method).items():
-            rank = 0 if name in FIRST else 2 if retains else 1
+            rank = 0 if name in FIRST else 1 if name in RIVALS else 3 if retains else 2
             found[name] = Entry(method, config, rank)
-    order = {name: place for place, name in enumerate(FIRST)}
+    order = {name: place for place, name in enumerate((*FIRST, *RIVALS))}
     return dict(sorted(found.items(), key=lambda e: (e[1].rank, order.get(e[0], 0))))
 
 
 def plan() -> list[Work]:
     sizes, all_of_them = Sizes(), entries()
     ranks = [entry.rank for entry in all_of_them.values()]
-    first, others = 2 * ranks.count(0), 2 * (len(ranks) - ranks.count(0))
+    first = 2 * sum(rank < 2 for rank in ranks)
+    others = 2 * len(ranks) - first
     judged = SHARE_FORGOTTEN * TRAINED + sizes.retained + HELD + TESTED
     image, models = of_resnet18(backward=False), 2 * (len(RELEARNED) + 1)
     passes = models * PASSES
     runs = "assumed: a third of the most that each may take"
     return [
-        Work(f"{first} runs of the first methods", first * sizes.seconds[0] / 3, runs),
+        Work(f"{first} runs of the first methods and rivals", first * sizes.seconds[0] / 3, runs),
         Work(f"{others} runs of others", others * sizes.seconds[1] / 3, runs),
         computing("outputs of all models", (first + others) * judged * image, FLOAT32),
         Work(
@@ -101,7 +103,7 @@ def judged(lab: Lab, pool: Pool) -> Iterator[Record]:
             yield {"what": "trained", "name": name, **cells.train(lab, name, lab.sizes.recipe)}
     judges = {scenario: Judge.of(lab, scenario, pool) for scenario in SCENARIOS}
     chosen = {k: v for k, v in entries().items() if k in (lab.sizes.entries or [k])}
-    for rank in (0, 1, 2):
+    for rank in sorted({entry.rank for entry in chosen.values()}):
         for scenario, judge in judges.items():
             for name, entry in chosen.items():
                 if entry.rank == rank:
@@ -121,7 +123,7 @@ def judged(lab: Lab, pool: Pool) -> Iterator[Record]:
 def tried(lab: Lab, judge: "Judge", scenario: str, name: str, entry: Entry) -> Iterator[Record]:
     """One method on one request; its model is left to the judge."""
     record: Record = {"what": "run", "scenario": scenario, "name": name}
-    most = min(lab.sizes.seconds[min(entry.rank, 1)], lab.left() - SETTLING)
+    most = min(lab.sizes.seconds[entry.rank > 1], lab.left() - SETTLING)
     if most <= 0:
         yield {**record, "untried": "there was no time left"}
         return

@@ -97,7 +97,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         out = evaluation(workspace, item)
         artifacts.write_json(out / "metrics.json", dict(zip(NAMES, values, strict=False)))
         artifacts.write_table(out / "trajectory.csv", steps.assign(validation=95.0, test=94.0))
-        artifacts.write_table(out / "predictions.parquet", predicted)
+        unlike = 0.25 if item == "ours" else 0.75
+        artifacts.write_table(out / "predictions.parquet", predicted.assign(confidence=unlike))
         artifacts.write_json(out / "failure.json", "")
     return workspace.root
 
@@ -198,7 +199,8 @@ def test_a_method_that_sees_the_retain_set_is_marked_and_stands_apart(workspace:
 def test_the_page_needs_no_network(reported: Workspace) -> None:
     page = Page(reported)
     of_method = 3 * report_page.SHOWN
-    assert len(page.addresses) == 2 * of_method + 2 * report_page.SHOWN  # and by influence
+    assert len(page.addresses) == of_method + 2 * report_page.SHOWN  # and by influence
+    assert "No sample differs by more than 0.0005." in page.text  # of the other method
     assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
     assert not {"link", "script", "iframe", "object"} & set(page.tags)
     assert not re.search(r"url\(|https?:|//[a-z]", page.source)

@@ -25,6 +25,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def model(name: str, kind: str = "method", outcome: str = "", work: float = 0.0, **metrics: float):
     words = findings.WORDS.get(outcome, outcome)  # type: ignore[call-overload]
     tags = {"model": name, "verdict": outcome, "verdict.words": words}
+    metrics |= {views.WORK: work} if work else {}
     return SimpleNamespace(
         data=SimpleNamespace(tags=tags | views.place(kind, outcome, work), metrics=metrics)
     )
@@ -33,12 +34,12 @@ def model(name: str, kind: str = "method", outcome: str = "", work: float = 0.0,
 def test_models_sort_by_kind_then_verdict_then_cost() -> None:
     models = [
         model("original", "original"),
-        model("dear", outcome="indistinguishable", work=2.0),
-        model("mask", "baseline", "indistinguishable", 1000.0),
-        model("lost", outcome="utility lost", work=100.0),
-        model("cheap", outcome="indistinguishable", work=14.7),
-        model("crashed", outcome="failed", work=500.0),
-        model("masked", outcome="masked only", work=300.0),
+        model("dear", outcome="indistinguishable", work=50.0),
+        model("mask", "baseline", "indistinguishable", 0.1),
+        model("lost", outcome="utility lost", work=1.0),
+        model("cheap", outcome="indistinguishable", work=6.8),
+        model("crashed", outcome="failed", work=0.2),
+        model("masked", outcome="masked only", work=0.3),
     ]
     order = sorted(models, key=lambda run: run.data.tags["order"])
     named = [run.data.tags["model"] for run in order]
@@ -60,13 +61,14 @@ def test_the_best_model_may_be_given_the_retain_set() -> None:
 
 
 def test_the_columns_are_those_that_were_measured_with_the_cost_last() -> None:
-    images = views.columns([model("imu", FA=0.0, gap=1.0, RTE_work=3.0, relearn_auc=9.0)])  # type: ignore[list-item]
+    imu = model("imu", FA=0.0, gap=1.0, RTE_work=4.0, work=25.0, relearn_auc=9.0)
+    images = views.columns([imu])  # type: ignore[list-item]
     texts = views.columns([model("npo", P_forget=0.1, relearn_P=0.2, dP_forget=0.3)])  # type: ignore[list-item]
-    assert images == ["FA", "gap", "relearn_auc", "RTE_work"]
+    assert images == ["FA", "relearn_auc", "work"]
     assert texts == ["P_forget", "dP_forget", "relearn_P"]
     charts = [views.of_models("", names)["compareRunCharts"] for names in (images, texts)]
     kinds = [[chart["type"] for chart in drawn] for drawn in charts]
-    assert kinds == [["BAR", "LINE"], ["BAR", "LINE", "SCATTER"]]
+    assert kinds == [["BAR", "BAR", "LINE"], ["BAR", "LINE", "SCATTER"]]
     assert [drawn[0]["metricKey"] for drawn in charts] == ["relearn_auc", "dP_forget"]
 
 
@@ -100,7 +102,7 @@ def test_the_experiment_says_what_the_last_run_found_unless_somebody_described_i
     views.describe(store, "digits · class 8 · seed 0", "[Table](#/t)\n\nBest: imu", [])
     views.describe(store, "digits · class `![a](x)", "[Table](#/t)\n\nBest: npo", ["FA", "KL"])
     assert said().startswith(
-        "**Last run.** `digits · class '![a](x)`: Best: npo\n\n[Table](#/t) · [Pipelines](#/"
+        "**Last run.** Best: npo\n\nOf `digits · class '![a](x)`: [Table](#/t) · [Pipelines](#/"
     )
     assert said().endswith("\n\n*FA* accuracy on the forget set; all: `docs/metrics.md`.")
     store.client.set_experiment_tag(store.experiment, "mlflow.note.content", "My own words.")
@@ -157,10 +159,10 @@ def logged(store: Store, name: str, kind: str, outcome: str = "", work: float = 
 def test_the_registry_holds_the_original_and_what_was_accepted_once(store: Store) -> None:
     models = [
         logged(store, "original", "original"),
-        logged(store, "dear", "method", "indistinguishable", 2.0),
+        logged(store, "dear", "method", "indistinguishable", 50.0),
         logged(store, "cheap", "method", "indistinguishable", 9.0),
-        logged(store, "masked", "method", "masked only", 99.0),
-        logged(store, "logit_mask", "baseline", "indistinguishable", 999.0),
+        logged(store, "masked", "method", "masked only", 1.0),
+        logged(store, "logit_mask", "baseline", "indistinguishable", 0.1),
     ]
     candidates.register(store, models, "digits · class 8 · seed 0")
     candidates.register(store, models, "digits · class 8 · seed 0")

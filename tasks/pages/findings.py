@@ -28,7 +28,9 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
     "Can anyone tell?": (
         *("TV", "U_LiRA", "JSD_unseen", "dAP_forget", "dP_forget", "KL_forget", "KL_retain"),
     ),
-    "Would it come back?": ("probe_1", "relearn_auc", "relearn_P", "P_4bit", "KL_relearn"),
+    "Would it come back?": (
+        *("probe_1", "relearn_auc", "proto_1", "relearn_P", "P_4bit", "KL_relearn"),
+    ),
 }
 # The question that the tests of an outcome answer.
 ASKED: dict[verdicts.Outcome, str] = {

@@ -17,6 +17,7 @@ from tasks.pages.templates import environment
 
 SHOWN = 6  # samples in a row
 CLASSES = 20  # that a table has at most
+DIGITS = 3  # that samples are shown with: where all are 0 they show nothing
 
 
 def page(
@@ -33,6 +34,7 @@ def page(
     heroes = summary.heroes(compared, found, default)
     looks = _looks(compared, heroes)
     rows = summary.rows(compared, found)
+    order = [row.model for row in rows]
     aims, of_models = _aims(workspace), plotted.courses(workspace)
     template = environment(Path(__file__).parent).get_template("report.html.j2")
     return template.render(
@@ -54,11 +56,11 @@ def page(
         tests={q: charts.tests(found, q, looks) for q in findings.QUESTIONS},
         columns=summary.columns(compared),
         rows=rows,
-        values=_values(compared, [row.model for row in rows], looks),
-        groups=_groups(results, compared.class_wise),
+        values=_values(compared, order, looks),
+        groups=_groups(results.loc[order], compared.class_wise),
         scatter=scatter.scatter(compared, looks),
         absent=absent,
-        classes=_by_class(workspace),
+        classes=_by_class(workspace, order),
         courses=[
             charts.course(model, of_models[model], aims)
             for model in [f.model for f in found]
@@ -170,14 +172,14 @@ def _slices(workspace: Workspace, data: Dataset, order: list[str]) -> dict[str, 
                 "Forget samples forgotten most": (least[each:].tail(each)[::-1], "remembered"),
                 "Retain samples that lost most": (worse.head(SHOWN), "lost"),
             }
-            kept = {title: of for title, of in parts.items() if len(of[0])}
+            kept = {title: of for title, of in parts.items() if of[0][of[1]].round(DIGITS).any()}
             kind = _kind(data)
             whole = kind.whole(data, table) if hasattr(kind, "whole") else []
             shown[row.model] = [*whole, *kind.slices(data, kept)]
     return {model: shown[model] for model in order if model in shown}
 
 
-def _by_class(workspace: Workspace) -> dict[str, Any]:
+def _by_class(workspace: Workspace, order: list[str]) -> dict[str, Any]:
     """Test accuracy per class in %: of the reference, and of each model minus that, in points.
 
     Where nothing was retrained the original stands in the reference's place.
@@ -202,7 +204,7 @@ def _by_class(workspace: Workspace) -> dict[str, Any]:
         "rest": len(changed) - len(chosen),
         "against": against,
         "accuracies": accuracies[chosen.index].tolist(),
-        "models": {model: chosen[model].tolist() for model in columns},
+        "models": {model: chosen[model].tolist() for model in order if model in columns},
     }
 
 

@@ -18,7 +18,7 @@ SAID = {
     "Did it forget?": ("Yes.", "No."),
     "What did it cost?": ("Within the limits.", "Too much."),
     "Can anyone tell?": ("Not by these tests.", "Yes."),
-    "Would it come back?": ("Hardly more than after retraining.", "Yes."),
+    "Would it come back?": ("Not by these tests.", "Yes."),
 }
 OURS = "this project's method"
 POWER = ("Did it forget?", "Would it come back?")  # what the original model must fail

@@ -172,6 +172,8 @@ def _evaluate(workspace: Workspace, item: str) -> Record:
         curves = {f"{name}_accuracy": points for name, points in steps.items()}
         failure = artifacts.read_json(workspace.failure(item))
         metrics |= _rte_time(workspace, item)
+        if saved := metrics.get("RTE_work"):
+            metrics["work"] = round(100 / saved, 2)  # as the report has it
         if not failure:
             tables = _tables(workspace, artifacts.read_table(files[0], id="str"))
     return Record(

@@ -75,9 +75,9 @@ class Tracker:
         self._parts: set[str] = set()  # stages that are logged, by producer
         self._points: dict[tuple[str, str], int] = {}  # how many of a curve are logged
         self.store.close_left()
-        name, named = self._named()
+        self.name, named = self._named()
         tags = {"imu.kind": "pipeline", **git_tags(workspace.root), **context.tags, **named}
-        self.run = self.store.create(name, tags, context.below)
+        self.run = self.store.create(self.name, tags, context.below)
         of = [self.run, *([context.below] if context.below else [])]
         self._belongs = {f"pipeline.{run}": "true" for run in of}
 
@@ -259,9 +259,8 @@ class Tracker:
         self.store.tag(self.run, tags)
         self._share(columns)
         if said and not self.context.below:
-            title = params.title(params.read(self.workspace.root))
-            views.describe(self.store, title, tags["mlflow.note.content"], columns)
-            candidates.register(self.store, models, title)
+            views.describe(self.store, self.name, tags["mlflow.note.content"], columns)
+            candidates.register(self.store, models, params.title(params.read(self.workspace.root)))
         with self.store.reaching():
             self.store.client.log_artifact(self.run, str(self.workspace.root / lock.FILE))
         return text

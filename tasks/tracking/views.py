@@ -44,17 +44,19 @@ AGAIN, GREY, PALE = "#56b4e9", "#8b9299", "#b9bec3"
 COMPARED = {"reference": AGAIN, "retrained": AGAIN, "baseline": GREY, ORIGINAL: PALE}
 COLOURS = ("#d55e00", "#009e73", "#cc79a7", "#e69f00", "#7b3fa0", "#8c564b", "#c2185b")
 OUTCOMES = tuple(reversed(verdicts.OUTCOMES))  # the best first
-WORK, TIME = findings.WORK, findings.TIME
-COLUMNS = (*(name for name in findings.HEADLINE if name not in (WORK, TIME)), "U_LiRA", WORK, TIME)
-# Beside that of retrained models: the first there is. Of the gap a mask has the least, and the
-# original so much where a class is forgotten that no other bar is seen.
-BARS = ("relearn_auc", "KL_relearn", "gap", "dAP_forget", "dP_forget", "JSD_unseen")
+WORK = summary.WORK
+# The gap has a membership attack in it, which flips where a class is forgotten whole.
+LEFT_OUT = ("gap", findings.WORK, findings.TIME)
+COLUMNS = (*(name for name in findings.HEADLINE if name not in LEFT_OUT), "U_LiRA", WORK)
+# Beside that of retrained models: the first there is.
+BARS = ("relearn_auc", "KL_relearn", "dAP_forget", "dP_forget", "JSD_unseen")
 # What a model says against what it keeps.
 APART = (
     *(("TV", "probe_1"), ("mAP_forget", "mAP_retain")),
     *(("dP_forget", "relearn_P"), ("KL_forget", "KL_retain")),
 )
 HOW_TO_READ = (
+    "An earlier run has its own page, which tells of its table. "
     "Each row, bar or dot is a model. *reference* was retrained without the forgotten samples; "
     "the other *retrained* ones have other seeds: how far they lie from it is chance. "
     "*masked only*: it answers like a model that forgot, but what was to be forgotten is inside."
@@ -63,13 +65,11 @@ OURS = "**Last run.** "  # so begins a description of the experiment that is not
 COURSE = ("curve/forget_accuracy", "curve/retain_accuracy")
 WIDTHS = {  # pixels
     "tags.`verdict`": 130,
-    "tags.`kind`": 120,
     "tags.`best`": 120,
     "tags.`best.verdict`": 130,
     "tags.`changed`": 200,
 }
 NAME = "attributes.`Run Name`"  # takes a width only where it has a place in the order
-MOST_WORK = 1e6  # of retraining over that of a method, in a tag that sorts
 
 
 class Look(NamedTuple):
@@ -105,11 +105,10 @@ def looks(kinds: Mapping[str, str], forget: str) -> dict[str, Look]:
 def place(kind: str, outcome: str, work: float) -> dict[str, str]:
     """Tags by which models sort: by kind, then verdict, then cost.
 
-    work: of retraining over that of the method; 0 where it is not known.
+    work: in % of that of retraining; 0 where nothing was updated.
     """
     known = OUTCOMES.index(outcome) if outcome in OUTCOMES else len(OUTCOMES)
-    cost = MOST_WORK - min(work, MOST_WORK)
-    order = f"{list(KINDS).index(kind)} {known} {cost:09.1f}"
+    order = f"{list(KINDS).index(kind)} {known} {work:09.2f}"
     return {"kind": KINDS[kind], "order": order}
 
 
@@ -142,13 +141,13 @@ def of_models(query: str, metrics: Sequence[str], *, grouped: bool = False) -> d
         "groupByKeys": [{"mode": "tag", "groupByData": name} for name in ("model", "forget")],
     }
     name = 330 if grouped else 230
-    return _table(query, ("verdict", "kind"), metrics, name=name, sort="tags.`order`") | {
+    return _table(query, ("verdict",), metrics, name=name, sort="tags.`order`") | {
         "runsHiddenMode": "SHOW_ALL",
         "groupBy": group if grouped else None,
         "hideEmptyCharts": True,
         "isAccordionReordered": True,  # sections stay in this order
         "compareRunSections": [
-            _section("prepared", "Light blue: retrained", shown=True),
+            _section("prepared", "Near light blue, the retrained models, is good", shown=True),
             _section("course", "curve"),
             _section("metrics", "Model metrics"),
             _section("system", "System metrics"),
@@ -197,7 +196,7 @@ def sentences(
     file = workspace.model(f"unlearn/{model}").relative_to(workspace.root)
     if accepted(chosen):
         work = chosen.data.metrics.get(WORK)
-        less = f"; retraining is {findings.shown(WORK, work)} × the work" if work else ""
+        less = f", with {summary.said(WORK, work)} of the work of retraining" if work else ""
         first = f"Use **{model}** (`{file}`): {words}{less}."
     else:
         left = workspace.model("retrain/reference").relative_to(workspace.root)
@@ -224,8 +223,8 @@ def note(store: Store, run: str, said: Sequence[str], answers: Sequence[str]) ->
 def describe(store: Store, title: str, said: str, columns: Sequence[str]) -> None:
     """Say above MLflow's tables and charts what the last run found, and how they are read.
 
-    title: of the run. said: of ``note``. columns: metrics that are explained. A description that
-    somebody has written is left alone.
+    title: of the run, with what changed. said: of ``note``. columns: metrics that are explained.
+    A description that somebody has written is left alone.
     """
     means = [f"*{column}* {PLAIN[column]}" for column in columns if column in PLAIN]
     name = "mlflow.note.content"
@@ -238,7 +237,7 @@ def describe(store: Store, title: str, said: str, columns: Sequence[str]) -> Non
             ]
             links, _, found = said.partition("\n\n")  # folded, the page shows one line
             plain = title.replace("`", "'")  # code, in which names of classes are no Markdown
-            first = f"`{plain}`: {found}\n\n{' · '.join([links, *more])}"
+            first = f"{found}\n\nOf `{plain}`: {' · '.join([links, *more])}"
             text = f"{OURS}{first}\n\n{HOW_TO_READ}\n\n{'; '.join(means)}; all: `docs/metrics.md`."
             store.client.set_experiment_tag(store.experiment, name, text)
 
@@ -312,7 +311,7 @@ def _section(key: str, name: str, *, shown: bool = False) -> dict[str, Any]:
 
 
 def _charts(metrics: Sequence[str]) -> list[dict[str, Any]]:
-    bars = [name for name in BARS if name in metrics][:1]
+    bars = [name for name in BARS if name in metrics][:1] + [n for n in (WORK,) if n in metrics]
     apart = [(x, y) for x, y in APART if x in metrics and y in metrics][:1]
     apart += [drawn] if (drawn := findings.picture(metrics)) else []
     made: list[dict[str, Any]] = [

@@ -58,7 +58,7 @@ APART = (
 HOW_TO_READ = (
     "An earlier run has its own page, which tells of its table. "
     "Each row, bar or dot is a model. *reference* was retrained without the forgotten samples; "
-    "the other *retrained* ones have other seeds: how far they lie from it is chance. "
+    "the other *retrained* ones (light blue) have other seeds: how far they lie from it is chance. "
     "*masked only*: it answers like a model that forgot, but what was to be forgotten is inside."
 )
 OURS = "**Last run.** "  # so begins a description of the experiment that is not a person's
@@ -147,7 +147,7 @@ def of_models(query: str, metrics: Sequence[str], *, grouped: bool = False) -> d
         "hideEmptyCharts": True,
         "isAccordionReordered": True,  # sections stay in this order
         "compareRunSections": [
-            _section("prepared", "Near light blue, the retrained models, is good", shown=True),
+            _section("prepared", "Best near light blue", shown=True),
             _section("course", "curve"),
             _section("metrics", "Model metrics"),
             _section("system", "System metrics"),

@@ -135,6 +135,7 @@ def deterministic(device: torch.device) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(1)
     torch.set_deterministic_debug_mode("error")
+    torch.utils.deterministic.fill_uninitialized_memory = False
 
 
 # Assumed for estimates: a quarter of what an H100 or H200 reaches in large bfloat16 products, what

@@ -178,6 +178,8 @@ class Workspace:
         torch.set_num_threads(runtime.threads)
         # Same switch as use_deterministic_algorithms, which imports the compiler first (2 s).
         torch.set_deterministic_debug_mode("error")
+        # Nothing here reads what was not written; on a GPU it is a launch more for every tensor.
+        torch.utils.deterministic.fill_uninitialized_memory = False
         return torch.device(runtime.device)
 
     def new_model(

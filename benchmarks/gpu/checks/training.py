@@ -101,6 +101,7 @@ def ways(lab: Lab, recipe: training.Config) -> Iterator[tuple[str, Callable[[], 
     if recipe.compile:
         yield "not compiled", partial(ours, lab, plain)
     yield "not compiled, float32, channels first", partial(ours, lab, bare)
+    yield "not compiled, new tensors filled", partial(filled, lab, plain)
     yield "algorithms not deterministic", partial(relaxed, lab, recipe)
 
 
@@ -110,6 +111,15 @@ def ours(lab: Lab, recipe: training.Config) -> float:
     next(epochs)
     times = [lab.seconds(partial(next, epochs)) for _ in range(REPEATS)]
     return steps * recipe.batch_size / median(times)
+
+
+def filled(lab: Lab, recipe: training.Config) -> float:
+    """As torch does where algorithms are deterministic, and stages do not."""
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    try:
+        return ours(lab, recipe)
+    finally:
+        torch.utils.deterministic.fill_uninitialized_memory = False
 
 
 def relaxed(lab: Lab, recipe: training.Config) -> float:

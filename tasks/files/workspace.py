@@ -179,7 +179,7 @@ class Workspace:
         # Same switch as use_deterministic_algorithms, which imports the compiler first (2 s).
         torch.set_deterministic_debug_mode("error")
         # Nothing here reads what was not written; on a GPU it is a launch more for every tensor.
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         return torch.device(runtime.device)
 
     def new_model(

@@ -62,6 +62,8 @@ class Page(NamedTuple):
     report: str = ""
     said: str = ""
     times: Mapping[str, float] = {}  # RTE_time by model, where it is known
+    name: str = ""  # of the run, with what changed
+    prefect: str = ""  # address of the flow's run
 
 
 class Tracker:
@@ -75,9 +77,9 @@ class Tracker:
         self._parts: set[str] = set()  # stages that are logged, by producer
         self._points: dict[tuple[str, str], int] = {}  # how many of a curve are logged
         self.store.close_left()
-        name, named = self._named()
+        self.name, named = self._named()
         tags = {"imu.kind": "pipeline", **git_tags(workspace.root), **context.tags, **named}
-        self.run = self.store.create(name, tags, context.below)
+        self.run = self.store.create(self.name, tags, context.below)
         of = [self.run, *([context.below] if context.below else [])]
         self._belongs = {f"pipeline.{run}": "true" for run in of}
 
@@ -139,7 +141,9 @@ class Tracker:
             self.store.end(run, status, reason)
 
     def page(self) -> Page:
-        return Page(self.run, self.store.uri, self.store.link(self.run))
+        flow = self.context.tags.get("prefect.flow_run_url", "")
+        link = self.store.link(self.run)
+        return Page(self.run, self.store.uri, link, name=self.name, prefect=flow)
 
     def _model(self, producer: str) -> str:
         if producer not in self._models:

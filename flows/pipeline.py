@@ -18,7 +18,7 @@ from typing import Annotated, Any, cast
 from prefect import flow, get_client
 from prefect.exceptions import ParameterTypeError
 from prefect.runtime import flow_run
-from prefect.states import Completed
+from prefect.states import Completed, State
 from pydantic import Field
 
 from flows.running import last, pages
@@ -175,8 +175,9 @@ def _asked(
         client.update_flow_run(flow_run.id, name=ran.page.name)
     if changed:
         pages.changed(folder, changed)
-    said = Completed(message=pages.answer(ran.page) or None, data=ran.outcomes)
-    return cast("dict[str, str]", said)  # who called the flow gets the data
+    message = pages.answer(ran.page) or None
+    ended: State[dict[str, str]] = Completed(message=message, data=ran.outcomes)
+    return cast("dict[str, str]", ended)  # who calls the flow gets the data
 
 
 def _show(folder: Path, page: Page, *, whole: bool) -> None:

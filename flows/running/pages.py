@@ -60,7 +60,7 @@ def _leave_result(workspace: Workspace, page: Page) -> dict[str, dict[str, Any]]
         f"{page.said} Evidence from the tests that were made, not a guarantee.\n\n"
         f"{result(workspace, said, page)}",
         key="result",
-        description=f"{page.name}: {answer(page)}",
+        description=f"{answer(page)} Of {page.name}",
     )
     return said
 

@@ -30,8 +30,8 @@ PRESETS = sorted(file.stem for file in (Path(imu.__file__).parents[1] / SETTINGS
 
 Method = StrEnum("Method", {name: name for name in discovery.names("imu.methods")})  # type: ignore[misc]
 Method.__doc__ = (  # the form shows it, as plain text
-    "what unlearns: settings/full.yaml has those for images, settings/biographies.yaml those for "
-    "texts; docs/methods.md says what each does, and which are given the retain set."
+    "those for images are in settings/full.yaml, those for texts in settings/biographies.yaml; "
+    "docs/methods.md says what each does, and which need the retain set."
 )
 Dataset = StrEnum("Dataset", {name: name for name in (AS_IT_IS, *discovery.names("imu.datasets"))})  # type: ignore[misc]
 Preset = StrEnum("Preset", {name: name for name in (NONE, *PRESETS)})  # type: ignore[misc]

@@ -13,11 +13,12 @@ from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
-from prefect import flow
+from prefect import flow, get_client
 from prefect.exceptions import ParameterTypeError
 from prefect.runtime import flow_run
+from prefect.states import Completed, State
 from pydantic import Field
 
 from flows.running import last, pages
@@ -170,9 +171,13 @@ def _asked(
             part=part,
         )
     _show(folder, ran.page, whole=not part)
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(flow_run.id, name=ran.page.name)
     if changed:
         pages.changed(folder, changed)
-    return ran.outcomes
+    message = pages.answer(ran.page) or None
+    ended: State[dict[str, str]] = Completed(message=message, data=ran.outcomes)
+    return cast("dict[str, str]", ended)  # who calls the flow gets the data
 
 
 def _show(folder: Path, page: Page, *, whole: bool) -> None:
@@ -181,7 +186,8 @@ def _show(folder: Path, page: Page, *, whole: bool) -> None:
         print(f"\n{report.shown(Workspace(folder))}")
         print(f"\nreport   {folder / 'runs' / 'report' / 'report.html'}")
     link = pages.mlflow_link(page, page.comparison)
-    print(f"MLflow   make mlflow, then {link}", flush=True)
+    print(f"MLflow   make mlflow, then {link}")
+    print(f"Prefect  make prefect, then {page.prefect}", flush=True)
 
 
 def _stale(root: Path) -> set[str] | None:

@@ -79,7 +79,6 @@ def search(
 
     Args:
         name: of the search and its pages.
-        method: a file in imu/methods.
         space: parameter -> choices, or low, high and log; none: what the method names.
         trials: candidates in all, what was tried before included.
         parameters: of the method that stay as they are given; the others are as in params.yaml.

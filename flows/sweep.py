@@ -173,7 +173,7 @@ def sweep(
     Args:
         name: of its pages.
         requests: forget sets, each with every seed below.
-        methods: files in imu/methods; none: the entries of params.yaml, as they stand there.
+        methods: see docs/methods.md; none: the entries of params.yaml, as they stand there.
         seeds: of training and methods.
         grid: values to try, such as {"train.epochs": [15, 30]}; every combination is a cell.
         in_flight: cells at the same time.

@@ -35,6 +35,7 @@ def test_a_class_that_the_data_lack_is_named_and_no_traceback_is_around_it(
     assert f"pipeline failed: split: {NO_CAT}" in done.stdout
     assert done.stdout.count(NO_CAT) == 3  # by the stage, the flow and the command
     assert "Traceback" not in done.stdout
+    assert "View at" not in done.stdout  # a page that ends with the run
     assert not psutil.wait_procs(processes_in(workspace), timeout=20)[1]
     # What Prefect's page shows later: the server has written it down before it ended.
     database = sqlite3.connect(workspace / ".prefect" / "prefect.db")

@@ -1,6 +1,7 @@
 """Links lead to where `make mlflow` and `make prefect` serve."""
 
 import pytest
+from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL, temporary_settings
 
 from flows.running import pages, server
 from tasks.tracking.tracker import Page
@@ -18,7 +19,10 @@ def test_a_link_names_the_port_of_this_host_or_the_server(monkeypatch: pytest.Mo
 def test_a_link_to_a_server_that_ends_leads_to_the_one_that_has_its_database(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(server, "_PASSING", ["http://127.0.0.1:35333"])
     monkeypatch.setenv("PREFECT_PORT", "4277")
-    assert server.lasting("http://127.0.0.1:35333/runs/1") == "http://127.0.0.1:4277/runs/1"
-    assert server.lasting("http://host:4200/runs/1") == "http://host:4200/runs/1"
+    said = "http://127.0.0.1:4277/runs/flow-run/1"
+    for given in ({PREFECT_UI_URL: ""}, {PREFECT_API_URL: None, PREFECT_UI_URL: None}):
+        with temporary_settings(given):
+            assert server.run_link("1") == said
+    with temporary_settings({PREFECT_API_URL: "http://host:4200/api", PREFECT_UI_URL: None}):
+        assert server.run_link("1") == "http://host:4200/runs/flow-run/1"

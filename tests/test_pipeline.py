@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from time import monotonic, sleep
 
+import httpx
 import numpy as np
 import pandas as pd
 import psutil
@@ -200,8 +202,15 @@ def test_a_run_without_changes_computes_nothing_and_adds_one_row(ran: Path) -> N
     assert {name: run.info.run_id for name, run in shown.items()} == {
         name: run.info.run_id for name, run in made.items()
     }
-    assert newest.data.tags["imu.key"] == original.data.tags["imu.key"]
+    tags = newest.data.tags
+    assert tags["imu.key"] == original.data.tags["imu.key"]
+    page = f"{os.environ['PREFECT_API_URL']}/flow_runs/{tags['prefect.flow_run_id']}"
+    told = httpx.get(page).json()
+    assert told["name"] == newest.info.run_name
+    assert told["name"].endswith(" · again")
+    assert re.fullmatch(r"Use [^`*]+\.", told["state"]["message"])
     again = flow(ran)
+    assert f"Prefect  make prefect, then {tags['prefect.flow_run_url']}\n" in again
     assert "nothing has changed" in again
     assert f"viewStateShareKey={newest.info.run_id}" in again
     assert output[output.index("\nmodel ") : output.index("MLflow ")] in again  # the table

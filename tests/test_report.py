@@ -540,13 +540,20 @@ def retrained_again(workspace: Workspace, **values: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("gap", "said"), [(0.55, "no method"), (0.30, "ours"), (0.375 + 1e-6, "no method")]
+    ("gap", "said"), [(1.55, "no method"), (1.30, "ours"), (1.375 + 1e-6, "no method")]
 )
 def test_the_mask_is_the_measure(workspace: Workspace, gap: float, said: str) -> None:
     change(workspace, "ours", gap_acc=gap)
+    change(workspace, "logit_mask", gap_acc=1.375)
     report.run(workspace, None)
-    than = "the logit mask (0.38 points; retraining varies by 1.19)"
-    assert f"Smaller mean gap of accuracies than {than}: {said}." in Page(workspace).text
+    off = "off by 1.38 points (retrained with other seeds 1.19)"
+    than = f"in accuracies (gap_acc) than the logit mask, which is {off}"
+    assert f"Nearer to the reference {than}: {said}." in Page(workspace).text
+
+
+def test_a_mask_as_near_as_chance_is_no_measure(workspace: Workspace) -> None:
+    report.run(workspace, None)
+    assert "Nearer to the reference in" not in Page(workspace).text
 
 
 def test_dvc_draws_distances_to_the_reference_and_courses(workspace: Workspace) -> None:
@@ -573,7 +580,8 @@ def test_sample_wise_forgetting_has_no_forgotten_class(workspace: Workspace) -> 
     assert pd.read_csv(workspace.runs / "report" / "table.csv")["TFA"].isna().all()
     assert "TFA (%)" not in page.text
     assert "TFA" not in report.shown(workspace)
-    assert "than doing nothing (49.66 points; retraining varies by 1.19): ours, other." in page.text
+    off = "off by 49.66 points (retrained with other seeds 1.19)"
+    assert f"than doing nothing, which is {off}: ours, other." in page.text
     assert "masked only (features keep the samples)" in page.text
 
 
@@ -628,7 +636,7 @@ def test_without_other_seeds_and_baselines(workspace: Workspace) -> None:
     report.run(workspace, None)
     text = Page(workspace).text
     assert "No retraining variability" in text
-    assert "Smaller mean gap" not in text
+    assert "Nearer to the reference in" not in text
 
 
 def test_without_retraining_nothing_is_judged_and_the_page_says_so(workspace: Workspace) -> None:

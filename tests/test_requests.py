@@ -1,23 +1,27 @@
 """What a run can be asked for, and what it is called."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import filelock
 import pytest
+from prefect import Flow
 from prefect.exceptions import ParameterTypeError
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools import validate
 from pydantic import ValidationError
 
-from flows.pipeline import unlearn
+from flows.erase import erase
+from flows.pipeline import pipeline, retrain_reference, unlearn
 from flows.running import pools
 from flows.running.cells import Cell, CommitError, clean_commit, prepare, unused
 from flows.running.entries import entries_of, entry_of
 from flows.running.holding import only_run
-from flows.running.requests import AS_IT_IS, NONE, Fraction, Method, Preset, Request
+from flows.running.requests import PRESETS, SETTINGS, Fraction, Method, Preset, Request
+from flows.search import search
 from flows.sweep import sweep
 from tasks.files import params
 from tests.conftest import REPOSITORY, commit, make_workspace, run
@@ -154,16 +158,30 @@ def test_the_form_as_it_is_opened_is_accepted_by_the_server() -> None:
     assert validate(opened, schema, raise_on_error=False)
 
 
-def test_what_the_form_offers_by_name_is_explained() -> None:
-    found = forms()
-    assert found[""]["properties"]["method"]["default"] in found["Method"]["enum"]
-    for names, text in (
-        (found["Method"]["enum"], found["Method"]["description"]),
-        (found["Dataset"]["enum"], found["Request"]["properties"]["dataset"]["description"]),
-        (found["Preset"]["enum"], found["Request"]["properties"]["preset"]["description"]),
-    ):
-        for name in set(names) - {AS_IT_IS, NONE}:
-            assert len(re.findall(rf"(?m)^- `{name}`: \S.+$", text)) == 1
+def described(schema: Any) -> Iterator[str]:
+    """Every description in a schema."""
+    if isinstance(schema, dict) and isinstance(schema.get("description"), str):
+        yield schema["description"]
+    inside = schema.values() if isinstance(schema, dict) else schema
+    for one in inside if isinstance(schema, dict | list) else ():
+        yield from described(one)
+
+
+@pytest.mark.parametrize("flow", [erase, pipeline, retrain_reference, search, sweep, unlearn])
+def test_the_form_reads_well_where_no_markdown_is_shown(flow: Flow[..., Any]) -> None:
+    """As one of Prefect's two pages shows it."""
+    schema = parameter_schema(flow.fn)
+    found = [*described(schema.model_dump()["properties"]), *described(schema.definitions)]
+    assert found
+    for text in found:
+        assert len(text) < 200
+        assert not re.search(r"[`*]|\n\s*[-\n]", text.replace("settings/*.yaml", "")), text
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_first_line_of_a_preset_says_what_it_is_for(name: str) -> None:
+    lines = (REPOSITORY / SETTINGS / f"{name}.yaml").read_text().splitlines()
+    assert re.fullmatch(r"# [A-Z].{10,110}\.", lines[0])
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ class Options(BaseModel):
 
     methods: tuple[str, ...] = Field(
         default=("imu_deep",),
-        description="entries of `unlearn`, or methods, tried in this order; then retraining",
+        description="entries of unlearn, or methods, tried in this order; then retraining",
     )
     retain: bool = Field(
         default=False, description="methods that are given the retain set may be tried"

@@ -46,6 +46,11 @@ def leave(folder: Path, outcomes: dict[str, str], page: Page, *, whole: bool, wa
         tell(others, wanted)
 
 
+def answer(page: Page) -> str:
+    """The result in one sentence, as plain text; "" of a part of a pipeline."""
+    return re.split(r"(?<=\.) ", re.sub("[*`]", "", page.said))[0]
+
+
 def _leave_result(workspace: Workspace, page: Page) -> dict[str, dict[str, Any]]:
     """In the log and as the first artifact; returns the verdicts."""
     said = report.read_verdicts(workspace)
@@ -55,7 +60,7 @@ def _leave_result(workspace: Workspace, page: Page) -> dict[str, dict[str, Any]]
         f"{page.said} Evidence from the tests that were made, not a guarantee.\n\n"
         f"{result(workspace, said, page)}",
         key="result",
-        description="Verdicts, table and links",
+        description=f"{answer(page)} Of {page.name}",
     )
     return said
 

@@ -4,8 +4,6 @@ A union without a discriminator is a choice of forms there, with one it is a fie
 every kind of forget set has fields of its own, by which it is told from the others.
 """
 
-import ast
-import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -28,38 +26,15 @@ from tasks.files.workspace import Seed
 
 AS_IT_IS, NONE = "as in params.yaml", "none"
 SETTINGS = Path("settings")  # presets: YAML files of dotted path: value, below a clone
-
-
-def described(package: str) -> str:
-    """What the files of ``imu.<package>`` are, in Markdown; none of them is imported."""
-    folder = Path(imu.__file__).parent / package
-    names = discovery.names(f"imu.{package}")
-    return _listed({name: _sentence(folder / f"{name}.py") for name in names})
-
-
-def _listed(said: dict[str, str]) -> str:
-    return "\n\n".join(f"- `{name}`: {text}" for name, text in said.items())
-
-
-def _sentence(file: Path) -> str:
-    """The first of a file's docstring, without its source and what follows a semicolon."""
-    text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
-    first = re.sub(r"\s*\([^()]*\)", "", text.partition("\n\n")[0])
-    return re.split(r"(?<=\.)\s|;", first)[0].replace("\n", " ").rstrip(".")
-
-
-def presets() -> dict[str, str]:
-    """Name -> what it is for, as its file says."""
-    found = {}
-    for file in sorted((Path(imu.__file__).parent.parent / SETTINGS).glob("*.yaml")):
-        found[file.stem] = file.read_text(encoding="utf-8").partition("\n")[0].strip("# :.")
-    return found
-
+PRESETS = sorted(file.stem for file in (Path(imu.__file__).parents[1] / SETTINGS).glob("*.yaml"))
 
 Method = StrEnum("Method", {name: name for name in discovery.names("imu.methods")})  # type: ignore[misc]
-Method.__doc__ = f"a file in imu/methods:\n\n{described('methods')}"  # the form shows it
+Method.__doc__ = (  # the form shows it, as plain text
+    "those for images are in settings/full.yaml, those for texts in settings/biographies.yaml; "
+    "docs/methods.md says what each does, and which need the retain set."
+)
 Dataset = StrEnum("Dataset", {name: name for name in (AS_IT_IS, *discovery.names("imu.datasets"))})  # type: ignore[misc]
-Preset = StrEnum("Preset", {name: name for name in (NONE, *presets())})  # type: ignore[misc]
+Preset = StrEnum("Preset", {name: name for name in (NONE, *PRESETS)})  # type: ignore[misc]
 
 
 def _left_empty(schema: dict[str, Any]) -> None:
@@ -138,7 +113,8 @@ class Classes(Forget):
     SCENARIO = "class"
     classes: list[str] = Field(
         min_length=1,
-        description="their names, such as 8 of digits or cat of cifar10",
+        description="0 to 9 in digits and svhn; airplane, automobile, bird, cat, deer, dog, frog, "
+        "horse, ship or truck in cifar10; of other data make data prints them",
         json_schema_extra={"default": ["8"]},
     )
 
@@ -207,11 +183,12 @@ class Forgetting(BaseModel):
         told_apart(AsItIs, Classes, Fraction, Ids, Group, Subjects),
     ] = Field(default=AsItIs(), title="what to forget")
     dataset: Dataset = Field(
-        default=Dataset(AS_IT_IS), description=f"by name:\n\n{described('datasets')}"
+        default=Dataset(AS_IT_IS),
+        description="docs/data.md says what each is, and which files it needs",
     )
     preset: Preset = Field(
         default=Preset(NONE),
-        description=f"parameters that belong together:\n\n{_listed(presets())}",
+        description="a file in settings/; head -qn 1 settings/*.yaml says what each is for",
     )
     settings: dict[str, Any] = Field(
         default={}, description='any other parameter by its path, such as {"train.epochs": 30}'

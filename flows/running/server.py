@@ -18,8 +18,14 @@ from prefect import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
-from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_UI_URL,
+    get_current_settings,
+    temporary_settings,
+)
 from prefect.states import Crashed
+from prefect.utilities.urls import url_for
 
 from flows.running.children import ChildError
 from tasks.starting import calling
@@ -27,16 +33,12 @@ from tasks.starting import calling
 PATIENCE = 120.0  # seconds for a start on a busy machine
 LAST_WORDS = 5.0  # seconds for logs and events that are still to be sent
 
-_PASSING: list[str] = []  # addresses of servers that end with this process
 
-
-def lasting(link: str) -> str:
-    """A link into Prefect's page that is good later: a server that ends with this process leaves
-    its database to the one that ``make prefect`` starts."""
+def run_link(flow_run: str) -> str:
+    """Address of a flow's run that is good later: a server that ends with this process leaves its
+    database to the one that ``make prefect`` starts."""
     later = f"http://127.0.0.1:{os.environ.get('PREFECT_PORT', '4200')}"
-    for address in _PASSING:
-        link = link.replace(address, later)
-    return link
+    return str(url_for("flow-run", flow_run, default_base_url=later))
 
 
 @contextmanager
@@ -65,8 +67,8 @@ def serving() -> Iterator[Callable[[], None]]:
             start_new_session=True,
         )
     try:
-        _PASSING.append(url.removesuffix("/api"))
-        with temporary_settings({PREFECT_API_URL: url}):
+        # No link to a page that ends with this process.
+        with temporary_settings({PREFECT_API_URL: url, PREFECT_UI_URL: ""}):
             yield lambda: _wait(server, url, said)
     finally:
         # What is not sent by now would be tried for a minute at this process's end.

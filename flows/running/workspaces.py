@@ -13,7 +13,7 @@ from flows.running.cells import Cell
 from flows.running.children import ChildError, Children, warmed
 from flows.running.failures import EXPLAINED
 from flows.running.pools import Pools
-from flows.running.server import lasting
+from flows.running.server import run_link
 from flows.running.stages import Running, run_stages
 from flows.running.tracking import Tracking
 from imu import discovery
@@ -178,9 +178,8 @@ def _say_otherwise(folder: Path, before: Mapping[str, lock.Locked]) -> list[str]
 
 
 def run_tags() -> dict[str, str]:
-    url = lasting(str(flow_run.ui_url))  # begins with "None" where the server ends with the run
     return {
         "prefect.flow_run_id": str(flow_run.id),
         "prefect.flow_run_name": str(flow_run.name),
-        **({"prefect.flow_run_url": url} if url.startswith("http") else {}),
+        "prefect.flow_run_url": run_link(flow_run.id),
     }

@@ -53,13 +53,13 @@ HEADLINE = (
 UTILITY = ("TA", "MU", "P_retain", "KL_truth_retain")
 FORGETTING = ("FQ", "FA", "P_forget", "KL_forgotten")
 FORGETTING_A_CLASS = "probe_1"
-# What says in one number how far a model is from the reference, and its name in a sentence. The
-# average gap of images has a membership attack in it, which flips class-wise.
+# What says in one number how far a model is from the reference, and in what. The average gap of
+# images has a membership attack in it, which flips class-wise.
 GAPS = {
-    "gap_acc": "Smaller mean gap of accuracies",
-    "dAP_forget": "Nearer to the reference in what it finds of forgotten people (dAP_forget)",
-    "dP_forget": "Nearer to the reference in the answers to be forgotten (dP_forget)",
-    "KL_forget": "Nearer to the reference in what follows forgotten sequences (KL_forget)",
+    "gap_acc": "accuracies (gap_acc)",
+    "dAP_forget": "what it finds of forgotten people (dAP_forget)",
+    "dP_forget": "the answers to be forgotten (dP_forget)",
+    "KL_forget": "what follows forgotten sequences (KL_forget)",
 }
 METHODS = ("method", "with_retain")  # kinds: given the forget set alone, or the retain set too
 WORDS: dict[verdicts.Outcome, str] = {
@@ -284,15 +284,16 @@ def headlines(compared: Compared, found: list[Finding]) -> list[str]:
         lines.append("No retraining variability: params.yaml retrains with one seed only.")
     trivial, trivially = compared.trivial
     gap = next((name for name in GAPS if trivial and _known(compared, trivial, name)), None)
-    if trivial and gap and compared.methods:
-        limit = compared.value(trivial, gap)
+    varies = compared.variability(gap) if gap else None
+    limit = compared.value(trivial, gap) if trivial and gap else 0.0
+    # Within what differs by chance no method is nearer.
+    if gap and compared.methods and limit > (varies or 0.0):
         better = [m for m in compared.methods if _order(compared.value(m, gap), limit, gap) < 0]
-        varies = compared.variability(gap)
-        noise = "" if varies is None else f"; retraining varies by {shown(gap, varies)}"
+        noise = "" if varies is None else f" (retrained with other seeds {shown(gap, varies)})"
         unit = f" {about()[gap].unit}".rstrip().replace("%", "points")
         lines.append(
-            f"{GAPS[gap]} than {trivially} ({shown(gap, limit)}{unit}{noise}): "
-            f"{', '.join(better) or 'no method'}."
+            f"Nearer to the reference in {GAPS[gap]} than {trivially}, which is off by "
+            f"{shown(gap, limit)}{unit}{noise}: {', '.join(better) or 'no method'}."
         )
     return lines
 

@@ -62,6 +62,8 @@ class Page(NamedTuple):
     report: str = ""
     said: str = ""
     times: Mapping[str, float] = {}  # RTE_time by model, where it is known
+    name: str = ""  # of the run, with what changed
+    prefect: str = ""  # address of the flow's run
 
 
 class Tracker:
@@ -139,7 +141,9 @@ class Tracker:
             self.store.end(run, status, reason)
 
     def page(self) -> Page:
-        return Page(self.run, self.store.uri, self.store.link(self.run))
+        flow = self.context.tags.get("prefect.flow_run_url", "")
+        link = self.store.link(self.run)
+        return Page(self.run, self.store.uri, link, name=self.name, prefect=flow)
 
     def _model(self, producer: str) -> str:
         if producer not in self._models:

@@ -319,7 +319,7 @@ def test_four_questions_are_answered_for_the_best_and_the_default(workspace: Wor
         "class 0.0 % (retrained 0.0 %)."
     )
     assert best[1].evidence.endswith("0.6 % of the work of retraining.")
-    assert best[2].evidence.endswith("0.045 (other seeds 0.062), not measured: U_LiRA.")
+    assert best[2].evidence.endswith(f"0.045 (other seeds 0.062), not measured: {PLAIN['U_LiRA']}.")
     assert [answer.mark for answer in default] == ["good", "bad", "bad", "good"]
     assert default[1].word == "Too much."
     assert default[1].evidence.startswith("Accuracy on the samples that stay 92.0 % (retrained 100")

@@ -68,7 +68,7 @@ def test_the_columns_are_those_that_were_measured_with_the_cost_last() -> None:
     assert texts == ["P_forget", "dP_forget", "relearn_P"]
     charts = [views.of_models("", names)["compareRunCharts"] for names in (images, texts)]
     kinds = [[chart["type"] for chart in drawn] for drawn in charts]
-    assert kinds == [["BAR", "BAR", "LINE"], ["BAR", "LINE", "SCATTER"]]
+    assert kinds == [["BAR", "LINE"], ["BAR", "LINE", "SCATTER"]]
     assert [drawn[0]["metricKey"] for drawn in charts] == ["relearn_auc", "dP_forget"]
 
 
@@ -102,7 +102,7 @@ def test_the_experiment_says_what_the_last_run_found_unless_somebody_described_i
     views.describe(store, "digits · class 8 · seed 0", "[Table](#/t)\n\nBest: imu", [])
     views.describe(store, "digits · class `![a](x)", "[Table](#/t)\n\nBest: npo", ["FA", "KL"])
     assert said().startswith(
-        "**Last run.** Best: npo\n\nOf `digits · class '![a](x)`: [Table](#/t) · [Pipelines](#/"
+        "**Last run.** `digits · class '![a](x)`: Best: npo\n\n[Table](#/t) · [Pipelines](#/"
     )
     assert said().endswith("\n\n*FA* accuracy on the forget set; all: `docs/metrics.md`.")
     store.client.set_experiment_tag(store.experiment, "mlflow.note.content", "My own words.")
@@ -123,7 +123,7 @@ def test_a_view_is_kept_in_a_tag_of_the_experiment_that_its_link_names(store: St
         f"/#/experiments/{store.experiment}/runs?workflowType=machine_learning&viewStateShareKey=1"
     )
     assert views.path(store, "1", charts=True) == f"{link}&compareRunsMode=CHART"
-    assert state["selectedColumns"][0] == "tags.`verdict`"
+    assert state["selectedColumns"][0] == "metrics.`FA`"
     assert state["selectedColumns"][-1] == "metrics.`U_LiRA`"
 
 

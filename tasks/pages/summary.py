@@ -256,7 +256,8 @@ def _answer(compared: Compared, found: Finding, question: str) -> Answer:
     unknown = [n for n in asked if n in _tested(compared) and n not in first]
     if unknown and not names:
         return Answer(question, "open", "Not measured.", _sentence(evidence))
-    evidence += [f"not measured: {', '.join(unknown)}"] if unknown else []
+    absent = ", ".join(PLAIN.get(name, name) for name in unknown)
+    evidence += [f"not measured: {absent}"] if absent else []
     if question in POWER and {r.test.metric for r in results} <= set(findings.blind(compared)):
         word = "Not shown: doing nothing passes these tests too."
         return Answer(question, "open", word, _sentence(evidence))

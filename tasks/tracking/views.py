@@ -56,7 +56,7 @@ APART = (
     *(("dP_forget", "relearn_P"), ("KL_forget", "KL_retain")),
 )
 HOW_TO_READ = (
-    "An earlier run has its own page, which tells of its table. "
+    "Rows of an earlier run are told of on the page of that run (*Pipelines*). "
     "Each row, bar or dot is a model. *reference* was retrained without the forgotten samples; "
     "the other *retrained* ones (light blue) have other seeds: how far they lie from it is chance. "
     "*masked only*: it answers like a model that forgot, but what was to be forgotten is inside."
@@ -140,8 +140,8 @@ def of_models(query: str, metrics: Sequence[str], *, grouped: bool = False) -> d
         "aggregateFunction": "average",
         "groupByKeys": [{"mode": "tag", "groupByData": name} for name in ("model", "forget")],
     }
-    name = 330 if grouped else 230
-    return _table(query, ("verdict",), metrics, name=name, sort="tags.`order`") | {
+    tags = ("verdict",) if grouped else ()  # a model's run has it in its name
+    return _table(query, tags, metrics, name=330 if grouped else 300, sort="tags.`order`") | {
         "runsHiddenMode": "SHOW_ALL",
         "groupBy": group if grouped else None,
         "hideEmptyCharts": True,
@@ -216,7 +216,7 @@ def note(store: Store, run: str, said: Sequence[str], answers: Sequence[str]) ->
     pages = (path(store, run), path(store, run, charts=True), store.link(run, "report.html"))
     table, charts, report = (page.removeprefix("/") for page in pages)
     links = f"[Table]({table}) · [Charts]({charts}) · [Report]({report})"
-    found = f"{' '.join(said[:2])} Evidence, not a guarantee."
+    found = f"{' '.join(said)} Evidence, not a guarantee."
     return "\n\n".join([links, found, *(["\n".join(answers)] if answers else [])])
 
 
@@ -237,7 +237,7 @@ def describe(store: Store, title: str, said: str, columns: Sequence[str]) -> Non
             ]
             links, _, found = said.partition("\n\n")  # folded, the page shows one line
             plain = title.replace("`", "'")  # code, in which names of classes are no Markdown
-            first = f"{found}\n\nOf `{plain}`: {' · '.join([links, *more])}"
+            first = f"`{plain}`: {found}\n\n{' · '.join([links, *more])}"
             text = f"{OURS}{first}\n\n{HOW_TO_READ}\n\n{'; '.join(means)}; all: `docs/metrics.md`."
             store.client.set_experiment_tag(store.experiment, name, text)
 
@@ -311,7 +311,7 @@ def _section(key: str, name: str, *, shown: bool = False) -> dict[str, Any]:
 
 
 def _charts(metrics: Sequence[str]) -> list[dict[str, Any]]:
-    bars = [name for name in BARS if name in metrics][:1] + [n for n in (WORK,) if n in metrics]
+    bars = [name for name in BARS if name in metrics][:1]
     apart = [(x, y) for x, y in APART if x in metrics and y in metrics][:1]
     apart += [drawn] if (drawn := findings.picture(metrics)) else []
     made: list[dict[str, Any]] = [

@@ -19,7 +19,7 @@ from PIL import Image
 from benchmarks.gpu import __main__ as command
 from benchmarks.gpu import images, lab
 from benchmarks.gpu.checks import language
-from benchmarks.gpu.page import PAGE, RESULTS, page
+from benchmarks.gpu.page import PAGE, RESULTS, joined, page
 from imu import discovery, training
 from imu.datasets import Source, image_folder, tofu
 from imu.models import causal_lm, resnet18
@@ -238,3 +238,13 @@ def test_weights_and_questions_come_in_parts(
     ours, theirs = cell.begun(), causal_lm.pretrained(CONFIG, 100)
     rows = cell.samples("forget", 2).inputs
     assert torch.equal(ours.eval()(rows), theirs.eval()(rows))
+
+
+def test_a_later_run_replaces_the_checks_that_it_made_and_no_others() -> None:
+    about = {"device": "A", "processor": "B", "packages": {}, "tiny": False}
+    began = {"check": "machine", "what": "begin", **about}
+    first = [began, {"check": "stages", "what": 1}, {"check": "language", "what": 1}]
+    later = [began, {"check": "language", "what": 2}, {"check": "language", "ended": "done"}]
+    assert joined([first, later]) == [*first[:2], *later[1:]]
+    with pytest.raises(ValueError, match="device: one run has 'A', another 'C'"):
+        joined([first, [{**began, "device": "C"}]])

@@ -35,6 +35,7 @@ ENDING = 5.0  # seconds kept for the end
 GRACE = 3.0  # seconds that a check may be late
 TOLD = 15  # lines of a log that stand in the results where a check failed
 FATAL = "Fatal Python error"
+REPOSITORY = Path(__file__).parents[2]
 RESULTS = "results.jsonl"
 MACHINE, UNPACKING = "machine", "unpacking"  # processes that are no checks
 # Forks share what is imported, which takes longer than some checks. No device is in use here.
@@ -85,7 +86,8 @@ class Started:
 
 def told(log: Path) -> list[str]:
     """The end of a log; where faulthandler wrote, the innermost calls, which come first."""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    text = log.read_text(encoding="utf-8", errors="replace")
+    lines = text.replace(f"{REPOSITORY}/", "").splitlines()
     fatal = [number for number, line in enumerate(lines) if line.startswith(FATAL)]
     return lines[fatal[-1] :][:TOLD] if fatal else lines[-TOLD:]
 

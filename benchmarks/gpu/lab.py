@@ -237,10 +237,20 @@ def judgement(
     return {"values": values, "verdict": found.outcome, "decisive": decisive}
 
 
-def untried(records: Iterable[Record]) -> str:
-    """A sentence with the names of those for which there was no time; '' where there was."""
-    names = [record["name"] for record in records if "untried" in record]
-    return f"\nNot tried for want of time: {', '.join(names)}.\n" if names else ""
+def of_runs(
+    runs: Iterable[Record], judged: Mapping[str, Mapping[str, Any]], shown: Sequence[str]
+) -> str:
+    """A table of the reference and the methods, and the names of those for which no time was left.
+
+    runs: in order. judged: by name.
+    """
+    tried, untried = [{"name": REFERENCE}], []
+    for run in runs:
+        (untried if "untried" in run else tried).append(run)
+    rows = [line(run, judged.get(run["name"], {}), shown) for run in tried]
+    names = ", ".join(run["name"] for run in untried)
+    left = f"\nNot tried for want of time: {names}.\n" if names else ""
+    return table(("model", "s", "steps", *shown, "margins"), rows) + left
 
 
 def line(record: Record, judged: Mapping[str, Any], shown: Sequence[str]) -> Sequence[object]:

@@ -244,9 +244,8 @@ def _answer(compared: Compared, found: Finding, question: str) -> Answer:
     first = [n for n in asked if n in {r.test.metric for r in results}]
     names = list(dict.fromkeys([r.test.metric for r in failed] or first))[:NAMED]
     low = {r.test.metric for r in failed if r.test.side == "below"}
-    less = (
-        ", less than retraining leaves" if question == "Can anyone tell?" else ""
-    )  # where less may look better
+    # Where less may look better.
+    less = ", less than retraining leaves" if question == "Can anyone tell?" else ""
     evidence = [
         _value(compared, found.model, name) + (less if name in low else "") for name in names
     ]

@@ -31,9 +31,7 @@ from benchmarks.gpu.lab import (
     attempt,
     computing,
     judgement,
-    line,
-    table,
-    untried,
+    of_runs,
 )
 from benchmarks.influence import loop
 from imu import discovery, influences, methods, metrics, selecting, splitting, training
@@ -430,17 +428,10 @@ def page(found: list[Record]) -> str:
             )
         parts.append(f"Influence on the attention of the last three blocks: {said}.")
     judgements = {record["name"]: record for record in by_kind.get("judged", [])}
-    runs = [{"name": REFERENCE}, *by_kind.get("run", [])]
-    rows = [
-        line(record, judgements.get(record["name"], {}), SHOWN)
-        for record in runs
-        if "untried" not in record
-    ]
     return (
         "".join(f"- {part}\n" for part in parts)
         + "\n"
-        + table(("model", "s", "steps", *SHOWN, "margins"), rows)
-        + untried(runs)
+        + of_runs(by_kind.get("run", []), judgements, SHOWN)
         + "\nNames as in the report; *margins*: the verdict if retrained models did not differ at "
         "all, and which tests decided.\n"
     )

@@ -32,10 +32,8 @@ from benchmarks.gpu.lab import (
     attempt,
     computing,
     judgement,
-    line,
     of_resnet18,
-    table,
-    untried,
+    of_runs,
 )
 from imu import discovery, methods, metrics
 from imu.objectives import Samples
@@ -253,16 +251,8 @@ def page(found: list[Record]) -> str:
             if record["what"] == "judged" and record["scenario"] == scenario
         }
         of_scenario = [record for record in runs if record["scenario"] == scenario]
-        rows = [
-            line(record, judgements.get(record["name"], {}), SHOWN)
-            for record in ({"name": REFERENCE}, *of_scenario)
-            if "untried" not in record
-        ]
         what = "A class" if scenario == "class" else "A random tenth"
-        parts.append(
-            f"### {what}\n\n{table(('model', 's', 'steps', *SHOWN, 'margins'), rows)}"
-            + untried(of_scenario)
-        )
+        parts.append(f"### {what}\n\n{of_runs(of_scenario, judgements, SHOWN)}")
     return (
         "FA, RA and the like as in the README, RA on some retained samples; *relearn_auc* not "
         "for every method. *margins*: the verdict if retrained models "

@@ -28,7 +28,7 @@ from imu.objectives import Objective, Samples
 NEEDS = frozenset({"forget", "retain"})
 SEARCH = {
     "k": (1, 2),
-    "sgd.learning_rate": (0.1, 0.13, 0.2),
+    "sgd.learning_rate": (0.08, 0.12, 0.2),
 }
 
 

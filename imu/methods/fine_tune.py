@@ -17,7 +17,7 @@ from imu.objectives import Objective, Samples
 NEEDS = frozenset({"forget", "retain"})
 SEARCH = {
     "sgd.epochs": (5, 15),
-    "sgd.learning_rate": (3e-3, 1e-2, 3e-2),
+    "sgd.learning_rate": (1e-2, 3e-2, 1e-1),
 }
 
 

@@ -23,14 +23,14 @@ from imu.methods.common.descent import Sgd, cached_head, descend
 from imu.objectives import Objective, log_unlikelihoods, mean_over_positions
 
 NEEDS = frozenset({"forget"})
-SEARCH = {"sgd.learning_rate": (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)}
+SEARCH = {"sgd.learning_rate": (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
     parameters: Literal["all", "head"] = "all"
     loss: Literal["cross_entropy", "unlikelihood"] = "cross_entropy"
-    sgd: Sgd = Sgd(learning_rate=0.0003, epochs=50)
+    sgd: Sgd = Sgd(learning_rate=0.0003, epochs=200)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -38,10 +38,10 @@ class Config:
 
 VARIANTS = {
     "gradient_ascent_all": Config(),
-    "gradient_ascent_head": Config(parameters="head", sgd=Sgd(learning_rate=0.01, epochs=50)),
-    "unlikelihood_all": Config(loss="unlikelihood", sgd=Sgd(learning_rate=3e-05, epochs=50)),
+    "gradient_ascent_head": Config(parameters="head", sgd=Sgd(learning_rate=0.01, epochs=200)),
+    "unlikelihood_all": Config(loss="unlikelihood", sgd=Sgd(learning_rate=3e-05, epochs=200)),
     "unlikelihood_head": Config(
-        parameters="head", loss="unlikelihood", sgd=Sgd(learning_rate=0.003, epochs=50)
+        parameters="head", loss="unlikelihood", sgd=Sgd(learning_rate=0.003, epochs=200)
     ),
 }
 

@@ -18,8 +18,8 @@ from imu.objectives import Objective, mean_cross_entropy
 
 NEEDS = frozenset({"forget"})
 SEARCH = {
-    "beta": (0.1, 1.0),
-    "sgd.learning_rate": (3e-5, 1e-4, 3e-4, 1e-3, 3e-3),
+    "beta": (0.3, 1.0, 3.0),
+    "sgd.learning_rate": (3e-5, 1e-4, 3e-4, 1e-3),
 }
 
 
@@ -27,7 +27,7 @@ SEARCH = {
 class Config:
     beta: float = 1.0  # inverse temperature
     gamma: float = 0.0  # reward margin, in the unit of beta × nats
-    sgd: Sgd = Sgd(learning_rate=0.0003, epochs=50)
+    sgd: Sgd = Sgd(learning_rate=0.0003, epochs=200)
 
     def __post_init__(self) -> None:
         check_fields(self, beta="> 0", gamma=">= 0")

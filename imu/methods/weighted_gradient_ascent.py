@@ -22,8 +22,8 @@ from imu.objectives import Objective, cross_entropies, log_unlikelihoods, mean_o
 
 NEEDS = frozenset({"forget"})
 SEARCH = {
-    "beta": (0.5, 1.0),
-    "sgd.learning_rate": (3e-5, 1e-4, 3e-4, 1e-3, 3e-3),
+    "beta": (0.25, 0.5, 1.0),
+    "sgd.learning_rate": (3e-5, 1e-4, 3e-4, 1e-3),
 }
 
 
@@ -31,7 +31,7 @@ SEARCH = {
 class Config:
     beta: float = 0.5  # exponent of the confidence
     importance: float = 0.0  # exponent of the doubt; 0: WGA
-    sgd: Sgd = Sgd(learning_rate=0.0003, epochs=50)
+    sgd: Sgd = Sgd(learning_rate=0.0003, epochs=200)
 
     def __post_init__(self) -> None:
         check_fields(self, beta=">= 0", importance=">= 0")

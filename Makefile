@@ -43,7 +43,7 @@ lint: setup
 
 ## make table     repeat the pipeline over training seeds; writes docs/results-digits.md
 table: setup
-	@python -m flows.documents table
+	@python -m flows.documents table --tuned docs/tuning-digits.csv
 
 ## make tune      search the parameters of every method; writes docs/tuning-digits.md
 tune: setup

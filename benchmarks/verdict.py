@@ -7,8 +7,9 @@ test would have noticed.
 
 Networks of the pipeline's kind are trained on the handwritten digits, for requests and with seeds
 that no page of results uses. Each retrained model takes its turn as the reference, and three of the
-others for retraining variability. The margins are those that ship (``imu.verdicts.Config``); they
-were chosen on this page.
+others for retraining variability. For U-LiRA, as in the pipeline, families of narrower networks
+are drawn anew for every verdict, from many that are trained once. The margins are those that ship
+(``imu.verdicts.Config``); they were chosen on this page.
 """
 
 from collections import Counter
@@ -21,10 +22,11 @@ import pandas as pd
 import torch
 from torch import nn
 
-from imu import metrics, selecting, splitting, training, verdicts
+from imu import ensemble, metrics, selecting, splitting, training, verdicts
 from imu.datasets import LabelledImages, digits
 from imu.datasets.common.tensors import pixels
 from imu.methods import ForgetSet, logit_mask
+from imu.metrics import Family, u_lira
 from imu.models import resnet_small
 from imu.objectives import Samples
 from imu.objectives.classification import Classification
@@ -45,6 +47,8 @@ REQUESTS = {
 ORIGINALS, RETRAINED = range(100, 102), range(200, 210)  # seeds
 OTHERS = 3  # retrained models that a verdict is told of
 DRAWS = 8  # of them, per pair of models
+MEMBERS = 8  # networks in a family, as on the pages of results
+FAMILIES = {"original": ("train", range(1000, 1024)), "retrained": ("retain", range(2000, 2072))}
 
 
 class Setting:
@@ -64,10 +68,13 @@ class Setting:
             images, labels = pixels(data, self.rows[name], CPU)
             self.samples[name] = Samples(images.float() / data.scale, labels)
 
-    def trained(self, name: str, seed: int) -> nn.Module:
+    def _new(self, seed: int, **width: int) -> nn.Module:
         torch.manual_seed(seed)
-        model = resnet_small.build(resnet_small.Config(), (1, 8, 8), len(self.data.classes))
-        config = training.Config()
+        config = resnet_small.Config(**width)
+        return resnet_small.build(config, (1, 8, 8), len(self.data.classes))
+
+    def trained(self, name: str, seed: int) -> nn.Module:
+        model, config = self._new(seed), training.Config()
         for _ in training.fit(model, self.data, self.rows[name], config, seed=seed, device=CPU):
             pass
         return model
@@ -77,6 +84,21 @@ class Setting:
         mask, config = deepcopy(original), logit_mask.Config()
         list(logit_mask.unlearn(mask, self.task, config, torch.Generator(), forget=forget))
         return mask
+
+    def margins(self) -> dict[str, np.ndarray]:
+        """Kind -> margins of many narrow networks on the forget set: (networks, n)."""
+        found = {}
+        for kind, (name, seeds) in FAMILIES.items():
+            networks = [self._new(seed, width=8) for seed in seeds]
+            config, rows = training.Config(), self.rows[name]
+            for _ in ensemble.fit(networks, self.data, rows, config, seeds=seeds, device=CPU):
+                pass
+            kinds = {kind: networks}
+            if kind == "original" and self.classes:
+                kinds["mask"] = [self.masked(network) for network in networks]
+            for each, of in kinds.items():
+                found[each] = ensemble.margins(of, self.task, self.samples["forget"]).numpy()
+        return found
 
     def measured(self, model: nn.Module, original_accuracy: float = 100.0) -> metrics.Measured:
         outputs = metrics.outputs_of(
@@ -93,10 +115,23 @@ class Setting:
         )
 
 
+def advantages(margins: Mapping[str, np.ndarray], draw: np.random.Generator) -> dict[str, float]:
+    """Kind -> U-LiRA of a family of it; "others": of a second retrained one, against one oracle."""
+    drawn = draw.permutation(margins["retrained"])[: 3 * MEMBERS].reshape(3, MEMBERS, -1)
+    families = dict(zip(("oracle", "retrained", "others"), drawn, strict=True))
+    for kind in margins.keys() - {"retrained"}:
+        families[kind] = draw.permutation(margins[kind])[:MEMBERS]
+    oracle = Family(margins={"forget": families.pop("oracle")})
+    return {
+        kind: u_lira.over_models(Family(margins={"forget": family}), oracle)["U_LiRA"]
+        for kind, family in families.items()
+    }
+
+
 def judged(
-    models: Mapping[str, metrics.Measured], class_wise: bool
+    models: Mapping[str, metrics.Measured], margins: Mapping[str, np.ndarray], class_wise: bool
 ) -> dict[str, list[verdicts.Verdict]]:
-    """Kind -> a verdict for every reference, model and draw of the others."""
+    """Kind -> a verdict for every reference, model and draw of the others and of families."""
     retrained = [name for name in models if name.startswith("retrained")]
     found = {
         (model, of): metrics.compare(models[model], models[of])
@@ -111,18 +146,23 @@ def judged(
     for model, of in found:
         others = [name for name in retrained if name not in (model, of)]
         for _ in range(DRAWS if model != of else 0):
-            varying = [found[name, of] for name in draw.choice(others, OTHERS, replace=False)]
+            told = advantages(margins, draw)
+            values = {n: found[n, of] | {"U_LiRA": told[n.split()[0]]} for n in models}
+            varying = [
+                values[name] | {"U_LiRA": told["others"]}
+                for name in draw.choice(others, OTHERS, replace=False)
+            ]
             original = draw.choice(kept)
             mask = original.replace("original", "mask")
             said = verdicts.judge(
-                found[model, of],
+                values[model],
                 found[of, of],
                 varying,
                 verdicts.Config(),
                 sizes=sizes,
                 class_wise=class_wise,
-                original=found[original, of],
-                mask=found[mask, of] if class_wise else None,
+                original=values[original],
+                mask=values[mask] if class_wise else None,
             )
             judged.setdefault(model.split()[0], []).append(said)
     return judged
@@ -207,7 +247,7 @@ def main() -> None:
     torch.set_num_threads(1)
     root = Path.cwd()
     data = digits.load(root / "data" / "digits")
-    margins = ", ".join(f"{n} {v:g}" for n, v in vars(verdicts.Config()).items())
+    allowed = ", ".join(f"{n} {v:g}" for n, v in vars(verdicts.Config()).items())
     parts = [
         "# How often verdicts err\n",
         tables.provenance(" ".join(["python -m benchmarks.verdict", *map(repr, chosen)])),
@@ -217,8 +257,10 @@ def main() -> None:
         f"retraining variability is that of {OTHERS} of the others, drawn {DRAWS} times for each "
         "pair. The verdicts share their "
         "models, so their number says little about the precision of a share. "
-        f"Margins: {margins}; they were chosen by a look at such tables. U-LiRA "
-        "is not measured here. A retrained model should be *indistinguishable*, the original *not "
+        f"Margins: {allowed}; they were chosen by a look at such tables. For U-LiRA every verdict "
+        f"draws families of {MEMBERS} networks of width 8 from many: "
+        + ", ".join(f"{len(seeds)} {kind}" for kind, (_, seeds) in FAMILIES.items())
+        + ". A retrained model should be *indistinguishable*, the original *not "
         "forgotten*, its mask *masked only*; where no test tells the original, *no evidence*.\n",
         "The second table of a request is the power of each test: *noticed from*, how far from the "
         "reference a model may lie in the mean (retraining variability and margin); *original lies "
@@ -238,7 +280,7 @@ def main() -> None:
         for seed in RETRAINED:
             models[f"retrained {seed}"] = setting.measured(setting.trained("retain", seed))
         class_wise = bool(setting.classes)
-        said = judged(models, class_wise)
+        said = judged(models, setting.margins(), class_wise)
         parts += [f"## {title}\n", tables.markdown(outcomes(said)), tables.markdown(power(said))]
         parts.append(tables.markdown(spreads(models, class_wise)))
         print("\n".join(parts[-3:]), flush=True)

@@ -3,6 +3,8 @@
     python -m flows.documents table   a class, a fraction, a list of ids; seeds 0, 1, 2
                                       -> docs/results-digits.md, .csv and .png
                                       (--shipped: the methods of params.yaml alone;
+                                      --tuned docs/tuning-digits.csv: each with what was best
+                                      in that search, in cells of the same scenario;
                                       --with settings/x.yaml: other data, networks or
                                       parameters -> docs/results-x.md; --scenarios: some;
                                       --seeds: others; --fraction 0.1: another share is
@@ -19,9 +21,11 @@ Each pipeline is a cell, as in a sweep: what was stopped goes on where it was.
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from prefect import flow
 
 from flows.pipeline import JOBS
@@ -39,6 +43,7 @@ from tasks import ensemble, unlearn
 from tasks.files import artifacts, params
 from tasks.pages import metrics_page, results, results_page, tables
 from tasks.starting import calling
+from tasks.tune import configured
 
 REPORTED = (0, 1, 2)
 MEMBERS = 8  # networks per family and cell; the seeds make them three families
@@ -46,6 +51,7 @@ SCENARIOS = ("class", "fraction", "ids")
 FRACTION = "split.by_fraction.fraction"
 EVERY = 10_000  # more candidates than an entry has
 AT_ONCE = 4  # candidates that a stop may cost
+TUNED = ("scenario", "entry", "candidate", "gap")
 GRIDS = "grids"  # folder of what is searched under settings: entry -> parameter -> values
 
 
@@ -55,11 +61,13 @@ def reported_cells(
     settings: dict[str, Any] | None = None,
     scenarios: Sequence[str] = SCENARIOS,
     seeds: Sequence[int] = REPORTED,
+    tuned: pd.DataFrame | None = None,
 ) -> list[Cell]:
     """Every method there is, those of ``params.yaml`` as they stand there, on reported seeds.
 
     shipped: none but those of ``params.yaml``. settings: parameters that differ from it, by dotted
-    path, in every cell; where they have a scenario it is the only one.
+    path, in every cell; where they have a scenario it is the only one. tuned: what ``tune`` tried;
+    an entry takes what was best of it in cells of the same scenario, where there were any.
     """
     settings = settings or {}
     if "seed" in settings:
@@ -70,6 +78,7 @@ def reported_cells(
         raise params.ParameterError("a table needs a reference: original.retrain must be true")
     own = settings.get("unlearn", params.section(root, "unlearn"))
     entries = {**({} if shipped else unlearn.entries()), **own}
+    taken = {scenario: with_best(entries, scenario, tuned) for scenario in scenarios}
     return [
         Cell(
             name=f"{scenario} · seed {seed}",
@@ -79,13 +88,29 @@ def reported_cells(
                 "ensemble.members": MEMBERS,
                 "ensemble.families": ensemble.every_family(),
                 "ensemble.judged": {name: {"method": entries[name]["method"]} for name in entries},
-                "unlearn": entries,
             }
-            | settings,
+            | settings
+            | {"unlearn": taken[scenario]},
         )
         for scenario in scenarios
         for seed in seeds
     ]
+
+
+def with_best(
+    entries: dict[str, Any], scenario: str, tuned: pd.DataFrame | None
+) -> dict[str, dict[str, Any]]:
+    """The entries, with the candidates that were best in ``scenario``.
+
+    Raises ParameterError for a parameter that an entry does not have.
+    """
+    if tuned is None or scenario not in set(tuned["scenario"]):
+        return entries
+    best = tables.best(tuned[tuned["scenario"] == scenario])
+    return {
+        name: entry | (asdict(configured(entry, best[name])) if name in best else {})
+        for name, entry in entries.items()
+    }
 
 
 def table(
@@ -97,6 +122,7 @@ def table(
     scenarios: Sequence[str],
     seeds: Sequence[int] = REPORTED,
     fraction: float | None = None,
+    tuned: Path | None = None,
 ) -> None:
     """fraction: that is forgotten, in place of what the settings say."""
     changes = params.read_changes(root, settings, str(settings)) if settings else {}
@@ -104,12 +130,15 @@ def table(
         if (scenario := changes.get("split.scenario", "fraction")) != "fraction":
             raise params.ParameterError(f"{settings} asks for the {scenario}, not a fraction")
         changes[FRACTION] = fraction
-    cells = reported_cells(root, shipped, changes, scenarios, seeds)
+    searched = None if tuned is None else artifacts.read_given(tuned)
+    if searched is not None and (lacking := {*TUNED} - {*searched.columns}):
+        raise params.ParameterError(f"{tuned} must have the column {min(lacking)!r}, as tune wrote")
+    cells = reported_cells(root, shipped, changes, scenarios, seeds, searched)
     found = results.collected(swept("table", cells, root, jobs).folders)
     name = settings.stem if settings else str(found["dataset"].iloc[0])
     name += f"-{100 * fraction:g}" if fraction is not None else ""
-    again = command(shipped, settings, scenarios, seeds, fraction)
-    page = results_page.page(found, again, name, changes)
+    again = command(shipped, settings, scenarios, seeds, fraction, tuned)
+    page = results_page.page(found, again, name, changes, tuned)
     target = root / "docs" / f"results-{name}.md"
     artifacts.write_text(target, page)
     artifacts.write_table(target.with_suffix(".csv"), found)
@@ -124,14 +153,16 @@ def command(
     scenarios: Sequence[str],
     seeds: Sequence[int] = REPORTED,
     fraction: float | None = None,
+    tuned: Path | None = None,
 ) -> str:
     """What makes this page again."""
     options = ["--shipped"] if shipped else []
+    options += ["--tuned", str(tuned)] if tuned else []
     options += ["--with", str(settings)] if settings else []
     options += ["--scenarios", *scenarios] if tuple(scenarios) != SCENARIOS else []
     options += ["--seeds", *map(str, seeds)] if tuple(seeds) != REPORTED else []
     options += ["--fraction", str(fraction)] if fraction is not None else []
-    return " ".join(["python -m flows.documents table", *options]) if options else "make table"
+    return " ".join(["python -m flows.documents table", *options])
 
 
 @flow(name="tune", flow_run_name="tune")
@@ -190,6 +221,9 @@ def main() -> None:
         "--shipped", action="store_true", help="table: the methods of params.yaml, not all"
     )
     parser.add_argument(
+        "--tuned", type=Path, help="table: a CSV that tune wrote; the best by scenario is taken"
+    )
+    parser.add_argument(
         "--with", type=Path, dest="settings", help="a YAML file of dotted path: value"
     )
     parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=SCENARIOS)
@@ -220,6 +254,7 @@ def main() -> None:
                     scenarios=arguments.scenarios,
                     seeds=arguments.seeds,
                     fraction=arguments.fraction,
+                    tuned=arguments.tuned,
                 )
             else:
                 tune(root, arguments.jobs, settings=arguments.settings, draws=arguments.draws)

@@ -1,5 +1,6 @@
 """The pages of ``docs/`` that are made from many pipelines, and the cells behind them."""
 
+import json
 import re
 import sys
 from contextlib import nullcontext
@@ -24,7 +25,7 @@ TWO_CELLS = f"""
 from flows import documents
 from flows.running.cells import Cell
 from tasks.files import params
-def cells(root, shipped, settings, scenarios, seeds):
+def cells(root, shipped, settings, scenarios, seeds, tuned):
     few = {{name: params.section(root, "unlearn")[name] for name in {MODELS}}}
     seeds = params.section(root, "retrain")
     retrained = {{name: seeds[name] for name in ("reference", "retrain_2")}}
@@ -124,12 +125,34 @@ def test_settings_change_every_cell_and_stand_in_the_command() -> None:
     for cell in cells:
         assert settings.items() <= cell.changes.items()
         assert cell.changes["split.scenario"] == "fraction"
-    assert documents.command(False, None, documents.SCENARIOS) == "make table"
+    assert documents.command(False, None, documents.SCENARIOS) == "python -m flows.documents table"
     found = documents.command(True, Path("settings/x.yaml"), ("class", "fraction"))
     assert found == (
         "python -m flows.documents table --shipped --with settings/x.yaml "
         "--scenarios class fraction"
     )
+
+
+def test_what_a_search_found_best_in_a_scenario_is_taken_there() -> None:
+    tried = [
+        ("class", "imu", 1.0, 4.0),
+        ("class", "imu", 0.5, 2.0),
+        ("fraction", "imu", 1.0, 1.0),
+        ("fraction", "imu", 0.5, 3.0),
+        ("class", "of another project", 0.5, 1.0),
+    ]
+    tuned = pd.DataFrame(
+        [(s, name, json.dumps({"step": step}), gap) for s, name, step, gap in tried],
+        columns=list(documents.TUNED),
+    )
+    cells = documents.reported_cells(REPOSITORY, False, seeds=(0,), tuned=tuned)
+    plain = documents.reported_cells(REPOSITORY, False, seeds=(0,))
+    found = {cell.changes["split.scenario"]: cell.changes["unlearn"] for cell in cells}
+    as_shipped = plain[0].changes["unlearn"]
+    shipped = as_shipped["imu"]
+    assert [found[s]["imu"]["step"] for s in ("class", "fraction")] == [0.5, 1.0]
+    assert found["class"] == as_shipped | {"imu": shipped | {"step": 0.5}}
+    assert found["ids"] == as_shipped
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in SETTINGS.glob("*.yaml")))

@@ -268,12 +268,12 @@ def test_the_candidate_with_the_smallest_mean_gap_is_taken() -> None:
     table = tried({'{"a": 1}': [1.0, 9.0], '{"a": 2}': [4.0, 4.0], '{"a": 3}': [0.0, math.nan]})
     assert tables.best(table) == {"m": {"a": 2}}
     lines = tables.tuning_page(table, "make tune").splitlines()
-    assert [line for line in lines if line.endswith("yes |")] == [
-        '| {"a": 2} | 4.00 | 4.00 | 4.00 | 4.00 | 0 | yes |'
+    assert [line for line in lines if line.endswith("all, fraction |")] == [
+        '| {"a": 2} | 4.00 | 4.00 | 4.00 | 4.00 | 0 | all, fraction |'
     ]
     assert "| candidate | mean | max | class | fraction | failed | taken |" in lines
     assert '| {"a": 1} | 5.00 | 9.00 | 1.00 | 9.00 | 0 |  |' in lines
-    assert '| {"a": 3} | 0.00 | 0.00 | 0.00 | nan | 1 |  |' in lines
+    assert '| {"a": 3} | 0.00 | 0.00 | 0.00 | nan | 1 | class |' in lines
 
 
 def test_a_method_of_which_every_candidate_failed_has_no_best() -> None:

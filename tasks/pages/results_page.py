@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -18,11 +19,16 @@ Table = list[statistics.Comparison]
 
 
 def page(
-    table: pd.DataFrame, command: str, name: str, settings: Mapping[str, Any] | None = None
+    table: pd.DataFrame,
+    command: str,
+    name: str,
+    settings: Mapping[str, Any] | None = None,
+    tuned: Path | None = None,
 ) -> str:
     """All of it, made of ``results.collected``'s table alone.
 
-    name: of the data or settings. settings: parameters that differ from ``params.yaml``.
+    name: of the data or settings. settings: parameters that differ from ``params.yaml``. tuned: the
+    table of candidates of which each scenario took its best.
     """
     sections: list[str] = []
     compared: list[Table] = []
@@ -46,7 +52,7 @@ def page(
                 sections += [f"### {title}\n", markdown(_named(_summary(scenario, rest)))]
     return "\n".join(
         [
-            _introduction(table, command, name, settings or {}),
+            _introduction(table, command, name, settings or {}, tuned),
             _errors(compared, most),
             *sections,
             _glossary(names),
@@ -201,7 +207,13 @@ def _tally(made: Table) -> str:
     return f"{_count(len(made), 'comparison')}: {said}."
 
 
-def _introduction(table: pd.DataFrame, command: str, name: str, settings: Mapping[str, Any]) -> str:
+def _introduction(
+    table: pd.DataFrame,
+    command: str,
+    name: str,
+    settings: Mapping[str, Any],
+    tuned: Path | None,
+) -> str:
     others = table.loc[table["kind"] == "retrained", "model"].nunique()
     seeds = ", ".join(map(str, sorted(table["seed"].unique())))
     return "\n".join(
@@ -209,6 +221,7 @@ def _introduction(table: pd.DataFrame, command: str, name: str, settings: Mappin
             f"# Results on {name}\n",
             provenance(command),
             *_differing(settings),
+            *_searched(tuned),
             f"Mean ± sample standard deviation over training seeds {seeds}. *reference*: retrained "
             "without the forget set. *retrained*: the same with other seeds, "
             f"{_count(others, 'model')} per training seed; the mean of their values is one value "
@@ -244,6 +257,16 @@ def _differing(settings: Mapping[str, Any]) -> list[str]:
         f"Parameters that differ from `params.yaml`:\n\n{lines}\nHow they were chosen says the "
         "file that they stand in; parameters of methods that are not named above, and margins of "
         "the verdicts of images, were chosen on the digits and not searched for on these data.\n"
+    ]
+
+
+def _searched(tuned: Path | None) -> list[str]:
+    if tuned is None:
+        return []
+    return [
+        f"A method that stands in `{tuned}` has the parameters that were best there in cells of "
+        "the same scenario, on other seeds and requests than these; where the search had no such "
+        "cells, and where a method was not searched, those that ship.\n"
     ]
 
 

@@ -51,11 +51,14 @@ def tuning_page(table: pd.DataFrame, command: str) -> str:
         "its cell's retrained reference on the forget set, the retain set and the validation set: "
         "of accuracies, those of forgotten classes apart, or of texts of the probability of the "
         "true answers, of all and of each one. Test samples are not looked at. The candidate with "
-        "the smallest mean over all cells is taken; one that failed in a cell is not. The columns "
-        "after max are means by scenario: one setting serves all, which costs some methods one of "
-        "them. The parameters of influence are those of `params.yaml`, not searched for.\n",
+        "the smallest mean over all cells is taken for all of them; one that failed in a cell is "
+        "not. The columns after max are means by scenario: one setting for all costs some methods "
+        "one of them, so that the best of each is named as well. The parameters of influence are "
+        "those of `params.yaml`, not searched for.\n",
     ]
-    taken = best(table)
+    taken = {"all": best(table)}
+    if len(scenarios := table["scenario"].unique()) > 1:
+        taken |= {of: best(table[table["scenario"] == of]) for of in scenarios}
     for entry, rows in table.groupby("entry", sort=False):
         by_candidate = rows.groupby("candidate", sort=False)
         means = rows.pivot_table(
@@ -64,7 +67,8 @@ def tuning_page(table: pd.DataFrame, command: str) -> str:
         shown = by_candidate["gap"].agg(["mean", "max"]).join(means).map(lambda gap: f"{gap:.2f}")
         shown["failed"] = by_candidate["gap"].agg(lambda gaps: int(gaps.isna().sum()))
         shown["taken"] = [
-            "yes" if json.loads(c) == taken.get(str(entry)) else "" for c in shown.index
+            ", ".join(of for of in taken if json.loads(c) == taken[of][str(entry)])
+            for c in shown.index
         ]
         parts += [f"## {entry}\n", markdown(shown.reset_index())]
     return "\n".join(parts)

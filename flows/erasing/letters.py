@@ -17,7 +17,8 @@ from tasks.erasing.matching import Asked
 from tasks.files import artifacts, params
 
 INBOX, SETTINGS = "requests/inbox", "settings"
-LARGEST, DEEPEST = 1_000_000, 20  # bytes of a letter, and how deep it is nested
+LARGEST = {True: 1_000_000, False: 100_000}  # bytes of a letter, by whether it is a table
+DEEPEST = 20  # how deep one that is none is nested
 
 
 class Letters(NamedTuple):
@@ -50,9 +51,11 @@ def read(root: Path, path: Path) -> Asked:
     try:
         if path.is_symlink():
             raise ErasureError("it is a link")
-        if (size := path.stat().st_size) > LARGEST:
-            raise ErasureError(f"it has {size} bytes, more than {LARGEST}")
-        if path.suffix in params.TABLES:
+        tabular = path.suffix in params.TABLES
+        if (size := path.stat().st_size) > LARGEST[tabular]:
+            wanted = "" if tabular else ", so that it must be a table"
+            raise ErasureError(f"it has {size} bytes, more than {LARGEST[tabular]}{wanted}")
+        if tabular:
             table = artifacts.read_given(path, id="str", subject="str")
             column = "subject" if "subject" in table else "id"
             if column not in table:

@@ -1,10 +1,11 @@
-"""A language model that forgets a tenth of the authors of TOFU: every method, one seed.
+"""A language model that forgets: every method, one seed.
 
-SmolLM2-135M-Instruct is fine-tuned on questions about 180 of 200 authors, and on those that stay
-for the one reference, so without the retraining variability that a verdict needs: the verdict here
-counts the margins alone. Where no archive is given, a small network of its own learns about people
-who do not exist, as settings/biographies.yaml has them. Methods have the parameters that were found
-there, on a network of a hundredth of the size. Each is judged before the next one begins.
+SmolLM2-135M-Instruct is fine-tuned on questions about 180 of 200 authors of TOFU, of whom it
+forgets a tenth, and on those that stay for the one reference, so without the retraining variability
+that a verdict needs: the verdict here counts the margins alone. Where no archive is given, a small
+network of its own learns about people who do not exist, as settings/biographies.yaml has them.
+Methods have the parameters that were found there, on a network of a hundredth of the size. Each is
+judged before the next one begins.
 """
 
 import copy

@@ -19,7 +19,7 @@ from imu.methods.common.labels import without
 from imu.objectives import Objective, mean_cross_entropy, predictions
 
 NEEDS = frozenset({"forget"})
-SEARCH = {"sgd.learning_rate": (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)}
+SEARCH = {"sgd.learning_rate": (1e-5, 3e-5, 1e-4, 3e-4)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from imu.objectives import Objective, Samples
 NEEDS = frozenset({"forget", "retain"})
 SEARCH = {
     "k": (1, 2),
-    "sgd.learning_rate": (0.1, 0.3),
+    "sgd.learning_rate": (0.3, 0.5),
 }
 
 

@@ -18,7 +18,7 @@ from imu.methods.common.renewal import never_stops, train_again
 from imu.objectives import Objective, Samples
 
 NEEDS = frozenset({"forget", "retain"})
-SEARCH = {"sgd.learning_rate": (3e-2, 1e-1, 2e-1)}
+SEARCH = {"sgd.learning_rate": (5e-2, 1e-1, 2e-1, 4e-1)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from imu.objectives import Objective, predictions
 NEEDS = frozenset({"forget"})
 SEARCH = {
     "sgd.stop_at_target": (True, False),
-    "sgd.learning_rate": (3e-5, 1e-4, 3e-4, 1e-3),
+    "sgd.learning_rate": (3e-5, 1e-4, 3e-4),
 }
 MASKED_LOGIT = -1e10
 

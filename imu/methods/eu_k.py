@@ -26,10 +26,6 @@ from imu.methods.common.renewal import (
 from imu.objectives import Objective, Samples
 
 NEEDS = frozenset({"forget", "retain"})
-SEARCH = {
-    "k": (1, 2),
-    "sgd.learning_rate": (0.08, 0.12, 0.2),
-}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,8 +30,8 @@ from imu.objectives import IGNORED, Objective, Samples, mean_over_positions
 
 NEEDS = frozenset({"forget", "retain"})
 SEARCH = {
-    "forget_rate": (3e-4, 3e-3),
-    "sgd.learning_rate": (3e-3, 1e-2, 3e-2),
+    "forget_rate": (1e-4, 3e-4),
+    "sgd.learning_rate": (1e-3, 3e-3, 1e-2),
 }
 
 

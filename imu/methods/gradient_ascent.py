@@ -23,7 +23,7 @@ from imu.methods.common.descent import Sgd, cached_head, descend
 from imu.objectives import Objective, log_unlikelihoods, mean_over_positions
 
 NEEDS = frozenset({"forget"})
-SEARCH = {"sgd.learning_rate": (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)}
+SEARCH = {"sgd.learning_rate": (3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 1e-2)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,8 +19,8 @@ from imu.objectives import Objective
 
 NEEDS = frozenset({"forget"})
 SEARCH = {
-    "sigma": (0.5, 1.0),
-    "sgd.learning_rate": (3e-4, 1e-3, 3e-3, 1e-2),
+    "sigma": (0.2, 0.5),
+    "sgd.learning_rate": (3e-4, 1e-3, 3e-3),
 }
 
 

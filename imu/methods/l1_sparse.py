@@ -20,8 +20,8 @@ from imu.objectives import Objective, Samples
 
 NEEDS = frozenset({"forget", "retain"})
 SEARCH = {
-    "gamma": (2e-3, 5e-3, 1e-2),
-    "sgd.learning_rate": (1e-2, 3e-2, 1e-1),
+    "gamma": (5e-4, 2e-3, 5e-3),
+    "sgd.learning_rate": (1e-2, 3e-2),
 }
 
 

@@ -22,8 +22,8 @@ from imu.objectives import Objective, mean_cross_entropy, predictions
 
 NEEDS = frozenset({"forget"})
 SEARCH = {
-    "importance": (0.0, 1.0),
-    "sgd.learning_rate": (3e-5, 1e-4, 3e-4, 1e-3),
+    "importance": (1.0, 3.0),
+    "sgd.learning_rate": (3e-5, 1e-4, 3e-4),
 }
 
 

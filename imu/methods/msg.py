@@ -26,8 +26,8 @@ from imu.objectives import Objective, Samples
 SLOWED = 0.1  # factor of the gradient of weights that stay
 NEEDS = frozenset({"forget", "retain"})
 SEARCH = {
-    "share": (0.3, 0.6),
-    "sgd.learning_rate": (1e-2, 3e-2, 1e-1),
+    "share": (0.1, 0.3, 0.6),
+    "sgd.learning_rate": (3e-2, 1e-1, 2e-1),
 }
 
 

@@ -20,8 +20,8 @@ from imu.objectives import Objective, Samples
 
 NEEDS = frozenset({"forget", "retain"})
 SEARCH = {
-    "share": (0.3, 0.5),
-    "sgd.learning_rate": (1e-3, 3e-3, 1e-2),
+    "share": (0.3, 0.5, 0.7),
+    "sgd.learning_rate": (3e-3, 1e-2, 3e-2),
 }
 
 

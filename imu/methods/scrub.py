@@ -23,8 +23,8 @@ from imu.objectives import Objective, Samples, mean_over_positions, predictions
 
 NEEDS = frozenset({"forget", "retain"})
 SEARCH = {
-    "max_epochs": (1, 2, 3),
-    "sgd.learning_rate": (1e-3, 3e-3, 1e-2),
+    "max_epochs": (3, 5),
+    "sgd.learning_rate": (3e-4, 1e-3, 3e-3),
 }
 
 

@@ -18,8 +18,8 @@ from imu.objectives import Objective, mean_cross_entropy
 
 NEEDS = frozenset({"forget"})
 SEARCH = {
-    "beta": (0.3, 1.0, 3.0),
-    "sgd.learning_rate": (3e-5, 1e-4, 3e-4, 1e-3),
+    "beta": (1.0, 3.0, 10.0),
+    "sgd.learning_rate": (3e-5, 1e-4, 3e-4),
 }
 
 

@@ -25,8 +25,8 @@ from imu.objectives import Objective, Samples
 
 NEEDS = frozenset({"forget", "retain"})
 SEARCH = {
-    "selection": (5.0, 7.0, 10.0, 20.0),
-    "dampening": (0.3, 1.0, 3.0),
+    "selection": (1.0, 2.0, 3.0, 5.0, 7.0),
+    "dampening": (0.3, 1.0),
 }
 
 

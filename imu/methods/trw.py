@@ -26,8 +26,8 @@ from imu.objectives import IGNORED, Objective, Samples, features_and_logits
 
 NEEDS = frozenset({"forget", "retain"})
 SEARCH = {
-    "tilt": (1.0, 5.0),
-    "sgd.learning_rate": (1e-3, 3e-3, 1e-2),
+    "tilt": (0.3, 1.0, 5.0),
+    "sgd.learning_rate": (3e-3, 1e-2),
 }
 
 

@@ -22,8 +22,8 @@ from imu.objectives import Objective, cross_entropies, log_unlikelihoods, mean_o
 
 NEEDS = frozenset({"forget"})
 SEARCH = {
-    "beta": (0.25, 0.5, 1.0),
-    "sgd.learning_rate": (3e-5, 1e-4, 3e-4, 1e-3),
+    "beta": (0.5, 1.0, 2.0),
+    "sgd.learning_rate": (1e-5, 3e-5, 1e-4),
 }
 
 

@@ -27,8 +27,8 @@ from imu.objectives import Objective, Samples
 
 NEEDS = frozenset({"forget", "retain"})
 SEARCH = {
-    "scale": (0.1, 0.3, 0.5, 1.0),
-    "damping": (1e-3, 1e-2, 1e-1),
+    "scale": (0.03, 0.1, 0.3, 1.0),
+    "damping": (1e-2, 1e-1, 1.0),
 }
 
 

@@ -271,7 +271,7 @@ def test_the_candidate_with_the_smallest_mean_gap_is_taken() -> None:
     assert [line for line in lines if line.endswith("all, fraction |")] == [
         '| {"a": 2} | 4.00 | 4.00 | 4.00 | 4.00 | 0 | all, fraction |'
     ]
-    assert "| candidate | mean | max | class | fraction | failed | taken |" in lines
+    assert "| candidate | mean | max | class | fraction | failed | best for |" in lines
     assert '| {"a": 1} | 5.00 | 9.00 | 1.00 | 9.00 | 0 |  |' in lines
     assert '| {"a": 3} | 0.00 | 0.00 | 0.00 | nan | 1 | class |' in lines
 

@@ -12,6 +12,8 @@ import pandas as pd
 
 from tasks.files import artifacts, params
 
+NOISE = 0.1  # points of a mean gap, below which a difference over six cells tells nothing
+
 
 def candidates(
     folders: Mapping[str, Path],
@@ -50,15 +52,16 @@ def tuning_page(table: pd.DataFrame, command: str) -> str:
         "uses any of these seeds. A candidate is judged by its gap: a mean distance in points to "
         "its cell's retrained reference on the forget set, the retain set and the validation set: "
         "of accuracies, those of forgotten classes apart, or of texts of the probability of the "
-        "true answers, of all and of each one. Test samples are not looked at. The candidate with "
-        "the smallest mean over all cells is taken for all of them; one that failed in a cell is "
-        "not. The columns after max are means by scenario: one setting for all costs some methods "
-        "one of them, so that the best of each is named as well. The parameters of influence are "
-        "those of `params.yaml`, not searched for.\n",
+        "true answers, of all and of each one. Test samples are not looked at. The best has "
+        "the smallest mean over the cells; one that failed in a cell is none. A method ships with "
+        f"the best for all of them, or with one that is farther by at most {NOISE:g} points, which "
+        "tells nothing. The columns after max are means by scenario: one setting for all costs "
+        "some methods one of them, so that the best of each is named as well. The parameters of "
+        "influence are those of `params.yaml`, not searched for.\n",
     ]
-    taken = {"all": best(table)}
+    named = {"all": best(table)}
     if len(scenarios := table["scenario"].unique()) > 1:
-        taken |= {of: best(table[table["scenario"] == of]) for of in scenarios}
+        named |= {of: best(table[table["scenario"] == of]) for of in scenarios}
     for entry, rows in table.groupby("entry", sort=False):
         by_candidate = rows.groupby("candidate", sort=False)
         means = rows.pivot_table(
@@ -66,8 +69,8 @@ def tuning_page(table: pd.DataFrame, command: str) -> str:
         )
         shown = by_candidate["gap"].agg(["mean", "max"]).join(means).map(lambda gap: f"{gap:.2f}")
         shown["failed"] = by_candidate["gap"].agg(lambda gaps: int(gaps.isna().sum()))
-        shown["taken"] = [
-            ", ".join(of for of in taken if json.loads(c) == taken[of][str(entry)])
+        shown["best for"] = [
+            ", ".join(of for of in named if json.loads(c) == named[of][str(entry)])
             for c in shown.index
         ]
         parts += [f"## {entry}\n", markdown(shown.reset_index())]
@@ -81,12 +84,18 @@ def best(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """
     found: dict[str, dict[str, Any]] = {}
     for entry, rows in table.groupby("entry", sort=False):
-        mean = rows.groupby("candidate", sort=False)["gap"].agg(
-            lambda gaps: gaps.mean(skipna=False)
-        )
+        mean = means(rows)
         if mean.isna().all():
             raise artifacts.ArtifactError(f"every candidate of {entry} failed in some cell")
         found[str(entry)] = json.loads(str(mean.idxmin()))
+    return found
+
+
+def means(rows: pd.DataFrame) -> "pd.Series[float]":
+    """Candidate -> its mean gap over the cells, NaN where it failed in one; in their order."""
+    found: pd.Series[float] = rows.groupby("candidate", sort=False)["gap"].agg(
+        lambda gaps: gaps.mean(skipna=False)
+    )
     return found
 
 

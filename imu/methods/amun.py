@@ -30,7 +30,7 @@ class Config:
     radius: float = 0.1  # L2, in the unit of the inputs: first tried, then doubled
     attack_steps: int = 50
     with_forget: bool = False
-    sgd: Sgd = Sgd(learning_rate=0.03, epochs=10)
+    sgd: Sgd = Sgd(learning_rate=0.01, epochs=10)
 
     def __post_init__(self) -> None:
         check_fields(self, radius="> 0", attack_steps=">= 1")

@@ -25,7 +25,7 @@ SEARCH = {"sgd.learning_rate": (1e-5, 3e-5, 1e-4, 3e-4)}
 @dataclass(frozen=True, kw_only=True)
 class Config:
     epsilon: float = 0.1  # FGSM step, L∞, in the unit of the inputs
-    sgd: Sgd = Sgd(learning_rate=0.0001, epochs=20)
+    sgd: Sgd = Sgd(learning_rate=3e-05, epochs=20)
 
     def __post_init__(self) -> None:
         check_fields(self, epsilon="> 0")

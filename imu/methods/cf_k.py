@@ -26,7 +26,7 @@ SEARCH = {
 @dataclass(frozen=True, kw_only=True)
 class Config:
     k: int = 2  # blocks before the head; all, where there are fewer
-    sgd: Sgd = Sgd(learning_rate=0.3, epochs=3, weight_decay=5e-4, stop_at_target=False)
+    sgd: Sgd = Sgd(learning_rate=0.5, epochs=3, weight_decay=5e-4, stop_at_target=False)
 
     def __post_init__(self) -> None:
         check_fields(self, k=">= 1")

@@ -24,7 +24,7 @@ SEARCH = {"sgd.learning_rate": (5e-2, 1e-1, 2e-1, 4e-1)}
 @dataclass(frozen=True, kw_only=True)
 class Config:
     sgd: Sgd = Sgd(
-        learning_rate=0.2, epochs=2, batch_size=32, weight_decay=5e-4, stop_at_target=False
+        learning_rate=0.05, epochs=2, batch_size=32, weight_decay=5e-4, stop_at_target=False
     )
 
     def __post_init__(self) -> None:

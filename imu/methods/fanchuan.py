@@ -40,7 +40,7 @@ class Config:
     uniform_rate: float = 0.005  # learning rate of the first epoch
     forget_rate: float = 0.0003  # of the forget rounds, at first
     temperature: float = 1.15  # of the similarities
-    sgd: Sgd = Sgd(learning_rate=0.01, epochs=8, stop_at_target=False)
+    sgd: Sgd = Sgd(learning_rate=0.003, epochs=8, stop_at_target=False)
 
     def __post_init__(self) -> None:
         check_fields(self, uniform_rate="> 0", forget_rate="> 0", temperature="> 0")

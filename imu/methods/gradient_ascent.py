@@ -30,7 +30,7 @@ SEARCH = {"sgd.learning_rate": (3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 1e-2)}
 class Config:
     parameters: Literal["all", "head"] = "all"
     loss: Literal["cross_entropy", "unlikelihood"] = "cross_entropy"
-    sgd: Sgd = Sgd(learning_rate=0.0003, epochs=200)
+    sgd: Sgd = Sgd(learning_rate=3e-05, epochs=200)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -39,9 +39,9 @@ class Config:
 VARIANTS = {
     "gradient_ascent_all": Config(),
     "gradient_ascent_head": Config(parameters="head", sgd=Sgd(learning_rate=0.01, epochs=200)),
-    "unlikelihood_all": Config(loss="unlikelihood", sgd=Sgd(learning_rate=3e-05, epochs=200)),
+    "unlikelihood_all": Config(loss="unlikelihood", sgd=Sgd(learning_rate=3e-06, epochs=200)),
     "unlikelihood_head": Config(
-        parameters="head", loss="unlikelihood", sgd=Sgd(learning_rate=0.003, epochs=200)
+        parameters="head", loss="unlikelihood", sgd=Sgd(learning_rate=0.0003, epochs=200)
     ),
 }
 

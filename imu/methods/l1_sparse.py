@@ -27,8 +27,8 @@ SEARCH = {
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    gamma: float = 0.005  # first factor of the sum of absolute parameters
-    sgd: Sgd = Sgd(learning_rate=0.01, epochs=5, stop_at_target=False)
+    gamma: float = 0.002  # first factor of the sum of absolute parameters
+    sgd: Sgd = Sgd(learning_rate=0.03, epochs=5, stop_at_target=False)
 
     def __post_init__(self) -> None:
         check_fields(self, gamma=">= 0")

@@ -30,7 +30,7 @@ SEARCH = {
 @dataclass(frozen=True, kw_only=True)
 class Config:
     adversarial: float = 0.1  # a, weight of the neighbours
-    importance: float = 1.0  # b, weight of the importance penalty
+    importance: float = 3.0  # b, weight of the importance penalty
     radius: float = 0.4  # L2, in the unit of the inputs
     attack_steps: int = 50
     sgd: Sgd = Sgd(learning_rate=0.0001, epochs=50)

@@ -33,9 +33,9 @@ SEARCH = {
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    share: float = 0.6  # of each convolution's weights that begin anew
+    share: float = 0.3  # of each convolution's weights that begin anew
     sgd: Sgd = Sgd(
-        learning_rate=0.1, epochs=2, batch_size=32, weight_decay=5e-4, stop_at_target=False
+        learning_rate=0.2, epochs=2, batch_size=32, weight_decay=5e-4, stop_at_target=False
     )
 
     def __post_init__(self) -> None:

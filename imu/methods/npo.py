@@ -26,7 +26,7 @@ SEARCH = {
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    beta: float = 1.0  # inverse temperature of the preference
+    beta: float = 10.0  # inverse temperature of the preference
     sgd: Sgd = Sgd(learning_rate=0.0003, epochs=200)
 
     def __post_init__(self) -> None:

@@ -21,7 +21,7 @@ SEARCH = {"sgd.learning_rate": (1e-5, 3e-5, 1e-4, 3e-4, 3e-3)}
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    sgd: Sgd = Sgd(learning_rate=0.0001, epochs=20)
+    sgd: Sgd = Sgd(learning_rate=3e-05, epochs=20)
 
 
 def unlearn(

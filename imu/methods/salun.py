@@ -28,7 +28,7 @@ SEARCH = {
 @dataclass(frozen=True, kw_only=True)
 class Config:
     share: float = 0.5  # of all weights, those that may move
-    sgd: Sgd = Sgd(learning_rate=0.003, epochs=5, stop_at_target=False)
+    sgd: Sgd = Sgd(learning_rate=0.01, epochs=5, stop_at_target=False)
 
     def __post_init__(self) -> None:
         check_fields(self, share="in (0, 1]")

@@ -33,8 +33,8 @@ class Config:
     alpha: float = 0.5  # weight of the retain divergence
     gamma: float = 1.0  # weight of the retain cross-entropy
     temperature: float = 4.0  # of both softmaxes
-    max_epochs: int = 3  # epochs with a forget half
-    sgd: Sgd = Sgd(learning_rate=0.003, epochs=5, stop_at_target=False)
+    max_epochs: int = 5  # epochs with a forget half
+    sgd: Sgd = Sgd(learning_rate=0.001, epochs=5, stop_at_target=False)
 
     def __post_init__(self) -> None:
         check_fields(self, alpha=">= 0", gamma=">= 0", max_epochs=">= 0", temperature="> 0")

@@ -25,7 +25,7 @@ SEARCH = {
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    beta: float = 1.0  # inverse temperature
+    beta: float = 10.0  # inverse temperature
     gamma: float = 0.0  # reward margin, in the unit of beta × nats
     sgd: Sgd = Sgd(learning_rate=0.0003, epochs=200)
 

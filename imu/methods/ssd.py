@@ -32,7 +32,7 @@ SEARCH = {
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    selection: float = 7.0  # α of the paper: how much more important to D_f than to all data
+    selection: float = 5.0  # α of the paper: how much more important to D_f than to all data
     dampening: float = 1.0  # λ of the paper
     chunk: int = 64  # samples whose gradients are held at once
 

@@ -33,7 +33,7 @@ SEARCH = {
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    tilt: float = 5.0  # of logits, per unit of the cosine
+    tilt: float = 1.0  # of logits, per unit of the cosine
     sgd: Sgd = Sgd(learning_rate=0.003, epochs=5, stop_at_target=False)
 
     def __post_init__(self) -> None:

@@ -29,9 +29,9 @@ SEARCH = {
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    beta: float = 0.5  # exponent of the confidence
+    beta: float = 2.0  # exponent of the confidence
     importance: float = 0.0  # exponent of the doubt; 0: WGA
-    sgd: Sgd = Sgd(learning_rate=0.0003, epochs=200)
+    sgd: Sgd = Sgd(learning_rate=0.0001, epochs=200)
 
     def __post_init__(self) -> None:
         check_fields(self, beta=">= 0", importance=">= 0")

@@ -34,7 +34,7 @@ SEARCH = {
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    scale: float = 0.3  # of the step; 1 is the influence-function estimate
+    scale: float = 0.1  # of the step; 1 is the influence-function estimate
     damping: float = 0.01  # added to the Fisher's diagonal, squared gradient
     fisher_samples: int = 256  # m: memory is m times the number of parameters
     chunk: int = 64  # samples whose gradients are computed at once

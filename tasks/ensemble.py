@@ -66,11 +66,6 @@ class Config:
             raise ValueError(f"judged needs families, got {', '.join(self.judged)} and none")
 
 
-def every_family() -> dict[str, dict[str, str]]:
-    """The section ``ensemble.families`` with all of them."""
-    return {name: {"manifest": family.manifest} for name, family in FAMILIES.items()}
-
-
 def seeds_of(item: str, seed: int, members: int) -> list[int]:
     """Seeds of a family. No two families share one, nor do those of different training seeds.
 

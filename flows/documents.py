@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 from prefect import flow
 
 from flows.pipeline import JOBS
@@ -128,10 +129,11 @@ def table(
         if (scenario := changes.get("split.scenario", "fraction")) != "fraction":
             raise params.ParameterError(f"{settings} asks for the {scenario}, not a fraction")
         changes[FRACTION] = fraction
-    searched = None if tuned is None else artifacts.read_given(tuned)
-    if searched is not None and (lacking := {*TUNED} - {*searched.columns}):
-        raise params.ParameterError(f"{tuned} must have the column {min(lacking)!r}, as tune wrote")
-    cells = reported_cells(root, shipped, changes, scenarios, seeds, searched)
+    searched = None if tuned is None else read_tuned(tuned)
+    try:
+        cells = reported_cells(root, shipped, changes, scenarios, seeds, searched)
+    except params.ParameterError as error:
+        raise params.ParameterError(f"{tuned}: {error}" if tuned else str(error)) from error
     found = results.collected(swept("table", cells, root, jobs).folders)
     name = settings.stem if settings else str(found["dataset"].iloc[0])
     name += f"-{100 * fraction:g}" if fraction is not None else ""
@@ -143,6 +145,25 @@ def table(
     picture = results_page.picture(found, changes.get("unlearn", params.section(root, "unlearn")))
     artifacts.write_bytes(target.with_suffix(".png"), picture)
     print(f"{page}\nwritten to {target}")
+
+
+def read_tuned(file: Path) -> pd.DataFrame:
+    """What ``tune`` wrote. Raises ParameterError where it did not, ArtifactError for no table."""
+    table = artifacts.read_given(file)
+    if lacking := {*TUNED} - {*table.columns}:
+        raise params.ParameterError(f"{file} must have the column {min(lacking)!r}, as tune writes")
+    if not is_numeric_dtype(table["gap"]):
+        raise params.ParameterError(f"{file}: gap must be a number in every row")
+    for text in map(str, table["candidate"].unique()):
+        try:
+            valid = isinstance(json.loads(text), dict)
+        except json.JSONDecodeError:
+            valid = False
+        if not valid:
+            raise params.ParameterError(
+                f"{file}: candidate must be JSON, parameters to values, got {text!r}"
+            )
+    return table
 
 
 def command(

@@ -155,6 +155,20 @@ def test_what_a_search_found_best_in_a_scenario_is_taken_there() -> None:
     assert found["ids"] == as_shipped
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,b\n1,2\n", "must have the column 'candidate', as tune writes"),
+        ("scenario,entry,candidate,gap\nclass,imu,{},near\n", "gap must be a number"),
+        ("scenario,entry,candidate,gap\nclass,imu,step,1\n", "candidate must be JSON"),
+    ],
+)
+def test_a_table_that_no_search_wrote_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(params.ParameterError, match=message):
+        documents.read_tuned(tmp_path / "a.csv")
+
+
 @pytest.mark.parametrize("name", sorted(path.name for path in SETTINGS.glob("*.yaml")))
 def test_the_settings_that_ship_are_valid(workspace: Path, name: str) -> None:
     changes = params.read_file(SETTINGS / name, name, "dotted paths")

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from benchmarks.quality import scoring
-from benchmarks.quality.truth import SETTINGS, Truth
+from benchmarks.quality.truth import SETTINGS, Truth, seen_by
 
 K, N, M = 30, 9, 5  # networks, samples, queries
 
@@ -63,3 +63,10 @@ def test_the_truth_agrees_with_itself_and_not_with_noise(truth):
 
 def test_settings_that_differ_are_kept_apart():
     assert len({setting.key for setting in SETTINGS}) == len(SETTINGS)
+
+
+def test_people_are_left_out_with_all_that_is_said_of_them() -> None:
+    together = np.repeat(np.arange(10), 3)
+    seen = seen_by(together, 5).reshape(10, 3)
+    assert seen.all(1).sum() == 7 and (seen == seen[:, :1]).all()
+    assert not (seen == seen_by(together, 6).reshape(10, 3)).all()

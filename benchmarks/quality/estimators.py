@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.quality.truth import CPU, Scene, Setting, network
-from imu import training
+from benchmarks.quality.truth import Scene, Setting, fitted, network
 from imu.influences import Config, influence, pairs
 from imu.objectives import answered
 
@@ -23,6 +22,7 @@ FIRST_SEED = 40_000  # of networks that are estimated
 ORIGINALS = 2  # of them in each setting
 FLAT = 1e6  # damping beside which every curvature vanishes
 PARTS = {"head": ("head",), "last block": ("blocks.2", "head"), "all": ("",)}
+OF_TEXTS = PARTS | {"last block": ("blocks.1", "head")}  # of two blocks
 SMALL: dict[str, Any] = {"damping": 1e-9, "damping_share": 0.1}
 CHUNK = 512
 CHECKPOINTS = 5  # that TracIn sums over, the last one among them
@@ -46,7 +46,7 @@ def course(setting: Setting, of: Scene, number: int) -> dict[str, np.ndarray]:
     seed = FIRST_SEED + number
     model, found = network(setting, of, seed), {}
     each = max(1, setting.epochs // CHECKPOINTS)
-    for epoch in training.fit(model, of.data, of.rows, setting.recipe, seed=seed, device=CPU):
+    for epoch in fitted(setting, of, model, of.rows, seed):
         if epoch.epoch % each == 0:
             found[f"{epoch.epoch}/rate"] = np.array(epoch.learning_rate)
             for name, tensor in model.state_dict().items():
@@ -82,25 +82,26 @@ def simple(of: Scene, points: list[Checkpoint]) -> Iterator[Estimator]:
 
 def influences(of: Scene, points: list[Checkpoint], where: str) -> Iterator[Estimator]:
     """Damping: 0.01, the default, and a tenth of the mean of the Fisher's diagonal."""
-    model, names = points[-1].model, PARTS[where]
+    model, names = points[-1].model, parts(of)[where]
 
     def asked(name: str, **choices: Any) -> Estimator:
-        config = Config(parameters=names, chunk=CHUNK, **choices)
+        config = Config(parameters=names, chunk=chunk(of), **choices)
         paired = partial(pairs, model, of.task, of.trained, of.queries, config)
-        alone = where == "last block" or config.score == "mean"
+        alone = bool(of.about) or where == "last block" or config.score == "mean"
         said = partial(scores, model, of, config)
         return Estimator(f"{name}, {where}", said, None if alone else paired)
 
     yield asked("gradient norm", score="self", damping=FLAT)
     yield asked("mean, diagonal")
     yield asked("self, diagonal", score="self")
-    for fisher in ("diagonal", "full", "ekfac") if where == "head" else ("diagonal", "ekfac"):
+    full = ["full"] if where == "head" and not of.about else []  # too large for many words
+    for fisher in ("diagonal", *full, "ekfac"):
         yield asked(f"self, {fisher}, small damping", score="self", fisher=fisher, **SMALL)
 
 
 def traced(of: Scene, points: list[Checkpoint], where: str) -> Iterator[Estimator]:
     """TracIn (Pruthi et al. 2020, arXiv 2002.08484, eq. 1), over the checkpoints."""
-    config = Config(parameters=PARTS[where], score="self", damping=FLAT, chunk=CHUNK)
+    config = Config(parameters=parts(of)[where], score="self", damping=FLAT, chunk=chunk(of))
 
     def summed(ask: Callable[[nn.Module], Tensor]) -> Tensor:
         return torch.stack([point.rate * ask(point.model) for point in points]).sum(0)
@@ -109,7 +110,15 @@ def traced(of: Scene, points: list[Checkpoint], where: str) -> Iterator[Estimato
         return pairs(at, of.task, of.trained, of.queries, config)
 
     one = partial(summed, lambda at: scores(at, of, config))
-    yield Estimator(f"TracIn, {where}", one, partial(summed, paired))
+    yield Estimator(f"TracIn, {where}", one, None if of.about else partial(summed, paired))
+
+
+def parts(of: Scene) -> dict[str, tuple[str, ...]]:
+    return OF_TEXTS if of.about else PARTS
+
+
+def chunk(of: Scene) -> int:
+    return CHUNK // 8 if of.about else CHUNK
 
 
 GROUPS: dict[str, Callable[[Scene, list[Checkpoint]], Iterator[Estimator]]] = {
@@ -133,10 +142,9 @@ def estimated(setting: Setting, of: Scene, kept: Path, group: str) -> dict[str, 
     found: dict[str, np.ndarray] = {}
     points = checkpoints(setting, of, kept)
     few = of._replace(trained=of.trained[:2], queries=of.queries[:2])
-    for each in GROUPS["head"](few, points):  # what is slow when it is first called
-        if each.pairs is not None:
-            each.pairs()
-            break
+    first = next(GROUPS["head"](few, points))
+    if ask := first.pairs or first.samples:
+        ask()  # what is slow when it is first called
     for each in GROUPS[group](of, points):
         for kind, ask in (("samples", each.samples), ("pairs", each.pairs)):
             if ask is None:

@@ -24,8 +24,9 @@ KEYS = ["setting", "scenario", "cell", "method", "weights", "measure"]
 
 
 def write(settings: list[truth.Setting], kept: Path, root: Path) -> None:
-    """From what lies there of each setting; a setting without estimates is left out."""
+    """From what lies there of each setting; others stay as the CSV has them."""
     scored, cells = [], []
+    docs = root / "docs"
     for setting in settings:
         folder = kept / setting.key
         of, found = truth.scene(setting, root, kept), truth.Truth.read(folder)
@@ -38,13 +39,29 @@ def write(settings: list[truth.Setting], kept: Path, root: Path) -> None:
             for key, value in np.load(path).items():
                 about = [setting.name, scenario, number, *key.split("/")]
                 cells.append(dict(zip(KEYS, about, strict=True)) | {"value": float(value)})
-    table, judged = pd.concat(scored), pd.DataFrame(cells)
+    table = pd.concat(scored or [pd.DataFrame({"setting": []})])
+    judged = pd.DataFrame(cells, columns=[*KEYS, "value"]).astype({"value": float})
+    if (before := docs / "influence-quality.csv").is_file():
+        former = pd.read_csv(before, dtype={"cell": "str"})
+        order = [setting.name for setting in truth.SETTINGS]
+        table = pd.concat([_others(former, "estimators", table), table])
+        judged = pd.concat([_others(former, "oracle", judged)[judged.columns], judged])
+        judged[KEYS] = judged[KEYS].fillna("")  # as doing nothing has no weights
+        table, judged = (
+            rows.sort_values("setting", key=lambda s: s.map(order.index), kind="stable")
+            for rows in (table, judged)
+        )
     both = pd.concat([table.assign(part="estimators"), judged.assign(part="oracle")])
-    docs = root / "docs"
     artifacts.write_text(
         docs / "influence-quality.csv", both.to_csv(index=False, float_format="%.6g")
     )
-    artifacts.write_text(docs / "influence-quality.md", text(settings, table, judged))
+    artifacts.write_text(docs / "influence-quality.md", text(table, judged))
+
+
+def _others(former: pd.DataFrame, part: str, now: pd.DataFrame) -> pd.DataFrame:
+    """Rows of settings that are not made again."""
+    kept = (former["part"] == part) & ~former["setting"].isin(now["setting"])
+    return former[kept].drop(columns="part").dropna(axis=1, how="all")
 
 
 def together(folder: Path, number: int) -> scoring.Found:
@@ -54,8 +71,8 @@ def together(folder: Path, number: int) -> scoring.Found:
     return {name: value for group in done for name, value in group.items()}
 
 
-def text(settings: list[truth.Setting], table: pd.DataFrame, judged: pd.DataFrame) -> str:
-    shown = [s for s in settings if (table["setting"] == s.name).any()]
+def text(table: pd.DataFrame, judged: pd.DataFrame) -> str:
+    shown = [s for s in truth.SETTINGS if (table["setting"] == s.name).any()]
     parts = [
         "# Is influence any good, and would a perfect one help?\n",
         tables.provenance(COMMAND),
@@ -90,6 +107,13 @@ def text(settings: list[truth.Setting], table: pd.DataFrame, judged: pd.DataFram
 
 
 def described(setting: truth.Setting) -> str:
+    if setting.of_texts:
+        return (
+            f"*{setting.name}*: {setting.networks} of `gpt_small` and {setting.epochs} epochs, "
+            f"{setting.trained} questions about people, of whom each network knows "
+            f"{100 * truth.PART:.0f} %; the probability is that of the mean margin over the tokens "
+            "of an answer"
+        )
     images = {
         "digits": "images of the digits",
         "cifar": "photographs of CIFAR-10 (JPEG), 16×16 pixels",

@@ -5,14 +5,18 @@ queries that none was trained on. With p_k(i) what network k gives to the label 
 
     memorisation of i   mean of p_k(i) over networks trained with i, minus that over those without
                         (Feldman & Zhang 2020, arXiv 2008.03703, eq. 1)
+
+Of texts p is that of the mean margin over the tokens of the answer, and parts are of people: who is
+left out is left out with all that is said of them.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,10 +25,10 @@ from torch.nn import functional as F
 
 from benchmarks.gpu import images
 from imu import ensemble, training
-from imu.datasets import LabelledImages, digits
+from imu.datasets import Dataset, LabelledImages, Source, biographies, digits
 from imu.datasets.common.tensors import pixels
-from imu.models import resnet_small
-from imu.objectives import Samples
+from imu.models import gpt_small, resnet_small
+from imu.objectives import Objective, Samples, answered, language
 from imu.objectives.classification import Classification
 
 CPU = torch.device("cpu")
@@ -38,7 +42,7 @@ class Setting:
     """Samples, labels and networks."""
 
     name: str
-    images: str  # digits or cifar
+    images: str  # digits or cifar; or, which are none, biographies
     trained: int  # samples
     queries: int  # samples that no network is trained on
     flipped: float = 0.0  # share of the training labels that are wrong
@@ -49,7 +53,21 @@ class Setting:
     flip: bool = False
 
     @property
+    def of_texts(self) -> bool:
+        return self.images == "biographies"
+
+    @property
     def recipe(self) -> training.Config:
+        if self.of_texts:  # as in settings/biographies.yaml
+            return training.Config(
+                optimizer="adamw",
+                epochs=self.epochs,
+                batch_size=32,
+                learning_rate=2e-3,
+                weight_decay=0.01,
+                clip=1.0,
+                warmup=0.1,
+            )
         return training.Config(epochs=self.epochs, shift=self.shift, flip=self.flip)
 
     @property
@@ -71,18 +89,24 @@ SETTINGS = (
         shift=2,
         flip=True,
     ),
+    Setting(name="biographies", images="biographies", trained=768, queries=256, networks=64),
 )
+PEOPLE = 32  # a quarter of whom no network is trained on
+GPT = gpt_small.Config(width=128, layers=2, heads=4, hidden=512, vocabulary=2048, context=64)
 
 
 class Scene(NamedTuple):
-    """The data of a setting. rows: of the training set, in ``data``. wrong: (n,) bool."""
+    """The data of a setting. rows: of the training set, in ``data``. wrong: (n,) bool. together:
+    (n,), equal where samples are left out together. about: the tokenizer, of texts."""
 
-    data: LabelledImages
+    data: Dataset
     rows: list[int]
     trained: Samples
     queries: Samples
-    task: Classification
+    task: Objective
     wrong: np.ndarray
+    together: np.ndarray
+    about: dict[str, Any]
 
 
 class Truth(NamedTuple):
@@ -111,6 +135,8 @@ class Truth(NamedTuple):
 @lru_cache
 def scene(setting: Setting, root: Path, scratch: Path) -> Scene:
     """Drawn once for each setting. scratch: where photographs were unpacked."""
+    if setting.of_texts:
+        return told(setting)
     if setting.images == "digits":
         data = digits.load(root / "data" / "digits")
     else:
@@ -133,6 +159,32 @@ def scene(setting: Setting, root: Path, scratch: Path) -> Scene:
         queries=Samples(*pixels(data, asked.tolist(), CPU)),
         task=Classification(mean=data.mean, std=data.std, scale=data.scale),
         wrong=wrong,
+        together=np.arange(len(rows)),
+        about={},
+    )
+
+
+def told(setting: Setting) -> Scene:
+    """What is said of people who do not exist; of the last of them nothing is trained on."""
+    with TemporaryDirectory() as folder:
+        biographies.write(Path(folder), Source(people=PEOPLE))
+        data = biographies.load(Path(folder))
+    people = np.unique(data.attributes["subject"], return_inverse=True)[1]
+    order = np.argsort(people, kind="stable")[: setting.trained + setting.queries].tolist()
+    rows, asked = order[: setting.trained], order[setting.trained :]
+    about = {
+        "tokens": gpt_small.tokens(GPT, map(str, (*data.prompts, *data.answers))).to_json(),
+        "config": {"context": GPT.context},
+    }
+    return Scene(
+        data=data,
+        rows=rows,
+        trained=language.samples(data, rows, about, CPU),
+        queries=language.samples(data, asked, about, CPU),
+        task=language.objective(about),
+        wrong=np.zeros(len(rows), bool),
+        together=people[rows],
+        about=about,
     )
 
 
@@ -153,6 +205,8 @@ def smaller(data: LabelledImages, count: int) -> LabelledImages:
 
 def network(setting: Setting, of: Scene, seed: int) -> nn.Module:
     torch.manual_seed(seed)
+    if not isinstance(of.data, LabelledImages):
+        return language.built(gpt_small, GPT, of.about)
     shape = tuple(of.data.images.shape[1:])
     return resnet_small.build(
         resnet_small.Config(width=setting.width), (shape[0], shape[1], shape[2]), 10
@@ -164,6 +218,11 @@ def trained(
 ) -> list[nn.Module]:
     """Networks on parts of the training set, each the places of its samples."""
     found = [network(setting, of, seed) for seed in seeds]
+    if not isinstance(of.data, LabelledImages):
+        for model, part, seed in zip(found, parts, seeds, strict=True):
+            for _ in fitted(setting, of, model, [of.rows[k] for k in np.sort(part)], seed):
+                pass
+        return found
     own = [torch.from_numpy(np.sort(part)) for part in parts]
     for _ in ensemble.fit(
         found, of.data, of.rows, setting.recipe, seeds=seeds, device=CPU, parts=own
@@ -172,15 +231,29 @@ def trained(
     return found
 
 
+def fitted(
+    setting: Setting, of: Scene, model: nn.Module, rows: list[int], seed: int
+) -> Iterator[training.Epoch]:
+    recipe, about = setting.recipe, of.about
+    return training.fit(model, of.data, rows, recipe, seed=seed, device=CPU, about=about)
+
+
+def seen_by(together: np.ndarray, seed: int) -> np.ndarray:
+    """Which samples one network is trained on, ``PART`` of the groups: (n,) bool."""
+    groups = np.unique(together)
+    draw = np.random.default_rng(seed)
+    chosen = draw.choice(groups, round(PART * len(groups)), replace=False)
+    found: np.ndarray = np.isin(together, chosen)
+    return found
+
+
 def stack(setting: Setting, of: Scene, number: int) -> Truth:
     """Networks number · STACK and following."""
     seeds = [FIRST_SEED + number * STACK + k for k in range(STACK)]
-    n = len(of.rows)
-    with_it = np.zeros((STACK, n), bool)
-    for seen, seed in zip(with_it, seeds, strict=True):
-        seen[np.random.default_rng(seed).choice(n, round(PART * n), replace=False)] = True
+    with_it = np.stack([seen_by(of.together, seed) for seed in seeds])
     models = trained(setting, of, [np.flatnonzero(seen) for seen in with_it], seeds)
     margins, asked = (
-        ensemble.margins(models, of.task, samples).numpy() for samples in (of.trained, of.queries)
+        np.stack([answered(model, of.task, samples).margins.numpy() for model in models])
+        for samples in (of.trained, of.queries)
     )
     return Truth(with_it, margins, asked)

@@ -68,5 +68,6 @@ def test_settings_that_differ_are_kept_apart():
 def test_people_are_left_out_with_all_that_is_said_of_them() -> None:
     together = np.repeat(np.arange(10), 3)
     seen = seen_by(together, 5).reshape(10, 3)
-    assert seen.all(1).sum() == 7 and (seen == seen[:, :1]).all()
+    assert seen.all(1).sum() == 7
+    assert (seen == seen[:, :1]).all()
     assert not (seen == seen_by(together, 6).reshape(10, 3)).all()

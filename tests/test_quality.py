@@ -54,11 +54,16 @@ def test_the_datamodeling_score_is_a_rank_correlation_over_networks(truth):
 def test_the_truth_agrees_with_itself_and_not_with_noise(truth):
     noise = np.random.default_rng(3).normal(size=N)
     scores = {"loss": [noise], "right": [truth.memorisation()]}
-    found = scoring.agreement(truth, scores, of_margin=False)
+    found = scoring.agreement(truth, np.arange(N), scores, of_margin=False)
     assert found["right"]["value"] == pytest.approx(1.0)
     assert found["right"]["over"] == pytest.approx(1 - found["loss"]["value"])
     assert found["loss"]["over_low"] == found["loss"]["over_high"] == 0.0
     assert 0.0 <= scoring.ceiling(truth, of_margin=False) < 1.0
+    # Few that belong together tell less than many that do not.
+    paired = scoring.agreement(truth, np.arange(N) // 4, scores, of_margin=False)
+    assert paired["loss"]["value"] == found["loss"]["value"]
+    widths = [each["loss"]["high"] - each["loss"]["low"] for each in (paired, found)]
+    assert widths[0] != widths[1]
 
 
 def test_settings_that_differ_are_kept_apart():

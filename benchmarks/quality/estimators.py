@@ -74,7 +74,7 @@ def simple(of: Scene, points: list[Checkpoint]) -> Iterator[Estimator]:
     yield Estimator(
         "random",
         lambda: torch.rand(n, generator=draw),
-        lambda: torch.rand(n, m, generator=draw),
+        None if of.about else lambda: torch.rand(n, m, generator=draw),
     )
     yield Estimator("loss", lambda: answered(model, of.task, of.trained).losses)
     yield Estimator("margin, negative", lambda: -answered(model, of.task, of.trained).margins)

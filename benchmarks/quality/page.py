@@ -33,7 +33,7 @@ def write(settings: list[truth.Setting], kept: Path, root: Path) -> None:
         said = [together(folder, number) for number in range(estimators.ORIGINALS)]
         said = [each for each in said if each]
         if said:
-            scored.append(scoring.scored(setting, found, of.wrong, said))
+            scored.append(scoring.scored(setting, found, of.wrong, of.together, said))
         for path in sorted(folder.glob("oracle-*.npz")):
             _, scenario, number = path.stem.split("-")
             for key, value in np.load(path).items():
@@ -88,9 +88,9 @@ def text(table: pd.DataFrame, judged: pd.DataFrame) -> str:
         "Spearman's rank correlation with memorisation over all training samples, mean over "
         "networks that were trained on all of them; *LDS*: the linear datamodeling score, for "
         "estimators that score pairs of a training sample and a query; *flipped*: AUC of finding "
-        "wrong labels. In brackets 95 % intervals of the bootstrap over samples or queries and "
-        "networks. *minus loss*: the difference to the loss, which costs one pass, in the same "
-        "draws. *ceiling*: what a perfect estimator would reach, as the truth itself is noisy. "
+        "wrong labels. In brackets 95 % intervals of the bootstrap over samples (of texts, over "
+        "people) or queries and networks. *minus loss*: the difference to the loss, which costs "
+        "one pass, in the same draws. *ceiling*: what a perfect estimator would reach, as the truth itself is noisy. "
         "*self*, *mean*: the scores of `imu.influences`, where damping is 0.01 or (*small*) a "
         "tenth of the mean of the Fisher's diagonal; *gradient norm*: without curvature; *TracIn*: "
         "the same summed over the checkpoints of all epochs, times the learning rate; *random*: "

@@ -59,12 +59,14 @@ def ceiling(truth: Truth, *, of_margin: bool) -> float:
 
 
 def agreement(
-    truth: Truth, scores: dict[str, list[np.ndarray]], *, of_margin: bool
+    truth: Truth, together: np.ndarray, scores: dict[str, list[np.ndarray]], *, of_margin: bool
 ) -> dict[str, dict[str, float]]:
     """Estimator -> Spearman, its interval, and that of the difference to the yardstick's.
 
-    scores: by estimator and network (n,). The same draws for all.
+    scores: by estimator and network (n,). The same draws for all, of samples that belong
+    ``together`` all or none.
     """
+    places = [np.flatnonzero(together == one) for one in np.unique(together)]
     draw = np.random.default_rng(1)
     whole = truth.memorisation(of_margin=of_margin)
     known = np.isfinite(whole)
@@ -76,7 +78,7 @@ def agreement(
     for number in range(DRAWS):
         part = truth.of(draw.integers(0, len(truth.margins), len(truth.margins)))
         again = part.memorisation(of_margin=of_margin)
-        rows = draw.integers(0, len(again), len(again))
+        rows = np.concatenate([places[k] for k in draw.integers(0, len(places), len(places))])
         rows = rows[np.isfinite(again[rows])]
         # The networks that are estimated take turns.
         said = np.stack([of[number % len(of)][rows] for of in scores.values()], 1)
@@ -146,7 +148,7 @@ def _correlations(one: np.ndarray, other: np.ndarray, weights: np.ndarray) -> np
 
 
 def scored(
-    setting: Setting, truth: Truth, wrong: np.ndarray, estimates: list[Found]
+    setting: Setting, truth: Truth, wrong: np.ndarray, together: np.ndarray, estimates: list[Found]
 ) -> pd.DataFrame:
     """estimates: of several networks, see ``estimators.estimated``."""
 
@@ -158,8 +160,8 @@ def scored(
 
     samples, pairs = of("samples"), of("pairs")
     measured = {
-        "memorisation": agreement(truth, samples, of_margin=False),
-        "memorisation of margin": agreement(truth, samples, of_margin=True),
+        "memorisation": agreement(truth, together, samples, of_margin=False),
+        "memorisation of margin": agreement(truth, together, samples, of_margin=True),
         "LDS": datamodels(truth, pairs),
     }
     if wrong.any():

@@ -105,11 +105,15 @@ def with_best(
     """
     if tuned is None or scenario not in set(tuned["scenario"]):
         return entries
-    best = tables.best(tuned[tuned["scenario"] == scenario])
-    return {
-        name: entry | (asdict(configured(entry, best[name])) if name in best else {})
-        for name, entry in entries.items()
-    }
+    found = dict(entries)
+    for name, candidate in tables.best(tuned[tuned["scenario"] == scenario]).items():
+        if name in entries:
+            try:
+                found[name] = entries[name] | asdict(configured(entries[name], candidate))
+            except params.ParameterError as error:
+                reason = f"what a search found best for {name} does not suit it: {error}"
+                raise params.ParameterError(reason) from error
+    return found
 
 
 def table(
@@ -130,10 +134,7 @@ def table(
             raise params.ParameterError(f"{settings} asks for the {scenario}, not a fraction")
         changes[FRACTION] = fraction
     searched = None if tuned is None else read_tuned(tuned)
-    try:
-        cells = reported_cells(root, shipped, changes, scenarios, seeds, searched)
-    except params.ParameterError as error:
-        raise params.ParameterError(f"{tuned}: {error}" if tuned else str(error)) from error
+    cells = reported_cells(root, shipped, changes, scenarios, seeds, searched)
     found = results.collected(swept("table", cells, root, jobs).folders)
     name = settings.stem if settings else str(found["dataset"].iloc[0])
     name += f"-{100 * fraction:g}" if fraction is not None else ""

@@ -64,10 +64,12 @@ def tuning_page(table: pd.DataFrame, command: str) -> str:
         named |= {of: best(table[table["scenario"] == of]) for of in scenarios}
     for entry, rows in table.groupby("entry", sort=False):
         by_candidate = rows.groupby("candidate", sort=False)
-        means = rows.pivot_table(
+        by_scenario = rows.pivot_table(
             index="candidate", columns="scenario", values="gap", sort=False, dropna=False
         )
-        shown = by_candidate["gap"].agg(["mean", "max"]).join(means).map(lambda gap: f"{gap:.2f}")
+        shown = (
+            by_candidate["gap"].agg(["mean", "max"]).join(by_scenario).map(lambda gap: f"{gap:.2f}")
+        )
         shown["failed"] = by_candidate["gap"].agg(lambda gaps: int(gaps.isna().sum()))
         shown["best for"] = [
             ", ".join(of for of in named if json.loads(c) == named[of][str(entry)])
